@@ -1,0 +1,20 @@
+# imcore with the Postgres of its own: docker run -v imcore:/data -p 3101:3101 -p 3102:3102 -p 3111:3111 imcore
+# On a real Postgres: docker-compose.yml.
+FROM python:3.11-slim
+
+WORKDIR /opt/imcore
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY . .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
+
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin imcore && install -d -o imcore -g imcore /data
+USER imcore
+WORKDIR /data
+VOLUME /data
+
+# goim's ports: TCP, WebSocket, HTTP.
+EXPOSE 3101 3102 3111
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["imcore"]
+CMD ["serve", "--data-dir", "/data"]
