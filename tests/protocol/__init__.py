@@ -1,0 +1,1 @@
+"""Tests of imcore.protocol: no server, no clock, bytes against bytes."""
