@@ -1,0 +1,16 @@
+"""Postgres as imcore needs it: found or started, safe to acknowledge from, with today's tables, and a pool to it.
+
+Four ideas, a module each. `connections` opens connections, and `safety` refuses a server that could lose what was acknowledged;
+both are offered here. `embedded` runs the Postgres that comes in a wheel, and `migrations` brings the tables up to date; they
+are imported by name, because what they import (psutil, Alembic) costs 0.2 s and not every process needs it.
+
+A database is named by a URL everywhere: `postgresql://user@host:5432/name`, or, over a Unix socket,
+`postgresql://user@/name?host=/folder/of/the/socket`.
+"""
+
+from __future__ import annotations
+
+from imcore.database.connections import Connection, Pool, connect, create_pool, place
+from imcore.database.safety import refuse_unsafe
+
+__all__ = ["Connection", "Pool", "connect", "create_pool", "place", "refuse_unsafe"]

@@ -1,0 +1,151 @@
+"""The tables are brought up to date once, by whoever comes first, and can go back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from imcore import tables
+from imcore.database import connect
+from imcore.database.embedded import programs
+from imcore.database.migrations import ADVISORY_LOCK, SchemaBusy, current, downgrade, newest, upgrade
+
+REPOSITORY = Path(__file__).parent.parent
+
+UPGRADE = """
+import asyncio, logging, sys
+logging.basicConfig(level=logging.INFO)
+from imcore.database.migrations import upgrade
+sys.stdin.readline()
+asyncio.run(upgrade(sys.argv[1]))
+"""
+
+
+def schema(url: str) -> str:
+    """The whole schema as SQL."""
+    dumped = subprocess.run(
+        [programs() / "pg_dump", "--schema-only", "--restrict-key=tests", url],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return dumped.stdout
+
+
+async def test_every_revision_goes_down_and_up_again(empty_database_url: str) -> None:
+    assert None is await current(empty_database_url)
+
+    await upgrade(empty_database_url)
+    assert newest() == await current(empty_database_url)
+    at_first = schema(empty_database_url)
+
+    await downgrade(empty_database_url, "base")
+    assert None is await current(empty_database_url)
+
+    await upgrade(empty_database_url)
+    assert at_first == schema(empty_database_url)
+
+
+async def test_going_down_leaves_nothing_behind(empty_database_url: str) -> None:
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "base")
+
+    left = [line for line in schema(empty_database_url).splitlines() if line.startswith("CREATE")]
+    assert ["CREATE TABLE public.alembic_version ("] == left
+
+
+async def test_a_second_upgrade_changes_nothing(database_url: str) -> None:
+    before = schema(database_url)
+    await upgrade(database_url)
+    assert before == schema(database_url)
+
+
+async def test_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", UPGRADE, empty_database_url],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for _ in range(4)
+    ]
+    ended = await asyncio.gather(*(asyncio.to_thread(process.communicate, "now\n") for process in started))
+
+    assert [0] * 4 == [process.returncode for process in started], ended
+    assert 1 == sum(said.count("Running upgrade  -> ") for _, said in ended), "the first revision ran once"
+    assert newest() == await current(empty_database_url)
+
+
+async def test_who_waits_too_long_says_for_whom(empty_database_url: str) -> None:
+    holder = await connect(empty_database_url, application_name="somebody else")
+    try:
+        await holder.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+
+        with pytest.raises(SchemaBusy, match=r"waited 0\.2 s for 'somebody else'"):
+            await upgrade(empty_database_url, wait_s=0.2)
+        assert None is await current(empty_database_url)
+    finally:
+        await holder.close()
+
+    await upgrade(empty_database_url)
+
+
+async def test_up_to_date_tables_are_nobodys_turn(database_url: str) -> None:
+    """A comet that starts while somebody migrates has nothing to wait for if its own tables are there."""
+    holder = await connect(database_url)
+    try:
+        await holder.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+        await upgrade(database_url, wait_s=0)
+    finally:
+        await holder.close()
+
+
+async def test_newer_tables_are_left_alone(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In a rolling restart, old processes meet the new tables."""
+    connection = await connect(database_url)
+    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    await connection.close()
+
+    await upgrade(database_url)
+
+    assert "9999" == await current(database_url)
+    assert "newer than this imcore" in caplog.text
+
+
+async def test_migrating_leaves_logging_as_it_was(empty_database_url: str) -> None:
+    ours = logging.getLogger("imcore.database")
+    before = (ours.disabled, ours.level, logging.getLogger().level, list(logging.getLogger().handlers))
+    await upgrade(empty_database_url)
+    assert before == (ours.disabled, ours.level, logging.getLogger().level, list(logging.getLogger().handlers))
+
+
+async def test_the_revisions_make_the_tables_that_are_drawn(database_url: str) -> None:
+    """What tables.py says and what the revisions made are the same, partitions aside."""
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: connect(database_url))
+
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_server_default": True,
+                "include_name": lambda name, kind, parents: kind != "table" or name in tables.metadata.tables,
+            },
+        )
+        return list(compare_metadata(context, tables.metadata))
+
+    async with engine.connect() as connection:
+        assert [] == await connection.run_sync(differences)
+    await engine.dispose()
