@@ -1,0 +1,1 @@
+"""The bus carries committed batches to other processes; the tail puts them in order, or reads the log."""

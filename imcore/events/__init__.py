@@ -1,0 +1,1 @@
+"""The log: facts, the one way to append them, and the ways to read them."""

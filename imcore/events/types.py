@@ -1,0 +1,269 @@
+"""Facts: what can happen, under which stable name, in which version, and how older versions read today.
+
+An event type is a name (never a Python path), an integer version, a pydantic model of the newest version, and pure dict-to-dict
+upcasters from each older one. A message is special only in speed: its payload is the client's own and is never parsed on the
+way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself.
+
+Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
+`session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection
+key, and `all:` pushes to everybody.
+
+The trap: a change to a model that older stored bodies no longer fit needs a new version and an upcaster, in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+ROOM, USER, SESSION, KEY, ALL = "room:", "user:", "session:", "key:", "all:"
+SERVICE_MID: Final = 0  # who did it, when no person did: a backend with a service token, or the server itself
+
+JSON, TEXT, BASE64 = 0, 1, 2  # formats of a body
+MESSAGE_OP: Final = 1000  # goim: operations from 1000 on are the application's
+
+Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+Role = Literal["owner", "admin", "member"]
+Upcaster = Callable[[dict[str, object]], dict[str, object]]
+
+
+class Fact(BaseModel):
+    """What happened. Immutable; `type` and `version` are how it is stored, for ever."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    type: ClassVar[str]
+    version: ClassVar[int] = 1
+
+
+# --- in a room's stream ---
+
+
+class RoomCreated(Fact):
+    """A room exists, and who may come in and see what was said before."""
+
+    type = "room_created"
+    room: str
+    public: bool = True
+    history: Literal["joined", "all"] = "joined"
+    title: str = ""
+
+
+class MemberJoined(Fact):
+    """From this position on, `mid` is a member."""
+
+    type = "member_joined"
+    room: str
+    mid: Int64
+    role: Role = "member"
+
+
+class MemberLeft(Fact):
+    """From this position on, `mid` is no member: it left."""
+
+    type = "member_left"
+    room: str
+    mid: Int64
+
+
+class MemberRemoved(Fact):
+    """From this position on, `mid` is no member: somebody removed it."""
+
+    type = "member_removed"
+    room: str
+    mid: Int64
+
+
+class MemberMuted(Fact):
+    """`mid` may not send here until then; 0 ends it."""
+
+    type = "member_muted"
+    room: str
+    mid: Int64
+    until_ms: Int64
+
+
+class RoleChanged(Fact):
+    """`mid` has this role in the room from here on."""
+
+    type = "role_changed"
+    room: str
+    mid: Int64
+    role: Role
+
+
+# --- in a user's stream ---
+
+
+class ReadMarked(Fact):
+    """`mid` has read the room up to `seq`.
+
+    `messages` and `sent` say how many messages of the room, and how many of its own since it joined, that covers: facts of the
+    log, taken when the mark was made, so that unread needs no counting.
+    """
+
+    type = "read_marked"
+    room: str
+    mid: Int64
+    seq: Int64
+    messages: Int64
+    sent: Int64
+
+
+# --- in a session stream ---
+
+
+class SessionOpened(Fact):
+    """A connection authenticated, on this node."""
+
+    type = "session_opened"
+    key: str
+    node: str
+    platform: str = ""
+    address: str = ""
+    rooms: tuple[str, ...] = ()
+    protocol: str = ""
+
+
+class SessionClosed(Fact):
+    """The connection ended. `opened` is the position of its session_opened: a later session of the same key is not meant."""
+
+    type = "session_closed"
+    key: str
+    opened: Int64
+    reason: str
+    delivered: Int64 | None = None
+
+
+class RoomsEntered(Fact):
+    """The connection is now in these rooms (live rooms, and the one entered), and no longer in others."""
+
+    type = "rooms_entered"
+    key: str
+    rooms: tuple[str, ...]
+
+
+class OpsAccepted(Fact):
+    """The connection wants pushes of these operations; none means all."""
+
+    type = "ops_accepted"
+    key: str
+    ops: tuple[int, ...] | None
+
+
+class DeliveryAcked(Fact):
+    """This device has received everything it was entitled to, up to and including `position`."""
+
+    type = "delivery_acked"
+    key: str
+    position: Int64
+
+
+FACTS: Final[tuple[type[Fact], ...]] = (
+    RoomCreated,
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    MemberMuted,
+    RoleChanged,
+    ReadMarked,
+    SessionOpened,
+    SessionClosed,
+    RoomsEntered,
+    OpsAccepted,
+    DeliveryAcked,
+)
+
+MESSAGE_SENT: Final = "message_sent"  # by a member, over a connection or HTTP
+MESSAGE_PUSHED: Final = "message_pushed"  # by a backend with goim's push routes
+MESSAGE_TYPES: Final = frozenset((MESSAGE_SENT, MESSAGE_PUSHED))
+
+
+class UnknownType(LookupError):
+    """The log holds an event type or version that this program does not know: it is older than the log."""
+
+
+class Registry:
+    """Event types by name, with the way from each older version to the newest.
+
+    `add` refuses a second type of the same name and a version without a way to it. `parse` gives the newest model of a stored
+    body.
+    """
+
+    def __init__(
+        self, facts: tuple[type[Fact], ...] = (), upcasters: Mapping[tuple[str, int], Upcaster] | None = None
+    ) -> None:
+        self._facts: dict[str, type[Fact]] = {}
+        self._upcasters: dict[tuple[str, int], Upcaster] = {}
+        upcasters = upcasters or {}
+        for fact in facts:
+            self.add(fact, {version: upcast for (name, version), upcast in upcasters.items() if name == fact.type})
+
+    def add(self, fact: type[Fact], upcasters: Mapping[int, Upcaster] | None = None) -> None:
+        """Add a type. `upcasters[n]` turns a body of version n into one of version n + 1."""
+        upcasters = upcasters or {}
+        if fact.type in self._facts or fact.type in MESSAGE_TYPES:
+            raise ValueError(f"there is an event type {fact.type} already")
+        if missing := [version for version in range(1, fact.version) if version not in upcasters]:
+            raise ValueError(f"{fact.type} is at version {fact.version} but has no upcaster from {missing[0]}")
+        self._facts[fact.type] = fact
+        self._upcasters.update({(fact.type, version): upcast for version, upcast in upcasters.items()})
+
+    def parse(self, type_: str, version: int, body: str) -> Fact:
+        """The fact that a stored body means today.
+
+        Raises UnknownType when the type, or a version newer than this program's, is not known.
+        """
+        fact = self._facts.get(type_)
+        if fact is None or version > fact.version or version < 1:
+            raise UnknownType(f"{type_} version {version}")
+        if version == fact.version:
+            return fact.model_validate_json(body)
+        stored: dict[str, object] = orjson.loads(body)
+        for older in range(version, fact.version):
+            stored = self._upcasters[type_, older](stored)
+        return fact.model_validate_json(orjson.dumps(stored))
+
+
+registry: Final = Registry(FACTS)
+
+
+class Recorded(NamedTuple):
+    """A fact with its place in the log: position (in the whole log), stream and seq (in its conversation), and when.
+
+    `messages` counts the messages of the stream up to and including this event.
+    """
+
+    position: int
+    stream: str
+    seq: int
+    messages: int
+    type: str
+    version: int
+    mid: int
+    key: str
+    client_id: str | None
+    op: int
+    format: int
+    time_ms: int
+    body: str
+
+    @property
+    def fact(self) -> Fact:
+        """The fact itself, for every type but messages (their body is the client's own).
+
+        Raises UnknownType when the log is newer than this program.
+        """
+        return registry.parse(self.type, self.version, self.body)
+
+    @property
+    def room(self) -> str:
+        """The room whose stream this is, or "" for another stream."""
+        return self.stream[5:] if self.stream.startswith(ROOM) else ""
+
+
+def room_type(room: str) -> str:
+    """What stands before `://`: the kind of a room hangs on it."""
+    return room.partition("://")[0]

@@ -1,0 +1,20 @@
+"""State from events: who is in a room, who is online, what was delivered, what is unread.
+
+A projection is a table whose rows are a fold over the log. `keys` says which rows an event concerns and `apply` what becomes of
+a row; both are pure, and the same two run live, in a rebuild, in an audit and in tests. So every row here can be thrown away.
+
+`INLINE` projections are folded in the append's own transaction, because a send is checked against them there. `ASYNCHRONOUS`
+ones follow behind the log, rows and checkpoint in one transaction (see runner). A module that defines a projection holds its
+row, its keys and its apply, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imcore.projections import deliveries, inbox, members, rooms, sessions
+from imcore.projections.projection import AnyProjection
+
+INLINE: Final[tuple[AnyProjection, ...]] = (rooms.projection, members.projection)
+ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
+PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}

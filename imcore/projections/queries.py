@@ -1,0 +1,253 @@
+"""The read side: what comets and the API ask of the rows.
+
+Each function is one statement, so what it returns is one state of the database; a pool or a connection will do. Rows of inline
+projections are as of the head of the log. Asynchronous ones may be some milliseconds behind it (`Runner.reached` waits for
+them), and what must be exact all the same is computed from the log where the rows end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
+
+import asyncpg
+
+from imcore.events.names import Connection, Names, Pool
+from imcore.events.store import recorded
+from imcore.events.types import ROOM, Recorded
+from imcore.projections.members import Member
+from imcore.projections.rooms import Room
+
+Source: TypeAlias = "Connection | Pool"
+
+# The rooms of these people and the head of the log, in one snapshot: the memberships are those at exactly that position.
+MEMBERSHIPS: Final = """
+SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.history
+FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid = ANY($1::bigint[])
+"""
+
+# What each device of these people has received.
+DELIVERED: Final = "SELECT mid, key, position FROM deliveries WHERE mid = ANY($1::bigint[])"
+
+MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
+
+ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
+
+# The members of a room in order of mid, and who of them is online.
+MEMBERS_PAGE: Final = """
+SELECT m.mid, m.role, m.since, EXISTS (SELECT FROM online o WHERE o.mid = m.mid) AS online
+FROM members m
+WHERE m.room = $1 AND m.mid > $2
+ORDER BY m.mid
+LIMIT $3
+"""
+
+# The rooms of a person in order of name: where each is, what is unread, and the newest message that the person may see. A row of
+# inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
+INBOX_PAGE: Final = """
+SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_seq) AS read_mark,
+  s.messages - coalesce(i.seen, joined.messages, 0) - coalesce(i.sent - i.sent_seen, 0) AS unread,
+  last.*
+FROM members m
+JOIN rooms r ON r.room = m.room
+JOIN streams s ON s.name = 'room:' || m.room
+LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+LEFT JOIN LATERAL (
+  SELECT e.messages FROM events e WHERE i.mid IS NULL AND e.stream_id = s.id AND e.seq = m.since_seq) joined ON true
+LEFT JOIN LATERAL (
+  SELECT e.* FROM events e
+  WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
+  ORDER BY e.seq DESC LIMIT 1) last ON true
+WHERE m.mid = $1 AND m.room > $2
+ORDER BY m.room
+LIMIT $3
+"""
+
+# What a read mark at this seq covers: all messages up to it, and the person's own since the join. Counted on from the mark before
+# it, of this membership, so each message is looked at once a reader.
+READ_FACTS: Final = """
+SELECT mark.seq, coalesce(upto.messages, 0) AS messages, coalesce(i.sent_seen, 0) + own.messages AS sent
+FROM members m
+JOIN streams s ON s.name = 'room:' || m.room
+CROSS JOIN LATERAL (SELECT least($3::bigint, s.seq) AS seq) mark
+LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+LEFT JOIN LATERAL (
+  SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq <= mark.seq ORDER BY e.seq DESC LIMIT 1) upto ON true
+CROSS JOIN LATERAL (
+  SELECT count(*) AS messages FROM events e
+  WHERE e.stream_id = s.id AND e.seq > coalesce(i.read_seq, m.since_seq) AND e.seq <= mark.seq AND e.mid = m.mid AND e.op > 0) own
+WHERE m.room = $1 AND m.mid = $2
+"""
+
+# Sessions on comets whose lease holds.
+SESSIONS_OF: Final = """
+SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
+"""
+ONLINE_TOTAL: Final = "SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM online"
+ONLINE_ROOMS: Final = """
+SELECT room, count(*) AS sessions FROM online CROSS JOIN unnest(rooms) AS room
+WHERE rooms && $1::text[] AND room = ANY($1::text[]) AND node <> $2
+GROUP BY room
+"""
+ONLINE_TOP: Final = """
+SELECT room, count(*) AS sessions FROM online CROSS JOIN unnest(rooms) AS room
+WHERE starts_with(room, $1 || '://')
+GROUP BY room
+ORDER BY sessions DESC, room
+LIMIT $2
+"""
+
+
+class Membership(NamedTuple):
+    """A membership with what a comet must know of its room."""
+
+    since: int
+    since_seq: int
+    role: str
+    history: str
+
+
+class MemberLine(NamedTuple):
+    """A line of a room's list of members. `since` is the position of the join."""
+
+    mid: int
+    role: str
+    since: int
+    online: bool
+
+
+class InboxLine(NamedTuple):
+    """A line of a person's list of rooms. `head` is the room's last seq, `last` its newest message that the person may see."""
+
+    room: str
+    role: str
+    head: int
+    since_seq: int
+    read_seq: int
+    unread: int
+    last: Recorded | None
+
+
+class ReadFacts(NamedTuple):
+    """What a read mark at `seq` covers: `messages` of the room, `sent` by the person since the join."""
+
+    seq: int
+    messages: int
+    sent: int
+
+
+class OnlineSession(NamedTuple):
+    """An open session on a comet that is alive."""
+
+    key: str
+    platform: str
+    rooms: tuple[str, ...]
+    node: str
+    address: str
+    opened_at: datetime
+
+
+class OnlineTotal(NamedTuple):
+    """Distinct client addresses, and connections."""
+
+    addresses: int
+    connections: int
+
+
+async def memberships(source: Source, mids: Collection[int]) -> tuple[int, dict[int, dict[str, Membership]]]:
+    """The head of the log, and the memberships of these people at exactly that position. Everybody asked for is there."""
+    found: dict[int, dict[str, Membership]] = {mid: {} for mid in mids}
+    rows = await source.fetch(MEMBERSHIPS, list(mids))
+    for row in rows:
+        if row["mid"] is not None:
+            found[row["mid"]][row["room"]] = Membership(row["since"], row["since_seq"], row["role"], row["history"])
+    return rows[0]["head"], found
+
+
+async def delivered(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:
+    """Up to which position each device of these people has received everything, by (mid, key)."""
+    rows = await source.fetch(DELIVERED, list(mids))
+    return {(row["mid"], row["key"]): row["position"] for row in rows}
+
+
+async def member(source: Source, room: str, mid: int) -> Member | None:
+    """The membership, or None."""
+    row = await source.fetchrow(MEMBER, room, mid)
+    return None if row is None else Member(*row)
+
+
+async def room(source: Source, name: str) -> Room | None:
+    """The room, or None."""
+    row = await source.fetchrow(ROOM_ROW, name)
+    return None if row is None else Room(*row)
+
+
+async def members_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[MemberLine]:
+    """The next members of a room in order of mid; None begins."""
+    after = -(2**63) if after_mid is None else after_mid  # a member id may be negative
+    return [MemberLine(*row) for row in await source.fetch(MEMBERS_PAGE, room, after, limit)]
+
+
+async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> list[InboxLine]:
+    """The next rooms of a person in order of name; "" begins."""
+    rows = await source.fetch(INBOX_PAGE, mid, after_room, limit)
+    return [
+        InboxLine(
+            row["room"],
+            row["role"],
+            row["head"],
+            row["since_seq"],
+            row["read_mark"],
+            row["unread"],
+            None if row["position"] is None else _message(row, row["room"]),
+        )
+        for row in rows
+    ]
+
+
+async def read_facts(source: Source, room: str, mid: int, seq: int) -> ReadFacts | None:
+    """What a read mark at `seq` covers, or at the room's head if that comes before; None for who is no member.
+
+    Exact whatever the lag of the inbox: for a mark that goes forward. One that does not go forward changes nothing anyway.
+    """
+    row = await source.fetchrow(READ_FACTS, room, mid, seq)
+    return None if row is None else ReadFacts(*row)
+
+
+async def sessions_of(source: Source, mids: Collection[int]) -> dict[int, list[OnlineSession]]:
+    """The open sessions of these people; everybody asked for is there."""
+    found: dict[int, list[OnlineSession]] = {mid: [] for mid in mids}
+    for mid, key, platform, rooms, node, address, opened_at in await source.fetch(SESSIONS_OF, list(mids)):
+        found[mid].append(OnlineSession(key, platform, tuple(rooms), node, address, opened_at))
+    return found
+
+
+async def online_total(source: Source) -> OnlineTotal:
+    """How many are connected."""
+    row = await source.fetchrow(ONLINE_TOTAL)
+    assert row is not None, "an aggregate returns a row"
+    return OnlineTotal(*row)
+
+
+async def online_rooms(source: Source, rooms: Sequence[str]) -> dict[str, int]:
+    """How many sessions have entered each of these rooms; 0 where there is none."""
+    return await online_elsewhere(source, rooms, "")
+
+
+async def online_elsewhere(source: Source, rooms: Sequence[str], node: str) -> dict[str, int]:
+    """The same, without the sessions on this node."""
+    counts = dict.fromkeys(rooms, 0)
+    counts.update((row["room"], row["sessions"]) for row in await source.fetch(ONLINE_ROOMS, list(rooms), node))
+    return counts
+
+
+async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, int]]:
+    """The rooms of this type with the most sessions in them, and how many."""
+    return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
+
+
+def _message(row: asyncpg.Record, room: str) -> Recorded:
+    names = Names()
+    names.names[row["stream_id"]] = ROOM + room
+    return recorded(row, names)
