@@ -1,0 +1,288 @@
+"""The command line: where the settings are read, once, and everything begins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from imcore import __version__
+from imcore.config import Configuration, Settings, load
+from imcore.errors import BadConfiguration, ImcoreError
+from imcore.logs import set_up
+
+app = typer.Typer(
+    name="imcore",
+    help="Instant messaging whose source of truth is an append-only event log in Postgres.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+database = typer.Typer(help="The tables: bring them up to date, or back.", no_args_is_help=True)
+app.add_typer(database, name="db")
+
+ConfigFile = Annotated[Optional[Path], typer.Option("--config", help="A TOML file with settings.")]  # noqa: UP045
+Data = Annotated[Optional[str], typer.Option("--data", help="Folder of the embedded Postgres and of keys.")]  # noqa: UP045
+Url = Annotated[Optional[str], typer.Option("--database-url", help="Use this Postgres instead.")]  # noqa: UP045
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; see `imcore config`."),
+]
+Text = Optional[str]  # noqa: UP045
+
+
+def settings_from(config: Path | None, given: list[str] | None, **flags: object) -> Configuration:
+    """Read the settings; `--set` fills what has no flag of its own."""
+    for pair in given or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE")
+        flags[name.replace("-", "_")] = value
+    return load(file=config, environ=os.environ, flags=flags)
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    http: Annotated[Text, typer.Option(help="host:port of the HTTP API; port 0 is any free one.")] = None,
+    ws: Annotated[Text, typer.Option(help="host:port for WebSocket clients.")] = None,
+    tcp: Annotated[Text, typer.Option(help="host:port for TCP clients.")] = None,
+    auth: Annotated[Text, typer.Option(help="open (believes everybody) or jwt (signed tokens).")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Comets on the same ports.")] = None,  # noqa: UP045
+    no_rate_limits: Annotated[
+        bool, typer.Option("--no-rate-limits", help="Lift the limits per connection, user and address: for load tests.")
+    ] = False,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Start on a Postgres that may lose what was acknowledged.")
+    ] = False,
+    given: Set = None,
+) -> None:
+    """Run imcore: every role in one process. Prints one JSON line with the addresses when it is ready."""
+    settings = settings_from(
+        config,
+        given,
+        data=data,
+        database_url=database_url,
+        http=http,
+        ws=ws,
+        tcp=tcp,
+        auth_mode=auth,
+        workers=workers,
+        rate_limits=False if no_rate_limits else None,
+        unsafe=True if unsafe else None,
+    ).settings
+    set_up(settings.log_level)
+    from imcore.server import install_signals, told
+    from imcore.server import serve as run_server
+
+    def announce(line: dict[str, object]) -> None:
+        told(line)
+        if sys.stderr.isatty() or os.environ.get("IMCORE_PAGE"):
+            print(
+                f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n", file=sys.stderr, flush=True
+            )
+
+    async def go() -> None:
+        stop = asyncio.Event()
+        install_signals(stop)
+        await run_server(settings, announce=announce, stop=stop)
+
+    _run(go())
+
+
+@database.command("upgrade")
+def db_upgrade(config: ConfigFile = None, data: Data = None, database_url: Url = None, given: Set = None) -> None:
+    """Bring the tables up to date."""
+
+    async def go(url: str) -> None:
+        from imcore.database.migrations import current, upgrade
+
+        await upgrade(url)
+        print(f"the tables are at revision {await current(url)}")
+
+    _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
+
+
+@database.command("downgrade")
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="The revision to go back to; base is none at all.")],
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    given: Set = None,
+) -> None:
+    """Take the tables back to an older revision. This can destroy data."""
+    settings = settings_from(config, given, data=data, database_url=database_url).settings
+    if not yes:
+        typer.confirm("This can destroy data. Go on?", abort=True)
+
+    async def go(url: str) -> None:
+        from imcore.database.migrations import current, downgrade
+
+        await downgrade(url, revision)
+        print(f"the tables are at revision {await current(url) or 'none'}")
+
+    _with_database(settings, go)
+
+
+@database.command("current")
+def db_current(config: ConfigFile = None, data: Data = None, database_url: Url = None, given: Set = None) -> None:
+    """Say which revision the tables are at."""
+
+    async def go(url: str) -> None:
+        from imcore.database.migrations import current, newest
+
+        print(f"the tables are at revision {await current(url) or 'none'}, the newest is {newest()}")
+
+    _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
+
+
+@app.command("config")
+def show_config(
+    config: ConfigFile = None, given: Set = None, as_json: Annotated[bool, typer.Option("--json")] = False
+) -> None:
+    """Print the settings in force and where each comes from. Secrets are hidden."""
+    shown = settings_from(config, given).shown()
+    if as_json:
+        print(json.dumps({row.name: {"value": json.loads(row.value), "from": row.origin} for row in shown}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for row in shown:
+        table.add_row(row.name, row.value, row.origin)
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@app.command()
+def token(
+    mid: Annotated[int, typer.Argument(help="The member id; 0 for a service.")] = 0,
+    service: Annotated[bool, typer.Option("--service", help="A token for a backend: pushes, rooms.")] = False,
+    room: Annotated[
+        Optional[list[str]], typer.Option(help="Rooms it may enter (also type://* and *); none: any.")
+    ] = None,  # noqa: UP045
+    op: Annotated[Optional[list[int]], typer.Option(help="Operations it may send and receive; none: any.")] = None,  # noqa: UP045
+    ttl_s: Annotated[float, typer.Option(help="How long it is good for.")] = 3600,
+    config: ConfigFile = None,
+    data: Data = None,
+    given: Set = None,
+) -> None:
+    """Mint a token, signed with the first private key of the settings, or the one kept in the data folder."""
+    from imcore.auth import load_or_create_keys, mint, signing_key
+
+    settings = settings_from(config, given, data=data, auth_mode="jwt").settings
+    if not service and mid < 1:
+        raise typer.BadParameter("a member id is 1 or more (or use --service)")
+    key = signing_key(settings.auth_keys) if settings.auth_keys else load_or_create_keys(Path(settings.data))
+    who: dict[str, Any] = {"service": "imcore token"} if service else {"mid": mid}
+    print(mint(key, now=time.time(), expires_in_s=ttl_s, rooms=room, ops=op, **who))
+
+
+@app.command()
+def tail(
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    after: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Begin after this position; 0 is the whole log. Default: the last ten events."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on when the end is reached.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    stream: Annotated[Text, typer.Option(help="Only this stream, such as room:group://lobby.")] = None,
+    given: Set = None,
+) -> None:
+    """Follow the log. With the embedded Postgres this looks into the one that is running in the data folder."""
+    from imcore.tailing import follow_log
+
+    settings = settings_from(config, given, data=data, database_url=database_url).settings
+    _with_database(
+        settings, lambda url: follow_log(url, after=after, follow=follow, as_json=as_json, stream=stream), running=True
+    )
+
+
+@app.command()
+def bench(
+    names: Annotated[Optional[list[str]], typer.Argument(help="Scenarios; none: all.")] = None,  # noqa: UP045
+    quick: Annotated[bool, typer.Option("--quick", help="Short and small: does it run at all?")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 if a figure misses what it must be.")] = False,
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the figures to this file too.")] = None,  # noqa: UP045
+) -> None:
+    """Measure: appends, acknowledged sends, fan-out, connect storm, idle memory, catch-up."""
+    from imcore.bench import run
+
+    raise typer.Exit(run(names or [], quick=quick, check=check, json_file=json_file))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _with_database(settings: Settings, go: Any, *, running: bool = False) -> None:
+    """Run `go(url)` on the database of the settings: theirs, the embedded one that runs already, or one started for it."""
+
+    async def with_url() -> None:
+        if settings.database_url is not None:
+            await go(settings.database_url)
+            return
+        from imcore.database.embedded import embedded, running_url
+
+        found = running_url(Path(settings.data))
+        if found is not None:
+            await go(found)
+            return
+        if running and not Path(settings.data, "postgres").is_dir():
+            raise BadConfiguration(f"there is no data in {settings.data}; name the folder with --data")
+        async with embedded(Path(settings.data)) as url:
+            await go(url)
+
+    _run(with_url())
+
+
+def _run(work: Any) -> None:
+    import uvloop
+
+    try:
+        uvloop.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except ImcoreError as error:
+        _fail(error)
+    except BaseExceptionGroup as group:
+        known, other = group.split(ImcoreError)
+        if other is not None or known is None:
+            raise
+        first: Any = known
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        _fail(first)
+
+
+def _fail(error: ImcoreError) -> None:
+    print(f"imcore: {error.code}: {error}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except ImcoreError as error:
+        print(f"imcore: {error.code}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

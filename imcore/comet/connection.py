@@ -1,0 +1,719 @@
+"""One client connection: packets in, replies out, whatever the carrier.
+
+Sends, acks and heartbeats are handled in the very call that the bytes arrived in; a send's reply is written when its batch is
+committed. What has to read from the database first (auth, history, inbox, …) runs as a task, a few at a time per connection.
+
+Replies gather until the end of the loop's tick, so that the acknowledgements of one batch are one write a connection.
+
+The trap: anything may happen to the connection while its auth waits for the database. After every await, look whether it is still open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Final, Protocol
+
+import orjson
+
+from imcore import commands, reads
+from imcore.auth import Claim, Identity
+from imcore.comet import encode
+from imcore.comet.hub import BEHIND, CLOSED, LIVE, OPENING, Session
+from imcore.errors import (
+    BadOrder,
+    BadPacket,
+    BadRequest,
+    Forbidden,
+    GoingAway,
+    ImcoreError,
+    NoSuchRoom,
+    Overloaded,
+    RateLimited,
+    TooManyConnections,
+    TryLater,
+    Unauthenticated,
+    UnknownOperation,
+)
+from imcore.events.store import Draft, Outcome
+from imcore.events.types import Recorded, room_type
+from imcore.protocol import requests
+from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet
+from imcore.protocol.requests import (
+    Ack,
+    Auth,
+    ChangeRoom,
+    Heartbeat,
+    History,
+    Inbox,
+    Join,
+    Leave,
+    Members,
+    Read,
+    Request,
+    Send,
+    Subscribe,
+    Unsubscribe,
+)
+
+if TYPE_CHECKING:
+    from imcore.comet.server import Comet
+
+log = logging.getLogger(__name__)
+
+EARLY_PACKETS_MAX: Final = 64  # packets that may wait for the auth reply
+READS_MAX: Final = 8  # tasks of one connection at a time
+
+_SEND_REPLY: Final = int(Op.SEND_REPLY)
+_AUTH: Final = int(Op.AUTH)
+_NEW, _AUTHENTICATING, _OPEN, _ENDED = range(4)
+
+
+class Carrier(Protocol):
+    """What moves the bytes of one connection."""
+
+    address: str
+
+    def write(self, data: bytes) -> None:
+        """Take bytes to be sent; never blocks."""
+
+    def unsent(self) -> int:
+        """How many bytes the socket has not taken yet."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what waits, say goodbye, and end."""
+
+    def abort(self) -> None:
+        """End now; what waits is lost."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now."""
+
+    def resume_reading(self) -> None:
+        """Go on."""
+
+
+class Connection(Session):
+    """A connection of the comet, from its first byte to its last."""
+
+    __slots__ = (
+        "acked",
+        "began_at",
+        "carrier",
+        "comet",
+        "early",
+        "ended_at",
+        "expires_at",
+        "full",
+        "heard_at",
+        "identity",
+        "is_text",
+        "marked",
+        "marked_at",
+        "pending",
+        "phase",
+        "platform",
+        "progress_at",
+        "progress_unsent",
+        "reading",
+        "replies",
+        "room",
+        "taken",
+        "tokens",
+        "tokens_at",
+        "ver",
+        "was_authenticated",
+    )
+
+    def __init__(self, comet: Comet, carrier: Carrier, *, is_text: bool, codec: int) -> None:
+        super().__init__()
+        now = comet.now()
+        self.comet = comet
+        self.carrier = carrier
+        self.is_text = is_text
+        self.codec = codec
+        self.ver = 2 if is_text else 1
+        self.phase = _NEW
+        self.room = ""  # the room entered: where a send goes that names none
+        self.platform = ""
+        self.identity: Identity | None = None
+        self.expires_at: float | None = None
+        self.began_at = self.heard_at = now
+        self.ended_at = 0.0
+        self.was_authenticated = False
+        self.tokens = comet.settings.inbound_frames_burst
+        self.tokens_at = now
+        self.pending = 0  # sends whose outcome is not known yet
+        self.reading = 0  # tasks under way
+        self.replies: list[bytes] | None = None
+        self.early: list[Packet | tuple[int, int, object, bytes]] | None = None
+        self.full = False  # the socket has not taken what it was given
+        self.progress_at = now
+        self.progress_unsent = 0
+        self.acked = 0  # what the client said it has
+        self.taken = 0  # position up to which the socket took everything, when last looked at
+        self.marked = 0  # delivery mark in the log
+        self.marked_at = now
+        comet.opened(self)
+
+    # --- bytes in ------------------------------------------------------------------------------------------------------------
+
+    def take_packets(self, packets: list[Packet]) -> None:
+        """Packets of the binary form, in order."""
+        self.heard_at = self.comet.now()
+        for packet in packets:
+            ver, op, seq, body = packet
+            if self.phase != _OPEN:
+                if self.phase == _AUTHENTICATING:
+                    self._keep_early(packet)
+                    continue
+                if self.phase == _ENDED:
+                    return
+                if not self._is_first(op, ver):
+                    return
+            elif op == _AUTH:
+                self.end(BadOrder("there is only one auth"))
+                return
+            if not self._may_pass(op, seq):
+                continue
+            try:
+                request = requests.from_packet(op, body, ver)
+            except ImcoreError as error:
+                self._refuse(op, seq, error)
+            else:
+                self._handle(op, seq, request)
+
+    def take_text(self, op: int, seq: int, value: object, raw: bytes) -> None:
+        """One packet of the JSON form."""
+        self.heard_at = self.comet.now()
+        if self.phase != _OPEN:
+            if self.phase == _AUTHENTICATING:
+                self._keep_early((op, seq, value, raw))
+                return
+            if self.phase == _ENDED or not self._is_first(op, 2):
+                return
+        elif op == _AUTH:
+            self.end(BadOrder("there is only one auth"))
+            return
+        if not self._may_pass(op, seq):
+            return
+        try:
+            request = requests.from_value(op, value, raw)
+        except ImcoreError as error:
+            self._refuse(op, seq, error)
+        else:
+            self._handle(op, seq, request)
+
+    def _is_first(self, op: int, ver: int) -> bool:
+        if op != _AUTH:
+            self.end(BadOrder("the first packet must be auth"))
+            return False
+        if ver not in (1, 2):
+            self.end(BadPacket(f"the version is {ver}, not 1 or 2"))
+            return False
+        if not self.is_text:
+            self.ver = ver
+            if ver == 2:
+                self.codec += encode.V2_TCP - encode.V1_TCP
+        return True
+
+    def _keep_early(self, packet: Packet | tuple[int, int, object, bytes]) -> None:
+        """What comes before the auth is answered waits for the answer."""
+        if self.early is None:
+            self.early = []
+        if len(self.early) >= EARLY_PACKETS_MAX:
+            self.end(BadOrder(f"more than {EARLY_PACKETS_MAX} packets before the auth was answered"))
+            return
+        self.early.append(packet)
+
+    def _may_pass(self, op: int, seq: int) -> bool:
+        """One token a frame; without one the request is refused, and nothing was done."""
+        comet = self.comet
+        if not comet.rate_limits:
+            return True
+        settings = comet.settings
+        tokens = self.tokens + (self.heard_at - self.tokens_at) * settings.inbound_frames_per_s
+        self.tokens_at = self.heard_at
+        self.tokens = min(tokens, settings.inbound_frames_burst)
+        if self.tokens < 1:
+            comet.limited += 1
+            wait_ms = int((1 - self.tokens) * 1000 / settings.inbound_frames_per_s) + 1
+            self._refuse(op, seq, RateLimited(retry_after_ms=wait_ms))
+            return False
+        self.tokens -= 1
+        return True
+
+    # --- requests --------------------------------------------------------------------------------------------------------------
+
+    def _handle(self, op: int, seq: int, request: Request) -> None:
+        if type(request) is Send:
+            try:
+                self._send(seq, request)
+            except ImcoreError as error:
+                self._refuse(op, seq, error)
+            return
+        try:
+            match request:
+                case Heartbeat():
+                    self._heartbeat(seq)
+                case Ack(position=position):
+                    self._ack(seq, position)
+                case Auth():
+                    self.phase = _AUTHENTICATING
+                    self.comet.spawn(self._open(seq, request))
+                case Join(room=room):
+                    self._join(seq, room)
+                case Leave(room=room):
+                    self._leave(seq, room)
+                case ChangeRoom(room=room):
+                    self._change_room(seq, room)
+                case Subscribe(ops=ops):
+                    self._accept(op, seq, (self.accepts or frozenset()) | ops)
+                case Unsubscribe(ops=ops):
+                    self._accept(op, seq, (self.accepts or frozenset()) - ops)
+                case History():
+                    self._read(op, seq, self._history(request))
+                case Read(room=room, seq=upto):
+                    self._read(op, seq, self._mark_read(room, upto))
+                case Members():
+                    self._read(op, seq, self._members(request))
+                case Inbox(after=after, limit=limit):
+                    self._read(op, seq, self._inbox(after, limit))
+                case _:
+                    raise UnknownOperation
+        except ImcoreError as error:
+            self._refuse(op, seq, error)
+
+    def _send(self, seq: int, request: Send) -> None:
+        room, client_id, body, op = request
+        room = room or self.room
+        if not room:
+            raise BadRequest("room is missing, and no room is entered")
+        comet = self.comet
+        is_live = room_type(room) in comet.live_types
+        if is_live and "room:" + room not in self.entered:
+            raise NoSuchRoom
+        if self.pending >= comet.sends_pending_max:
+            raise Overloaded("too many sends under way on this connection", retry_after_ms=100)
+        identity = self.identity
+        assert identity is not None
+        if identity.ops is not None and op not in identity.ops:
+            raise Forbidden(f"operation {op} is not allowed to you")
+        draft = commands.send(
+            room,
+            self.mid,
+            client_id,
+            body,
+            op=op,
+            is_member=not is_live,
+            key=self.key,
+            origin=self,
+            tag=seq,
+            done=_sent,
+        )
+        comet.log.submit(draft)
+        self.pending += 1
+
+    def _heartbeat(self, seq: int) -> None:
+        online = self.comet.online(self.room) if self.room else 0
+        body = b'{"online":%d}' % online if self.is_text else online.to_bytes(4, "big")
+        self.reply(Op.HEARTBEAT_REPLY, seq, body)
+
+    def _ack(self, seq: int, position: int) -> None:
+        upto = self.position if self.state == BEHIND else self.comet.hub.position
+        if position > upto:
+            raise BadRequest(f"position {position} was not delivered yet; the last is {upto}")
+        self.acked = max(self.acked, position)
+        self.reply(Op.ACK_REPLY, seq, orjson.dumps({"position": self.acked, "cursor": self.comet.cursor(self.acked)}))
+
+    def _join(self, seq: int, room: str) -> None:
+        identity, comet = self.identity, self.comet
+        assert identity is not None
+        if not identity.may_enter(room):
+            raise NoSuchRoom
+        if room_type(room) in comet.live_types:
+            self._enter(Op.JOIN_REPLY, seq, [*self._rooms(), room])
+            return
+        joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+        joining.done = lambda outcome: self._joined(seq, joining, outcome)
+        comet.log.submit(joining)
+
+    def _joined(self, seq: int, joining: commands.Join, outcome: list[Recorded] | ImcoreError) -> None:
+        if isinstance(outcome, ImcoreError):
+            self._refuse(Op.JOIN, seq, outcome)
+        elif outcome:
+            self.reply(Op.JOIN_REPLY, seq, _place(outcome[-1]))
+        else:
+            assert joining.existing is not None, "no event means that there was a membership"
+            body = {"position": joining.existing.since, "seq": joining.existing.since_seq, "duplicate": True}
+            self.reply(Op.JOIN_REPLY, seq, orjson.dumps(body))
+
+    def _leave(self, seq: int, room: str) -> None:
+        if room_type(room) in self.comet.live_types:
+            if "room:" + room not in self.entered:
+                raise NoSuchRoom
+            self._enter(Op.LEAVE_REPLY, seq, [one for one in self._rooms() if one != room])
+            return
+        leaving = commands.Leave(room, self.mid, key=self.key)
+
+        def left(outcome: list[Recorded] | ImcoreError) -> None:
+            if isinstance(outcome, ImcoreError):
+                self._refuse(Op.LEAVE, seq, outcome)
+            else:
+                self.reply(Op.LEAVE_REPLY, seq, _place(outcome[-1]))
+
+        leaving.done = left
+        self.comet.log.submit(leaving)
+
+    def _change_room(self, seq: int, room: str) -> None:
+        """goim's one room: leave the one entered, enter another."""
+        identity, comet = self.identity, self.comet
+        assert identity is not None
+        if room and not identity.may_enter(room):
+            raise NoSuchRoom
+        kept = [one for one in self._rooms() if one != self.room]
+        if room and room_type(room) not in comet.live_types:
+            # A durable room is entered by being a member of it.
+            joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+
+            def joined(outcome: list[Recorded] | ImcoreError) -> None:
+                if isinstance(outcome, ImcoreError):
+                    self._refuse(Op.CHANGE_ROOM, seq, outcome)
+                elif self.phase == _OPEN:
+                    self.room = room
+                    self._enter(Op.CHANGE_ROOM_REPLY, seq, kept)
+
+            joining.done = joined
+            comet.log.submit(joining)
+            return
+        self._enter(Op.CHANGE_ROOM_REPLY, seq, [*kept, room] if room else kept, room)
+
+    def _enter(self, op: Op, seq: int, rooms: list[str], room: str | None = None) -> None:
+        """Be in exactly these live rooms, from the event's place in the log on."""
+        rooms = list(dict.fromkeys(rooms))
+        if len(rooms) > self.comet.settings.rooms_per_session_max:
+            raise BadRequest(f"more than {self.comet.settings.rooms_per_session_max} rooms")
+
+        def entered(draft: Draft, outcome: Outcome, duplicate: bool) -> None:
+            if isinstance(outcome, ImcoreError):
+                self._refuse(op - 1, seq, outcome)
+                return
+            if self.phase == _OPEN:
+                if room is not None:
+                    self.room = room
+                self.comet.hub.enter(self, rooms, outcome.position)
+            is_goim = op == Op.CHANGE_ROOM_REPLY
+            self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
+
+        self.comet.log.submit(commands.enter_rooms(self.mid, self.key, rooms, done=entered))
+
+    def _rooms(self) -> list[str]:
+        """The live rooms that this connection is in."""
+        return [stream[5:] for stream in self.entered]
+
+    def _accept(self, op: int, seq: int, ops: frozenset[int]) -> None:
+        if len(ops) > ACCEPTS_MAX:
+            raise BadRequest(f"more than {ACCEPTS_MAX} operations")
+        self.accepts = ops
+        self.comet.log.submit(commands.accept_ops(self.mid, self.key, sorted(ops)))
+        self.reply(op + 1, seq, b"{}" if self.ver == 2 else b"")
+
+    # --- requests that read --------------------------------------------------------------------------------------------------
+
+    def _read(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
+        if self.reading >= READS_MAX:
+            answer.close()
+            raise RateLimited("too many requests under way on this connection", retry_after_ms=200)
+        self.reading += 1
+        self.comet.spawn(self._answer(op, seq, answer))
+
+    async def _answer(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
+        try:
+            self.reply(op + 1, seq, await self.comet.guarded(answer))
+        except ImcoreError as error:
+            self._refuse(op, seq, error)
+        finally:
+            self.reading -= 1
+
+    async def _history(self, request: History) -> bytes:
+        room = request.room
+        if room_type(room) in self.comet.live_types and "room:" + room not in self.entered:
+            raise NoSuchRoom
+        page = await reads.history(
+            self.comet.reads, room, self.mid, before=request.before, after=request.after, limit=request.limit
+        )
+        return page
+
+    async def _mark_read(self, room: str, upto: int) -> bytes:
+        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key)
+
+    async def _members(self, request: Members) -> bytes:
+        return await reads.members(self.comet.reads, request.room, self.mid, after=request.after, limit=request.limit)
+
+    async def _inbox(self, after: str, limit: int) -> bytes:
+        return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
+
+    # --- auth ------------------------------------------------------------------------------------------------------------------
+
+    async def _open(self, seq: int, auth: Auth) -> None:
+        """From the auth packet to the first event: verify, commit the session, read what the person is in, catch up."""
+        comet = self.comet
+        try:
+            identity = comet.authenticate(
+                Claim(token=auth.token, mid=auth.mid, key=auth.key, room=auth.room, accepts=auth.accepts)
+            )
+            self._admit(identity, auth)
+            await self._open_as(identity, seq, auth)
+        except ImcoreError as error:
+            comet.auth_failures += 1
+            self.fail_auth(seq, error)
+
+    def _admit(self, identity: Identity, auth: Auth) -> None:
+        comet, settings = self.comet, self.comet.settings
+        if comet.draining:
+            raise GoingAway
+        if identity.service:
+            raise Unauthenticated("a service token opens no connection")
+        wanted = [room for room in (auth.room, *auth.rooms) if room]
+        for room in wanted:
+            if not identity.may_enter(room):
+                raise Forbidden(f"room {room} is not allowed to you")
+        if identity.ops is not None and auth.accepts is not None and not auth.accepts <= identity.ops:
+            raise Forbidden("accepts names operations that are not allowed to you")
+        if comet.rate_limits:
+            person = comet.hub.people.get(identity.mid)
+            others = 0 if person is None else len(person.sessions) - (auth.key in person.sessions) + person.holders
+            if others >= settings.connections_per_user_max:
+                raise TooManyConnections(f"more than {settings.connections_per_user_max} connections of this user")
+
+    async def _open_as(self, identity: Identity, seq: int, auth: Auth) -> None:
+        comet = self.comet
+        hub = comet.hub
+        self.identity = identity
+        self.expires_at = identity.expires_at
+        self.mid = identity.mid
+        self.key = auth.key or comet.new_key()
+        self.platform = auth.platform
+        accepts = auth.accepts
+        if accepts is None and self.ver == 1:
+            accepts = frozenset()  # goim: what a client does not accept it does not get
+        if accepts is None and identity.ops is not None:
+            accepts = identity.ops
+        self.accepts = accepts
+        live = [
+            room for room in dict.fromkeys((auth.room, *auth.rooms)) if room and room_type(room) in comet.live_types
+        ]
+        durable = [room for room in dict.fromkeys((auth.room, *auth.rooms)) if room and room not in live]
+        person = hub.hold(self.mid)
+        recorded: Recorded | None = None
+        try:
+            opening = comet.log.appending(
+                commands.open_session(
+                    self.mid,
+                    self.key,
+                    node=comet.node,
+                    platform=auth.platform,
+                    address=self.carrier.address,
+                    rooms=[*live, *([auth.room] if auth.room and auth.room not in live else [])],
+                    protocol=("v1", "v1", "v2", "v2", "json")[self.codec],
+                )
+            )
+            known = await comet.loader.load(self.mid, self.key)
+            recorded = await opening
+            hub.know(person, known.head, known.rooms)
+            for room in durable:
+                if "room:" + room not in person.rooms:
+                    joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+                    await comet.log.decide(joining)
+            if self.phase != _AUTHENTICATING:
+                return
+            self.opened = recorded.position
+            self.room = auth.room
+            resume = comet.resume(auth.cursor, known, self)
+            self.floor = resume.start if resume.is_known else self.opened
+            hub.enter(self, live, resume.start if resume.by_cursor else self.opened)
+            start = resume.start
+            if known.newest <= start:
+                start = max(start, min(known.head, hub.position))
+            if not hub.add(self, person, min(start, hub.position)):
+                raise BadOrder("another connection with the same key came later")
+            self.acked = self.marked = min(resume.start, hub.position)
+            self.taken = self.received = self.acked
+            self.phase = _OPEN
+            self.was_authenticated = True
+            comet.authenticated(self)
+            body: dict[str, object] = {
+                "mid": self.mid,
+                "key": self.key,
+                "epoch": comet.epoch,
+                "position": resume.start,
+                "cursor": comet.cursor(resume.start),
+                "recovered": resume.recovered,
+                "heartbeat_s": comet.settings.heartbeat_s,
+                "rooms": live,
+            }
+            if resume.reason:
+                body["reason"] = resume.reason
+            self.reply(Op.AUTH_REPLY, seq, orjson.dumps(body) if self.ver == 2 else b"")
+            self.flush_replies()
+            comet.catch_up(self)
+            early, self.early = self.early, None
+            for packet in early or ():
+                if isinstance(packet, Packet):
+                    self.take_packets([packet])
+                else:
+                    self.take_text(*packet)
+        finally:
+            hub.release(person)
+            if recorded is not None and self.phase != _OPEN:
+                comet.closed(self, recorded.position, "lost", None)
+
+    def fail_auth(self, seq: int, error: ImcoreError) -> None:
+        """Tell why, where the form can say it, and close."""
+        if self.phase == _ENDED:
+            return
+        if self.ver == 2:
+            self.reply(Op.AUTH_REPLY, seq, orjson.dumps({"error": error.facts()}))
+        if error.close is not None:
+            self.end(error)
+        else:
+            self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
+
+    # --- bytes out -------------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Bytes that are ready for the wire."""
+        self.carrier.write(data)
+
+    def reply(self, op: int, seq: int, body: bytes) -> None:
+        """One packet to this connection, with the other replies of this tick."""
+        if self.phase == _ENDED:
+            return
+        data = encode.reply(self.codec, op, seq, body)
+        if self.replies is None:
+            self.replies = [data]
+            self.comet.replying(self)
+        else:
+            self.replies.append(data)
+
+    def flush_replies(self) -> None:
+        """Write the replies that have gathered."""
+        replies, self.replies = self.replies, None
+        if replies:
+            self.carrier.write(replies[0] if len(replies) == 1 else b"".join(replies))
+
+    def _refuse(self, op: int, seq: int, error: ImcoreError) -> None:
+        """Say no to one request. Errors with a close code end the connection."""
+        if error.close is not None:
+            self.end(error)
+            return
+        self.comet.refused(error)
+        reply_op = op + 1 if op in _REQUEST_OPS else int(Op.ERROR)
+        self.reply(reply_op, seq, orjson.dumps({"error": error.facts()}))
+
+    def removed(self, event: Recorded) -> None:
+        """Version 2: say which room it is no longer in. Version 1 has no word for it."""
+        if self.ver == 2:
+            body = {"room": event.room, "position": event.position, "type": event.type, "by": event.mid}
+            self.reply(Op.REMOVED, 0, orjson.dumps(body))
+
+    # --- the end ---------------------------------------------------------------------------------------------------------------
+
+    def end(self, error: ImcoreError, *, delay_ms: int = 0) -> None:
+        """Close the connection: version 2 is told why and whether to come back, everybody gets the close code."""
+        if self.phase == _ENDED:
+            return
+        code = error.close if error.close is not None else 1011
+        if self.ver == 2:
+            told = {"code": error.code, "text": error.detail, "retry": error.retry, "close": code, "delay_ms": delay_ms}
+            self.reply(Op.DISCONNECT, 0, orjson.dumps(told))
+        self.flush_replies()
+        self.finish(error.code)
+        self.carrier.close(code, error.code)
+
+    def finish(self, reason: str) -> None:
+        """The connection is over, whoever ended it. Doing it again does nothing."""
+        if self.phase == _ENDED:
+            return
+        was_open = self.phase == _OPEN
+        self.phase = _ENDED
+        self.ended_at = self.comet.now()
+        self.early = None
+        self.replies = None
+        delivered = self.delivered() if was_open else None
+        self.comet.hub.remove(self)
+        self.comet.ended(self, reason, delivered, was_open=was_open)
+
+    def delivered(self) -> int:
+        """Up to where this device has everything: what it acknowledged; in version 1, what its socket took."""
+        if self.ver == 2:
+            return self.acked
+        if self.state not in (LIVE, BEHIND):
+            return self.taken
+        if self.carrier.unsent() == 0 and not self.full:
+            self.taken = max(self.taken, self.position if self.state == BEHIND else self.comet.hub.flushed)
+        return self.taken
+
+    def socket_full(self) -> None:
+        """The carrier holds more unsent bytes than a connection may have."""
+        self.full = True
+        self.progress_at = self.comet.now()
+        self.progress_unsent = self.carrier.unsent()
+        self.comet.hub.fall_behind(self)
+        self.carrier.pause_reading()
+
+    def socket_free(self) -> None:
+        """The carrier can take more."""
+        self.full = False
+        self.progress_at = self.comet.now()
+        self.carrier.resume_reading()
+        if self.state == BEHIND:
+            self.comet.catch_up(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Authenticated, and not ended."""
+        return self.phase == _OPEN
+
+    @property
+    def is_new(self) -> bool:
+        """Not authenticated yet."""
+        return self.phase in (_NEW, _AUTHENTICATING)
+
+    @property
+    def is_ended(self) -> bool:
+        """Over; perhaps its last bytes are still on their way."""
+        return self.phase == _ENDED
+
+
+_REQUEST_OPS: Final = frozenset(
+    int(op)
+    for op in (
+        Op.HEARTBEAT, Op.SEND, Op.AUTH, Op.CHANGE_ROOM, Op.SUBSCRIBE, Op.UNSUBSCRIBE, Op.JOIN, Op.LEAVE, Op.HISTORY,
+        Op.READ, Op.MEMBERS, Op.INBOX, Op.ACK,
+    )
+)  # fmt: skip
+assert OPENING != LIVE
+
+
+def _place(recorded: Recorded) -> bytes:
+    return b'{"position":%d,"seq":%d}' % (recorded.position, recorded.seq)
+
+
+def _sent(draft: Draft, outcome: Outcome, duplicate: bool) -> None:
+    """The outcome of a send, to the connection that it came over."""
+    connection = draft.origin
+    assert isinstance(connection, Connection)
+    connection.pending -= 1
+    if type(outcome) is Recorded:
+        if duplicate:
+            body = b'{"position":%d,"seq":%d,"duplicate":true}' % (outcome.position, outcome.seq)
+        else:
+            body = b'{"position":%d,"seq":%d}' % (outcome.position, outcome.seq)
+        connection.reply(_SEND_REPLY, draft.tag, body)
+    else:
+        assert isinstance(outcome, ImcoreError)
+        connection._refuse(Op.SEND, draft.tag, outcome)
+
+
+Handler = Callable[[Request], None]

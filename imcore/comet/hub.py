@@ -1,0 +1,444 @@
+"""Who gets what, in which order. No I/O, no clock: batches of events in, bytes to sessions out.
+
+The hub stands at one position of the log and moves from p to p + 1 only. Joins, leaves and removals come in the same log as the
+messages and are applied in the same order, so a message goes to exactly those who are members at its position. A session is *live*
+(it has everything up to the hub's position, or it lies in the next flush) or *behind* at a position of its own (it reads the log
+after it, page by page, never past the hub, and turns live in the same tick in which there is nothing more to read). Slow reader,
+reconnect, lost batch: one way back.
+
+Events wait in *runs* (consecutive events of one stream) until `flush`: a run is encoded once and its bytes are the same for everybody.
+Before anything changes who is in an audience, the waiting runs are handed out to those who are in it now.
+
+The trap: a session's bytes leave in order of position, over all its rooms. That is what makes one number a cursor, and it is why a run
+ends where another stream's event comes between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from imcore.comet.encode import Run
+from imcore.errors import ImcoreError, TakenOver
+from imcore.events.types import (
+    ALL,
+    KEY,
+    MESSAGE_SENT,
+    ROOM,
+    USER,
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    Recorded,
+    RoomsEntered,
+    SessionOpened,
+    UnknownType,
+    room_type,
+)
+
+log = logging.getLogger(__name__)
+
+OPENING, BEHIND, LIVE, CLOSED = range(4)
+FRESH_STREAMS_MAX: Final = 200_000
+
+
+class Session:
+    """One client connection as the hub sees it. What carries bytes is a subclass.
+
+    `position`: everything up to here was written or will be by others; it moves only while the session is behind. `entered` are the
+    live rooms it is in and since when. `received` is the position of the last durable event that was written to it.
+    """
+
+    __slots__ = (
+        "accepts",
+        "codec",
+        "entered",
+        "floor",
+        "key",
+        "mid",
+        "opened",
+        "out",
+        "person",
+        "position",
+        "received",
+        "state",
+    )
+
+    def __init__(self) -> None:
+        self.mid = 0
+        self.key = ""
+        self.codec = 0
+        self.accepts: frozenset[int] | None = None
+        self.opened = 0
+        self.position = 0
+        self.floor = 0  # pushes to everybody are this session's from here on
+        self.received = 0
+        self.state = OPENING
+        self.entered: dict[str, int] = {}
+        self.person: Person | None = None
+        self.out: list[bytes] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take these bytes; they are shared, and must not be changed."""
+        raise NotImplementedError
+
+    def removed(self, event: Recorded) -> None:
+        """The person is no longer in the room of this event."""
+        raise NotImplementedError
+
+    def end(self, error: ImcoreError) -> None:
+        """Close the connection because of this."""
+        raise NotImplementedError
+
+
+class Audience:
+    """Who gets the events of one stream on this comet."""
+
+    __slots__ = ("durable", "sessions")
+
+    def __init__(self, durable: bool) -> None:
+        self.durable = durable
+        self.sessions: dict[Session, None] = {}
+
+
+class Person:
+    """One member id with sessions here: its durable rooms and the position of each join.
+
+    While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`.
+    """
+
+    __slots__ = ("changes", "holders", "mid", "rooms", "sessions")
+
+    def __init__(self, mid: int) -> None:
+        self.mid = mid
+        self.rooms: dict[str, int] = {}  # stream -> position of the join
+        self.sessions: dict[str, Session] = {}
+        self.changes: list[tuple[int, str, bool]] | None = []
+        self.holders = 0  # connections that are about to add a session
+
+
+class Hub:
+    """The routing of one comet. Nothing here awaits, so every method is one step for everybody else."""
+
+    def __init__(self, position: int, live_room_types: Iterable[str]) -> None:
+        self.position = position
+        self.flushed = position  # live sessions have been written everything up to here
+        self.people: dict[int, Person] = {}
+        self.audiences: dict[str, Audience] = {}
+        self.fresh: dict[str, int] = {}  # last position of streams that grew lately
+        self.fresh_from = position  # `fresh` knows everything after this position
+        self.deliveries = 0
+        self.sessions = 0
+        self._live_types = frozenset(live_room_types)
+        self._runs: list[tuple[Audience, list[Recorded]]] = []
+        self._last: Audience | None = None
+        self._touched: list[Session] = []
+
+    # --- people and sessions ------------------------------------------------------------------------------------------------
+
+    def hold(self, mid: int) -> Person:
+        """The person, kept while a connection of theirs is opening. If `changes` is a list, call `know` once the memberships are
+        read."""
+        person = self.people.get(mid)
+        if person is None:
+            person = self.people[mid] = Person(mid)
+        person.holders += 1
+        return person
+
+    def release(self, person: Person) -> None:
+        """The connection that held the person was added, or never will be."""
+        person.holders -= 1
+        self._forget(person)
+
+    def know(self, person: Person, head: int, rooms: Mapping[str, int]) -> None:
+        """The memberships of a person as of position `head`: stream -> position of the join. What the log said after that wins."""
+        if person.changes is None:
+            return
+        person.rooms = dict(rooms)
+        for position, stream, is_member in person.changes:
+            if position > head:
+                if is_member:
+                    person.rooms.setdefault(stream, position)
+                else:
+                    person.rooms.pop(stream, None)
+        person.changes = None
+
+    def add(self, session: Session, person: Person, start: int) -> bool:
+        """Take in a session, behind at `start`. An older session of the same key is closed; False if a newer one is there."""
+        assert person.changes is None, "memberships are read before a session is added"
+        other = person.sessions.get(session.key)
+        if other is not None:
+            if other.opened > session.opened:
+                return False
+            self.remove(other)
+            other.end(TakenOver())
+        self._hand_out()
+        session.person = person
+        session.state = BEHIND
+        session.position = start
+        person.sessions[session.key] = session
+        self.sessions += 1
+        for stream in self._streams(session):
+            self._attach(session, stream)
+        return True
+
+    def remove(self, session: Session) -> None:
+        """Forget a session. Doing it again does nothing."""
+        person = session.person
+        if session.state == CLOSED or person is None:
+            session.state = CLOSED
+            return
+        self._hand_out()
+        session.out = None
+        session.state = CLOSED
+        self.sessions -= 1
+        if person.sessions.get(session.key) is session:
+            del person.sessions[session.key]
+        for stream in self._streams(session):
+            self._detach(session, stream)
+        self._forget(person)
+
+    def enter(self, session: Session, rooms: Iterable[str], since: int) -> None:
+        """From position `since` on the session is in exactly these live rooms; rooms of other kinds are not meant here."""
+        streams = {ROOM + room for room in rooms if room_type(room) in self._live_types}
+        self._hand_out()
+        for stream in [stream for stream in session.entered if stream not in streams]:
+            del session.entered[stream]
+            if session.person is not None:
+                self._detach(session, stream)
+        for stream in streams:
+            if stream not in session.entered:
+                session.entered[stream] = since
+                if session.person is not None:
+                    self._attach(session, stream)
+
+    def in_room(self, room: str) -> int:
+        """How many sessions of this comet are in the room."""
+        audience = self.audiences.get(ROOM + room)
+        return 0 if audience is None else len(audience.sessions)
+
+    # --- behind, and back -----------------------------------------------------------------------------------------------------
+
+    def entitled(self, session: Session) -> dict[str, int]:
+        """What a session that is behind may read: each stream, and the position after which."""
+        assert session.person is not None
+        after = session.position
+        streams = {stream: max(after, since - 1) for stream, since in session.person.rooms.items()}
+        for stream, since in session.entered.items():
+            streams[stream] = max(after, since)
+        streams[f"{USER}{session.mid}"] = after
+        streams[KEY + session.key] = after
+        streams[ALL] = max(after, session.floor)
+        return streams
+
+    def is_fresh(self, session: Session, streams: Mapping[str, int]) -> bool | None:
+        """Has any of these streams grown beyond its position? None: not known here, ask the log."""
+        if session.position < self.fresh_from:
+            return None
+        fresh = self.fresh
+        return any(fresh.get(stream, 0) > after for stream, after in streams.items())
+
+    def settle(self, session: Session) -> bool:
+        """Turn live if there is nothing more to read. Must follow the last page without an await between."""
+        if session.state != BEHIND or session.position < self.position:
+            return False
+        self._hand_out()
+        session.state = LIVE
+        return True
+
+    def fall_behind(self, session: Session) -> None:
+        """The session's socket is full: what was not written to it yet it reads from the log later."""
+        if session.state == LIVE:
+            session.state = BEHIND
+            session.position = self.flushed
+            session.out = None
+
+    # --- events ---------------------------------------------------------------------------------------------------------------
+
+    def apply(self, batch: list[Recorded]) -> None:
+        """Take the next events. Nothing is written before `flush`."""
+        assert batch[0].position == self.position + 1, "the hub moves from p to p + 1 only"
+        audiences, fresh = self.audiences, self.fresh
+        for event in batch:
+            stream = event.stream
+            fresh[stream] = event.position
+            if event.op == 0:
+                self._fold(event)
+            audience = audiences.get(stream)
+            if audience is None:
+                continue
+            if audience is self._last:
+                self._runs[-1][1].append(event)
+            else:
+                self._runs.append((audience, [event]))
+                self._last = audience
+        self.position = batch[-1].position
+        if len(fresh) > FRESH_STREAMS_MAX:
+            self.fresh = {}
+            self.fresh_from = self.position
+
+    @property
+    def waiting(self) -> bool:
+        """Is there anything to flush?"""
+        return bool(self._runs or self._touched)
+
+    def flush(self) -> int:
+        """Write what waits to everybody it is for; how many sessions were written to."""
+        self._hand_out()
+        self.flushed = self.position
+        touched, self._touched = self._touched, []
+        for session in touched:
+            out = session.out
+            if out is not None:
+                session.out = None
+                session.write(out[0] if len(out) == 1 else b"".join(out))
+        return len(touched)
+
+    def _hand_out(self) -> None:
+        """Give the waiting runs to the live sessions of their audiences, as these are now."""
+        if not self._runs:
+            return
+        runs, self._runs, self._last = self._runs, [], None
+        touched = self._touched
+        for audience, events in runs:
+            if not audience.sessions:
+                continue
+            run: Run | None = None
+            last = events[-1].position
+            durable = audience.durable
+            if len(audience.sessions) == 1:
+                # Nobody here but the sender: the commonest case of all for small rooms, and it costs no encoding.
+                (only,) = audience.sessions
+                if all(_is_own(event, only) for event in events):
+                    continue
+            for session in audience.sessions:
+                if session.state != LIVE:
+                    continue
+                if run is None:
+                    run = Run(events)
+                if session.key in run.keys:
+                    accepts = session.accepts
+                    data = run.some(
+                        session.codec,
+                        [
+                            not _is_own(event, session) and (accepts is None or event.op == 0 or event.op in accepts)
+                            for event in events
+                        ],
+                    )
+                elif session.accepts is None:
+                    data = run.all(session.codec)
+                else:
+                    data = run.accepted(session.codec, session.accepts)
+                if not data:
+                    continue
+                self.deliveries += len(events)
+                if durable:
+                    session.received = last
+                if session.out is None:
+                    session.out = [data]
+                    touched.append(session)
+                else:
+                    session.out.append(data)
+
+    def _fold(self, event: Recorded) -> None:
+        """Change the routing as the event says."""
+        type_ = event.type
+        if type_ in ("member_joined", "member_left", "member_removed", "session_opened", "rooms_entered"):
+            try:
+                fact = event.fact
+            except (UnknownType, ValueError):
+                log.exception("an event cannot be read; it changes nothing here", extra={"position": event.position})
+                return
+            match fact:
+                case MemberJoined(mid=mid):
+                    self._join(mid, event)
+                case MemberLeft(mid=mid) | MemberRemoved(mid=mid):
+                    self._leave(mid, event)
+                case SessionOpened(key=key):
+                    self._take_over(event.mid, key, event.position)
+                case RoomsEntered(key=key, rooms=rooms):
+                    person = self.people.get(event.mid)
+                    session = None if person is None else person.sessions.get(key)
+                    if session is not None:
+                        self.enter(session, rooms, event.position)
+
+    def _join(self, mid: int, event: Recorded) -> None:
+        person = self.people.get(mid)
+        if person is None:
+            return
+        if person.changes is not None:
+            person.changes.append((event.position, event.stream, True))
+        elif event.stream not in person.rooms:
+            self._hand_out()
+            person.rooms[event.stream] = event.position
+            for session in person.sessions.values():
+                self._attach(session, event.stream)
+
+    def _leave(self, mid: int, event: Recorded) -> None:
+        person = self.people.get(mid)
+        if person is None:
+            return
+        if person.changes is not None:
+            person.changes.append((event.position, event.stream, False))
+        elif event.stream in person.rooms:
+            self._hand_out()
+            del person.rooms[event.stream]
+            for session in person.sessions.values():
+                self._detach(session, event.stream)
+                session.removed(event)
+
+    def _take_over(self, mid: int, key: str, opened: int) -> None:
+        person = self.people.get(mid)
+        session = None if person is None else person.sessions.get(key)
+        if session is not None and session.opened < opened:
+            self.remove(session)
+            session.end(TakenOver())
+
+    def _streams(self, session: Session) -> list[str]:
+        assert session.person is not None
+        own = [f"{USER}{session.mid}", KEY + session.key, ALL]
+        return [*own, *session.person.rooms, *session.entered]
+
+    def _attach(self, session: Session, stream: str) -> None:
+        audience = self.audiences.get(stream)
+        if audience is None:
+            durable = not stream.startswith(ROOM) or room_type(stream[len(ROOM) :]) not in self._live_types
+            audience = self.audiences[stream] = Audience(durable)
+        audience.sessions[session] = None
+
+    def _detach(self, session: Session, stream: str) -> None:
+        audience = self.audiences.get(stream)
+        if audience is not None:
+            audience.sessions.pop(session, None)
+            if not audience.sessions:
+                del self.audiences[stream]
+
+    def _forget(self, person: Person) -> None:
+        if not person.sessions and not person.holders and self.people.get(person.mid) is person:
+            del self.people[person.mid]
+
+
+def _is_own(event: Recorded, session: Session) -> bool:
+    """Was this message sent over this very connection? What an earlier connection of the same key sent is not its own."""
+    return (
+        event.key == session.key
+        and event.mid == session.mid
+        and event.position > session.opened
+        and event.type == MESSAGE_SENT
+    )
+
+
+def filtered(events: Iterable[Recorded], streams: Mapping[str, int], session: Session) -> list[Recorded]:
+    """Those of the events that a session which is behind may have, in order."""
+    accepts = session.accepts
+    return [
+        event
+        for event in events
+        if event.position > streams.get(event.stream, event.position)
+        and not _is_own(event, session)
+        and (accepts is None or event.op == 0 or event.op in accepts)
+    ]
+
+
+Ending = Callable[[ImcoreError], None]

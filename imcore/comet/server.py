@@ -1,0 +1,503 @@
+"""The comet: the hub, the tasks around it, and the doors that clients come in by.
+
+One process, one hub. The tail gives the hub the events of the log; the flush writes them; sessions that are behind read pages; a sweep
+once a second looks after everything that has a deadline, so that an idle connection has no timer of its own.
+
+Flushing is adaptive: the first message after a pause leaves at once; when a flush took long, the next waits in proportion, so that under
+load the messages of that while share one write a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final, NamedTuple, TypeVar
+
+import asyncpg
+
+from imcore import commands, reads
+from imcore.auth import Authenticate, Identity
+from imcore.bus.tail import Tail
+from imcore.comet.connection import Connection
+from imcore.comet.encode import FORM_OF, Run, packet, wire
+from imcore.comet.hub import BEHIND, LIVE, Hub, filtered
+from imcore.comet.loader import Known, Loader
+from imcore.config import Settings
+from imcore.errors import (
+    AuthTimeout,
+    DatabaseUnavailable,
+    GoingAway,
+    HeartbeatTimeout,
+    ImcoreError,
+    SlowConsumer,
+    TooManyConnections,
+    Unauthenticated,
+    Unavailable,
+)
+from imcore.events.names import Pool
+from imcore.events.reader import Reader
+from imcore.events.store import Log
+from imcore.events.types import ALL, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, room_type
+from imcore.proxies import networks
+
+log = logging.getLogger(__name__)
+
+SWEEP_S: Final = 1.0
+FAREWELL_S: Final = 5.0  # a connection that was told to end is cut after this
+REST: Final = 2.5  # how much longer than a flush took the next one waits
+REST_MAX_S: Final = 0.1
+SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
+PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
+SCAN_EVENTS_MAX: Final = 2_000
+RETRY_S: Final = 0.5
+
+T = TypeVar("T")
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
+
+
+class Resume(NamedTuple):
+    """Where a device goes on, and how truthfully: with everything after its cursor or mark (`recovered`), or not and why."""
+
+    start: int
+    recovered: bool
+    reason: str
+    is_known: bool
+    by_cursor: bool
+
+
+async def guarded(awaitable: Awaitable[T]) -> T:
+    """Wait for something that needs the database. Raises Unavailable instead of what the driver says."""
+    try:
+        return await awaitable
+    except DATABASE_ERRORS as error:
+        log.warning("the database did not answer: %s", error)
+        raise Unavailable("the database does not answer; try again", retry_after_ms=1000) from error
+
+
+class Comet:
+    """Everything that connections of one process share. `run` owns its tasks; the carriers' servers are the caller's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        events: Log,
+        reader: Reader,
+        pool: Pool,
+        authenticate: Authenticate,
+        reading: reads.Reads,
+        *,
+        node: str,
+        epoch: str,
+        position: int,
+        applied: Callable[[list[Recorded]], None],
+    ) -> None:
+        self.settings = settings
+        self.log = events
+        self.reader = reader
+        self.reads = reading
+        self.authenticate = authenticate
+        self.node = node
+        self.epoch = epoch
+        self.rate_limits = settings.rate_limits
+        self.live_types = frozenset(settings.live_room_types)
+        self.trusted = networks(settings.trusted_proxies)
+        self.sends_pending_max = settings.sends_pending_per_session_max
+        self.hub = Hub(position, settings.live_room_types)
+        self.tail = Tail(
+            position,
+            reader.read,
+            self._apply,
+            quiet_s=settings.quiet_s,
+            recent_events_max=settings.recent_events_max,
+        )
+        self.loader = Loader(pool, guarded)
+        self.guarded = guarded
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+        self.draining = False
+        self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
+        self._applied = applied
+        self._tasks: asyncio.TaskGroup | None = None
+        self._open: set[Connection] = set()  # not ended
+        self._ending: set[Connection] = set()  # told to end, socket still there
+        self._new: Counter[str] = Counter()  # unauthenticated connections by address
+        self._replying: list[Connection] = []
+        self._catching_up: set[Connection] = set()
+        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._flush_handle: asyncio.Handle | None = None
+        self._flush_at = 0.0
+        self.flushes = 0
+        self.connects = 0
+        self.auth_failures = 0
+        self.limited = 0
+        self.fell_behind = 0
+        self.refusals: Counter[str] = Counter()
+        self.endings: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Own the tasks of the comet, for ever; ends when cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self.tail.run(), name="tail")
+                tasks.create_task(self.loader.run(), name="loader")
+                tasks.create_task(self._sweep(), name="sweep")
+        finally:
+            self._tasks = None
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run it as a task of the comet. What it raises is logged and ends only itself."""
+        if self._tasks is None:
+            work.close()
+            return
+        self._tasks.create_task(self._guard(work))
+
+    @staticmethod
+    async def _guard(work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except ImcoreError as error:
+            log.warning("a task ended: %s", error)
+        except Exception:
+            log.exception("a task of a connection failed")
+
+    # --- events out ----------------------------------------------------------------------------------------------------------
+
+    def _apply(self, batch: list[Recorded]) -> None:
+        self.hub.apply(batch)
+        if self.hub.waiting:
+            self._schedule_flush()
+        self._applied(batch)
+
+    def _schedule_flush(self) -> None:
+        if self._flush_handle is None:
+            if self.now() >= self._flush_at:
+                self._flush_handle = self.loop.call_soon(self._flush)
+            else:
+                self._flush_handle = self.loop.call_at(self._flush_at, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        started = self.now()
+        self.flushes += 1
+        if self.hub.flush() > SMALL_FLUSH:
+            # The sockets are written at the end of this turn of the loop, so the cost is known two turns later.
+            self._flush_at = started + REST_MAX_S
+            self.loop.call_soon(self.loop.call_soon, self._flushed, started)
+
+    def _flushed(self, started: float) -> None:
+        now = self.now()
+        self._flush_at = now + min((now - started) * REST, REST_MAX_S)
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+            self._schedule_flush()
+
+    def replying(self, connection: Connection) -> None:
+        """This connection has replies to write at the end of the tick."""
+        if not self._replying:
+            self.loop.call_soon(self._flush_replies)
+        self._replying.append(connection)
+
+    def _flush_replies(self) -> None:
+        replying, self._replying = self._replying, []
+        for connection in replying:
+            connection.flush_replies()
+
+    def push_ephemeral(
+        self,
+        op: int,
+        payload: bytes,
+        *,
+        room: str | None = None,
+        mids: tuple[int, ...] = (),
+        keys: tuple[str, ...] = (),
+        everybody: bool = False,
+    ) -> int:
+        """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
+        in no order with stored events. How many sessions got it."""
+        format_, body = commands.storable(payload)
+        streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
+        streams += [ROOM + room] if room is not None else []
+        streams += [ALL] if everybody else []
+        reached = 0
+        for stream in streams:
+            audience = self.hub.audiences.get(stream)
+            if audience is None:
+                continue
+            event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, 0, body)
+            run = Run([event])
+            for session in audience.sessions:
+                if session.state == LIVE:
+                    data = (
+                        run.all(session.codec)
+                        if session.accepts is None
+                        else run.accepted(session.codec, session.accepts)
+                    )
+                    if data:
+                        session.write(data)
+                        reached += 1
+        return reached
+
+    # --- catching up -----------------------------------------------------------------------------------------------------------
+
+    def catch_up(self, session: Connection) -> None:
+        """Bring a session that is behind back to live: at once if nothing is missing, else by a task."""
+        if session.state != BEHIND or session.full or session in self._catching_up:
+            return
+        if self._is_up_to_date(session):
+            return
+        self._catching_up.add(session)
+        self.spawn(self._catch_up(session))
+
+    def _is_up_to_date(self, session: Connection) -> bool:
+        hub = self.hub
+        if session.position < hub.position and hub.is_fresh(session, hub.entitled(session)) is False:
+            session.position = hub.position
+        return hub.settle(session)
+
+    async def _catch_up(self, session: Connection) -> None:
+        hub, page_events_max = self.hub, self.settings.page_events_max
+        try:
+            while session.state == BEHIND and not session.full:
+                if self._is_up_to_date(session):
+                    return
+                recent = self.tail.recent(session.position, SCAN_EVENTS_MAX)
+                if recent is not None:
+                    events = filtered(recent, hub.entitled(session), session)
+                    upto = recent[-1].position
+                else:
+                    limit = hub.position
+                    try:
+                        async with self._pages:
+                            page = await self.reader.read_streams(hub.entitled(session), limit, page_events_max)
+                    except DATABASE_ERRORS as error:
+                        log.warning("a page cannot be read: %s", error)
+                        await asyncio.sleep(RETRY_S)
+                        continue
+                    if session.state != BEHIND:
+                        return
+                    # Who was removed from a room while the page was read gets nothing of it any more.
+                    events = filtered(page, hub.entitled(session), session)
+                    upto = page[-1].position if len(page) == page_events_max else limit
+                self._write_page(session, events, upto)
+                if hub.settle(session):
+                    return
+                await asyncio.sleep(0)
+        finally:
+            self._catching_up.discard(session)
+            if session.state == BEHIND and not session.full:
+                self.catch_up(session)
+
+    def _write_page(self, session: Connection, events: list[Recorded], upto: int) -> None:
+        form = FORM_OF[session.codec]
+        packets = [one for one in (packet(event, form) for event in events) if one]
+        session.position = upto
+        if events:
+            session.received = events[-1].position
+            self.hub.deliveries += len(events)
+        if packets:
+            session.write(wire(packets, session.codec))
+
+    def resume(self, cursor: str, known: Known, session: Connection) -> Resume:
+        """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""
+        if cursor:
+            epoch, _, digits = cursor.rpartition(".")
+            if epoch != self.epoch:
+                return Resume(session.opened, False, "epoch", True, False)
+            if not digits.isascii() or not digits.isdigit() or len(digits) > 18 or int(digits) > session.opened:
+                return Resume(session.opened, False, "too_far", True, False)
+            return Resume(int(digits), True, "", True, True)
+        if session.key in known.marks:
+            return Resume(known.marks[session.key], True, "", True, False)
+        if known.marks:
+            return Resume(max(known.marks.values()), False, "new", True, False)
+        return Resume(0, False, "new", False, False)
+
+    def cursor(self, position: int) -> str:
+        """What a client keeps to resume after `position`."""
+        return f"{self.epoch}.{position}"
+
+    # --- connections ------------------------------------------------------------------------------------------------------------
+
+    def refusal(self, address: str) -> ImcoreError | None:
+        """Why no connection is taken from this address now, or None. Asked before anything is kept for it."""
+        if self.draining:
+            return GoingAway()
+        limit = self.settings.unauthenticated_per_address_max
+        if self.rate_limits and self._new[address] >= limit:
+            return TooManyConnections(f"more than {limit} unauthenticated connections from this address")
+        return None
+
+    def opened(self, connection: Connection) -> None:
+        """A connection came in."""
+        self.connects += 1
+        self._open.add(connection)
+        self._new[connection.carrier.address] += 1
+
+    def authenticated(self, connection: Connection) -> None:
+        """It is no stranger any more."""
+        address = connection.carrier.address
+        self._new[address] -= 1
+        if self._new[address] <= 0:
+            del self._new[address]
+
+    def ended(self, connection: Connection, reason: str, delivered: int | None, *, was_open: bool) -> None:
+        """It is over: the log is told, if the log knew of it."""
+        self._open.discard(connection)
+        self._ending.add(connection)
+        self.endings[reason] += 1
+        if was_open:
+            self.closed(connection, connection.opened, reason, delivered)
+        if not connection.was_authenticated:
+            self.authenticated(connection)
+
+    def closed(self, connection: Connection, opened: int, reason: str, delivered: int | None) -> None:
+        """Append the session's end. If that fails, the lease of this node or the next session of the key ends it."""
+        try:
+            self.log.submit(commands.close_session(connection.mid, connection.key, opened, reason, delivered))
+        except ImcoreError as error:
+            log.warning("a session's end was not recorded: %s", error)
+
+    def gone(self, connection: Connection) -> None:
+        """Its socket is closed."""
+        self._ending.discard(connection)
+
+    def refused(self, error: ImcoreError) -> None:
+        """A request was refused."""
+        self.refusals[error.code] += 1
+
+    @property
+    def connections(self) -> int:
+        """Connections that have not ended, authenticated or not."""
+        return len(self._open)
+
+    @property
+    def addresses(self) -> int:
+        """Distinct client addresses of authenticated connections."""
+        return len({connection.carrier.address for connection in self._open if connection.is_open})
+
+    def everybody(self) -> list[Connection]:
+        """Connections that have not ended."""
+        return list(self._open)
+
+    def rooms(self) -> list[str]:
+        """Rooms with sessions here."""
+        return [stream[len(ROOM) :] for stream in self.hub.audiences if stream.startswith(ROOM)]
+
+    def stats(self) -> dict[str, float]:
+        """What the metrics show."""
+        hub, tail = self.hub, self.tail
+        counts: dict[str, float] = {
+            "comet_connections": len(self._open),
+            "comet_sessions": hub.sessions,
+            "comet_connects_total": self.connects,
+            "comet_auth_failures_total": self.auth_failures,
+            "comet_deliveries_total": hub.deliveries,
+            "comet_flushes_total": self.flushes,
+            "comet_catching_up": len(self._catching_up),
+            "comet_rate_limited_total": self.limited,
+            "comet_position": hub.position,
+            "tail_gaps_total": tail.gaps,
+            "tail_gap_events_total": tail.gap_events,
+        }
+        counts |= {f'comet_refusals_total{{code="{code}"}}': count for code, count in self.refusals.items()}
+        counts |= {f'comet_endings_total{{reason="{reason}"}}': count for reason, count in self.endings.items()}
+        return counts
+
+    def online(self, room: str) -> int:
+        """Sessions in the room, here and as last heard of other comets."""
+        return self.hub.in_room(room) + self.elsewhere.get(room, 0)
+
+    def may_create(self, identity: Identity, room: str) -> bool:
+        """May this person's join make the room? In open mode everybody's; else if the token names the room itself."""
+        if self.settings.auth_mode == "open":
+            return True
+        return identity.rooms is not None and room in identity.rooms
+
+    def is_live(self, room: str) -> bool:
+        """Has the room attached sessions only, and no members?"""
+        return room_type(room) in self.live_types
+
+    @staticmethod
+    def new_key() -> str:
+        """A connection key nobody can guess."""
+        return uuid.uuid4().hex
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        heartbeat_s = self.settings.heartbeat_s * self.settings.heartbeat_misses
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self.now()
+            for connection in list(self._open):
+                if now - connection.heard_at > heartbeat_s:
+                    connection.end(HeartbeatTimeout())
+                elif connection.is_new:
+                    if now - connection.began_at > self.settings.auth_timeout_s:
+                        connection.end(AuthTimeout())
+                elif connection.full:
+                    self._look_for_progress(connection, now)
+                else:
+                    self._look_after(connection, now)
+            for connection in [one for one in self._ending if now - one.ended_at > FAREWELL_S]:
+                self._ending.discard(connection)
+                connection.carrier.abort()
+
+    def _look_for_progress(self, connection: Connection, now: float) -> None:
+        unsent = connection.carrier.unsent()
+        if unsent < connection.progress_unsent:
+            connection.progress_at = now
+        elif now - connection.progress_at > self.settings.behind_s:
+            connection.end(SlowConsumer())
+        connection.progress_unsent = unsent
+
+    def _look_after(self, connection: Connection, now: float) -> None:
+        """Delivery marks that are due, and tokens that are over."""
+        if connection.expires_at is not None and self.wall() > connection.expires_at:
+            connection.end(Unauthenticated("the token is expired"))
+            return
+        settings = self.settings
+        if connection.ver == 2:
+            mark, due_s = connection.acked, settings.ack_s
+        elif connection.received > connection.marked:
+            mark, due_s = connection.delivered(), settings.implied_ack_s
+        else:
+            return
+        if mark > connection.marked and now - connection.marked_at >= due_s:
+            connection.marked, connection.marked_at = mark, now
+            try:
+                self.log.submit(commands.ack(connection.mid, connection.key, mark))
+            except ImcoreError as error:
+                log.debug("an ack waits: %s", error)
+
+    @staticmethod
+    def wall() -> float:
+        """Seconds since 1970, for what a token says of its own time."""
+        return time.time()
+
+    async def drain(self) -> None:
+        """Take nobody more, and send everybody elsewhere: each is told a delay of its own, so that they do not come all at once."""
+        self.draining = True
+        rng = random.Random()
+        for connection in list(self._open):
+            connection.end(GoingAway(), delay_ms=rng.randrange(self.settings.drain_delay_ms + 1))
+        deadline = self.now() + FAREWELL_S
+        while self._ending and self.now() < deadline:
+            await asyncio.sleep(0.02)
+        for connection in list(self._ending):
+            connection.carrier.abort()
+
+
+def settle_memory() -> None:
+    """Objects that live as long as the process are no garbage: collections need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

@@ -1,0 +1,117 @@
+"""The TCP carrier: packets back to back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from imcore.comet.connection import Connection
+from imcore.comet.encode import V1_TCP
+from imcore.protocol.binary import Decoder
+
+if TYPE_CHECKING:
+    from imcore.comet.server import Comet
+
+
+class TransportCarrier(asyncio.Protocol):
+    """What TCP and WebSocket have in common: a transport, its limits, and its end."""
+
+    __slots__ = ("address", "closing", "comet", "connection", "transport")
+
+    def __init__(self, comet: Comet) -> None:
+        self.comet = comet
+        self.address = ""
+        self.closing = False
+        self.transport: asyncio.Transport | None = None
+        self.connection: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A socket is there."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self.comet.settings.unsent_bytes_max)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone."""
+        self.closing = True
+        if self.connection is not None:
+            self.connection.finish("lost" if error is not None else "closed")
+            self.comet.gone(self.connection)
+        self.transport = None
+        self.connection = None
+
+    def pause_writing(self) -> None:
+        """More is unsent than a connection may have."""
+        if self.connection is not None and not self.closing:
+            self.connection.socket_full()
+
+    def resume_writing(self) -> None:
+        """The socket took enough of it."""
+        if self.connection is not None and not self.closing:
+            self.connection.socket_free()
+
+    def write(self, data: bytes) -> None:
+        """Take bytes to be sent; never blocks."""
+        if self.transport is not None and not self.closing:
+            self.transport.write(data)
+
+    def unsent(self) -> int:
+        """How many bytes the socket has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what waits, and end. The client is heard (and ignored) until it closes its side: closing a socket with unread bytes
+        would reset it, and the client would never see what was said last. The comet aborts those that do not."""
+        if self.transport is not None and not self.closing:
+            self.closing = True
+            self.transport.resume_reading()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
+
+    def abort(self) -> None:
+        """End now; what waits is lost."""
+        if self.transport is not None:
+            self.closing = True
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now."""
+        if self.transport is not None and not self.closing:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if self.transport is not None and not self.closing:
+            self.transport.resume_reading()
+
+
+class TcpCarrier(TransportCarrier):
+    """One TCP client."""
+
+    __slots__ = ("decoder",)
+
+    def __init__(self, comet: Comet) -> None:
+        super().__init__(comet)
+        self.decoder = Decoder(comet.settings.packet_bytes_max)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A socket is there; it may be refused at once."""
+        super().connection_made(transport)
+        refusal = self.comet.refusal(self.address)
+        self.connection = Connection(self.comet, self, is_text=False, codec=V1_TCP)
+        if refusal is not None:
+            self.connection.end(refusal)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        connection = self.connection
+        if connection is None or self.closing:
+            return
+        packets = self.decoder.feed(data)
+        if packets:
+            connection.take_packets(packets)
+        if self.decoder.error is not None:
+            connection.end(self.decoder.error)

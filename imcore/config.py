@@ -1,0 +1,534 @@
+"""The settings, read once: defaults, then a TOML file, then the environment, then flags; the later wins.
+
+One flat table of names. The setting `heartbeat_s` is `heartbeat_s = 60` in the file, `IMCORE_HEARTBEAT_S=60` in the environment and
+`--heartbeat-s 60` on the command line. A name that nobody knows is an error and not a warning: a limit that was misspelt is a limit
+that is not there. For the same reason every variable that begins with IMCORE_ must be one of these.
+
+In the environment and in flags a list is written with commas (`live,stage`) or as JSON; what has keys (`auth_keys`) only as JSON.
+
+The trap: values are secrets too. Errors and `shown` repeat no value of `auth_keys` and no password.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
+
+from imcore.errors import BadConfiguration
+from imcore.protocol import packet
+
+PREFIX: Final = "IMCORE_"
+FILE_VARIABLE: Final = "IMCORE_CONFIG"
+HIDDEN: Final = "***"
+LEEWAY_S_MAX: Final = 30.0
+
+DEFAULT, FILE, ENVIRONMENT, FLAG = "default", "file", "environment", "flag"
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0 is any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def address(text: str) -> Address:
+    """Host and port of `host:port`, `[::1]:port` or `:port` (every interface). Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        raise ValueError("an address is host:port, with a port from 0 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        host = str(ipaddress.IPv6Address(host[1:-1]))
+    elif ":" in host or "/" in host or any(sign.isspace() for sign in host):
+        raise ValueError("an address is host:port; an IPv6 host stands in brackets: [::1]:3102")
+    return Address(host, int(port))
+
+
+def _checked_address(text: str) -> str:
+    return str(address(text))
+
+
+def _checked_network(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
+def _checked_origin(text: str) -> str:
+    if text == "*":
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query or "@" in parts.netloc:
+        raise ValueError("an origin is scheme://host or scheme://host:port, with nothing behind it, or *")
+    return text.lower()
+
+
+def _checked_room_type(text: str) -> str:
+    try:
+        packet.check_room(f"{text}://1")
+    except Exception as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _checked_region(text: str) -> str:
+    if not text.isprintable() or len(text) > 64:
+        raise ValueError("a region is a short name")
+    return text
+
+
+def _checked_database_url(url: str) -> str:
+    if urlsplit(url).scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+        raise ValueError("a database URL looks like postgresql://user:password@host:5432/name")
+    return url
+
+
+AddressText = Annotated[str, AfterValidator(_checked_address)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, use_attribute_docstrings=False
+    )
+
+
+class AuthKey(_Part):
+    """One key that tokens may be signed with, and the one algorithm it is for."""
+
+    kid: str = Field(min_length=1, max_length=128, description="the name that a token's header gives")
+    alg: Literal["EdDSA", "HS256", "RS256", "ES256"] = Field("EdDSA", description="the only algorithm for this key")
+    key: str | None = Field(None, repr=False, description="the key itself: PEM, or for HS256 at least 32 bytes of text")
+    key_file: str | None = Field(None, description="a file that holds the key")
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> AuthKey:
+        if (self.key is None) == (self.key_file is None):
+            raise ValueError("a key has either key or key_file")
+        return self
+
+
+class Advertise(_Part):
+    """What clients are told to connect to, when that is not what this process listens on (a load balancer, a mapped port)."""
+
+    domain: str = Field("", description="a name that leads to every comet; given when there is no node to name")
+    hostname: str = Field("", description="this comet's own name, for platform=web; empty: the machine's name")
+    host_domain: str = Field("", description="put behind each comet's name, such as .im.example.com")
+    addresses: tuple[str, ...] = Field(
+        (), description="this comet's addresses, for other platforms; empty: where it listens"
+    )
+    tcp_port: Port = Field(0, description="0: the port that it listens on")
+    ws_port: Port = Field(0, description="0: the port that it listens on")
+    wss_port: Port = Field(0, description="0: the port that it listens on")
+
+
+class Settings(_Part):
+    """Every setting. Each works on a laptop as it is; the description says what breaks when it is wrong."""
+
+    # --- where things are ---
+    data: str = Field(
+        "./imcore-data",
+        min_length=1,
+        description="Folder of the embedded Postgres and of the keys made here. Another folder is another, empty server.",
+    )
+    database_url: Annotated[str, AfterValidator(_checked_database_url)] | None = Field(
+        None,
+        repr=False,
+        description="The Postgres to use; none is the embedded one in `data`. All processes of one service name the same.",
+    )
+    unsafe: bool = Field(
+        False,
+        description="Start even on a Postgres that may lose what was acknowledged. True breaks the promise of every ack.",
+    )
+    http: AddressText = Field(
+        "127.0.0.1:3111", description="Where the HTTP API listens. 0.0.0.0:3111 opens it to the network."
+    )
+    ws: AddressText = Field("127.0.0.1:3102", description="Where WebSocket clients connect.")
+    wss: AddressText = Field(
+        "127.0.0.1:3103", description="Where WebSocket clients connect with TLS; only with a certificate."
+    )
+    tcp: AddressText = Field("127.0.0.1:3101", description="Where TCP clients connect.")
+    tcps: AddressText | None = Field(None, description="Where TCP clients connect with TLS; only with a certificate.")
+    tls_cert: str | None = Field(
+        None, description="File of the certificate chain (PEM). Without it there is no TLS here."
+    )
+    tls_key: str | None = Field(None, description="File of the certificate's key (PEM). Goes with `tls_cert`.")
+    workers: int = Field(
+        1, ge=1, le=256, description="Comets on the same ports. More than cores wins nothing; each has its own memory."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least grave lines that are written. debug has a line for each packet, and costs speed."
+    )
+
+    # --- who may come in ---
+    auth_mode: Literal["open", "jwt"] = Field(
+        "open",
+        description="open believes every client and backend (development, moving from goim); jwt wants signed tokens.",
+    )
+    auth_keys: tuple[AuthKey, ...] = Field(
+        (), description="The keys of tokens: kid, alg, and key or key_file. None in mode jwt: one is made in `data`."
+    )
+    auth_audience: str = Field(
+        "imcore",
+        min_length=1,
+        description="A token that names audiences must name this one; one that names none passes.",
+    )
+    auth_leeway_s: float = Field(
+        10.0,
+        ge=0,
+        le=LEEWAY_S_MAX,
+        description="How wrong clocks may be. Too little refuses good tokens, more keeps dead ones.",
+    )
+    origins: tuple[Annotated[str, AfterValidator(_checked_origin)], ...] = Field(
+        (),
+        description="Pages that may connect, such as https://chat.example.com; * is any. None: this host and loopback.",
+    )
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_checked_network)], ...] = Field(
+        (),
+        description="Networks whose X-Forwarded-For is believed. Too wide, and clients choose the address they are limited by.",
+    )
+
+    # --- nodes, as goim's clients are told of them ---
+    region: Annotated[str, AfterValidator(_checked_region)] = Field(
+        "", description="Where this comet is. Clients that ask from there are more likely sent to it."
+    )
+    weight: int = Field(
+        10, ge=0, le=1 << 20, description="Share of new clients against other comets. 0: none, if there are others."
+    )
+    advertise: Advertise = Field(
+        Advertise(), description="What clients are told to connect to. Wrong behind a load balancer if left empty."
+    )
+    node_lease_s: Seconds = Field(
+        15.0,
+        description="A comet that was not heard of for so long is dead, and its sessions are closed. Short: false deaths.",
+    )
+
+    # --- the life of a connection ---
+    heartbeat_s: Seconds = Field(
+        240.0, description="Clients are heard of at least so often. Longer than a NAT's memory: dead lines."
+    )
+    heartbeat_misses: int = Field(
+        2, ge=1, le=100, description="Heartbeats that may be missing before the connection is closed."
+    )
+    auth_timeout_s: Seconds = Field(
+        5.0, description="How long a new connection may take to authenticate. Slow phones need some."
+    )
+    behind_s: Seconds = Field(
+        30.0, description="A slow connection without progress is closed after this, and may come back."
+    )
+    ack_s: Seconds = Field(
+        1.0, description="A connection's acks become one event at most so often. Shorter: a larger log."
+    )
+    implied_ack_s: Seconds = Field(
+        10.0,
+        description="The same for clients that never ack (goim's), whose socket took the bytes. Longer: more repeated.",
+    )
+    drain_s: Seconds = Field(
+        10.0, description="How long a stop waits for work under way. Shorter than a batch: clients must retry."
+    )
+    drain_delay_ms: int = Field(
+        3_000, ge=0, le=600_000, description="Clients sent away come back within this, spread evenly. 0: all at once."
+    )
+
+    # --- limits ---
+    rate_limits: bool = Field(
+        True,
+        description="False lifts the limits per connection, user and address. For load tests; else one client takes all.",
+    )
+    unauthenticated_per_address_max: Count = Field(
+        20,
+        description="Connections of one address that have not authenticated. Low: offices behind one address cannot come in.",
+    )
+    connections_per_user_max: Count = Field(10, description="Connections of one member id: its devices and tabs.")
+    rooms_per_session_max: Count = Field(
+        packet.ROOMS_MAX, description="Live rooms that one connection may be in. Each costs memory."
+    )
+    inbound_frames_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
+        30.0,
+        description="Packets a second that a connection may send for long. Too low: chats of fast typists are refused.",
+    )
+    inbound_frames_burst: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] = Field(
+        60.0, description="Packets that it may send at once after a pause."
+    )
+    sends_pending_per_session_max: Count = Field(
+        1_000,
+        description="Sends of one connection that wait for their commit. Low: fast senders are refused, and retry.",
+    )
+    unsent_bytes_max: Annotated[int, Field(ge=4_096, le=2**30)] = Field(
+        2**20,
+        description="What a connection may leave untaken; then it reads from the log. Times connections, it is memory.",
+    )
+    packet_bytes_max: Annotated[int, Field(ge=1_024, le=2**24)] = Field(
+        packet.PACKET_BYTES_MAX,
+        description="The largest packet of a client. It bounds what one client makes the server hold.",
+    )
+    goim_body_bytes_max: Annotated[int, Field(ge=16, le=2**24)] = Field(
+        packet.GOIM_BODY_BYTES_MAX,
+        description="The largest body on goim's operations. goim's clients cannot take more.",
+    )
+    text_body_bytes_max: Annotated[int, Field(ge=16, le=2**24)] = Field(
+        packet.TEXT_BODY_BYTES_MAX, description="The largest body of a message, as compact JSON. It is stored for ever."
+    )
+    http_body_bytes_max: Annotated[int, Field(ge=1_024, le=2**26)] = Field(
+        65_536, description="The largest body of a request to the HTTP API."
+    )
+    http_read_s: Seconds = Field(
+        10.0, description="How long a request to the HTTP API may take to arrive. Slow attackers hold on."
+    )
+    page_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        packet.PAGE_ROWS_MAX, description="Events read from the log at a time for one connection that is behind."
+    )
+
+    # --- the log ---
+    live_room_types: tuple[Annotated[str, AfterValidator(_checked_room_type)], ...] = Field(
+        ("live",),
+        description="Types of rooms without members: only sessions that entered. Changing it orphans memberships.",
+    )
+    quiet_s: Seconds = Field(
+        1.0, description="Look at the log when the bus says nothing. The delay of a message whose bell was lost."
+    )
+    recent_events_max: Count = Field(16_384, description="Events kept in memory, so that a short break costs no query.")
+    batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        1_000, description="Events of one commit. Larger: fewer commits under load, and longer ones."
+    )
+    pending_events_max: Count = Field(
+        20_000, description="Events waiting to be committed; above, sends are refused as overloaded."
+    )
+    append_timeout_s: Seconds = Field(
+        10.0, description="When a commit's outcome is given up as unknown; clients then ask again."
+    )
+    pool_connections_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        10, description="Connections of one process to Postgres for reading. All processes together must fit into it."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.tcps is not None and self.tls_cert is None:
+            raise ValueError("tcps needs tls_cert and tls_key")
+        kids = [key.kid for key in self.auth_keys]
+        if len(set(kids)) < len(kids):
+            raise ValueError("two of auth_keys have the same kid")
+        if self.goim_body_bytes_max + packet.HEADER_BYTES > self.packet_bytes_max:
+            raise ValueError("a body of goim_body_bytes_max does not fit into packet_bytes_max")
+        if self.text_body_bytes_max + 1_024 > min(self.packet_bytes_max, self.http_body_bytes_max):
+            raise ValueError(
+                "text_body_bytes_max leaves too little of packet_bytes_max or http_body_bytes_max around it"
+            )
+        return self
+
+
+class Shown(NamedTuple):
+    """One setting, as it may be printed."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class Configuration(NamedTuple):
+    """The settings and where each came from: default, file, environment or flag."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def shown(self) -> list[Shown]:
+        """Every setting as text fit for a terminal or a log: no password, no key."""
+        rows = []
+        for name in Settings.model_fields:
+            value = getattr(self.settings, name)
+            rows.append(
+                Shown(name, json.dumps(_public(name, value), ensure_ascii=False), self.origins.get(name, DEFAULT))
+            )
+        return rows
+
+
+def load(
+    *,
+    file: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Configuration:
+    """Read the settings. A flag whose value is None was not given; `file`, or else IMCORE_CONFIG, names the TOML file.
+
+    Raises BadConfiguration, which names the setting and, for an unknown one, the nearest that exists.
+    """
+    environ = environ or {}
+    path = file if file is not None else environ.get(FILE_VARIABLE) or None
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+
+    def take(name: str, value: object, origin: str) -> None:
+        values[name], origins[name] = value, origin
+
+    if path is not None:
+        for name, value in _table(Path(path)).items():
+            _check_known(name, f"the file {path}")
+            take(name, value, FILE)
+    for variable, text in environ.items():
+        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+            name = variable.removeprefix(PREFIX).lower()
+            _check_known(name, "the environment", variable)
+            take(name, _from_text(name, text), ENVIRONMENT)
+    for name, given in (flags or {}).items():
+        if given is not None:
+            _check_known(name, "the flags")
+            take(name, _from_text(name, given) if isinstance(given, str) else given, FLAG)
+    try:
+        return Configuration(Settings.model_validate(_tuples(values)), origins)
+    except ValidationError as error:
+        raise BadConfiguration("; ".join(_faults(error, origins))) from None
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+# --- from text ---------------------------------------------------------------------------------------------------------------
+
+
+def _table(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"the file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfiguration(f"the file {path} is not TOML: {error}") from None
+
+
+def _check_known(name: str, where: str, called: str = "") -> None:
+    if name in Settings.model_fields:
+        return
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
+    hint = f"; did you mean {variable(near[0]) if called else near[0]}?" if near else ""
+    raise BadConfiguration(f"{called or name} in {where} is not a setting{hint}")
+
+
+def _from_text(name: str, text: str) -> object:
+    """What a variable or a flag means: the field's type says how to read it. What does not fit is left for the model to refuse."""
+    kinds = _kinds(Settings.model_fields[name].annotation)
+    if text == "" and types.NoneType in kinds:
+        return None
+    if tuple in kinds or any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+        if text.lstrip().startswith(("[", "{")):
+            try:
+                return json.loads(text)
+            except ValueError:
+                raise BadConfiguration(f"{name} is not JSON") from None
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if bool in kinds:
+        return {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }.get(text.strip().lower(), text)
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                return text
+    return text
+
+
+def _kinds(annotation: object) -> list[object]:
+    """The plain types in an annotation: `Annotated[str, …] | None` is str and NoneType, `tuple[str, …]` is tuple."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(annotation) for kind in _kinds(part)]
+    if origin is Literal:
+        return [str]
+    return [origin or annotation]
+
+
+def _tuples(value: Any) -> Any:
+    """TOML and JSON have lists where the settings, being frozen, have tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(part) for part in value)
+    if isinstance(value, dict):
+        return {name: _tuples(part) for name, part in value.items()}
+    return value
+
+
+# --- to text -----------------------------------------------------------------------------------------------------------------
+
+
+def _faults(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
+    for fault in error.errors(include_input=False, include_url=False, include_context=False):
+        place = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if not place:
+            yield message
+            continue
+        origin = origins.get(str(fault["loc"][0]), "")
+        if fault["type"] == "extra_forbidden":
+            message = "there is no such setting"
+        yield f"{place}{f' ({origin})' if origin else ''}: {message[0].lower()}{message[1:]}"
+
+
+def _public(name: str, value: object) -> object:
+    if name == "database_url" and isinstance(value, str):
+        return without_password(value)
+    return _plain(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, AuthKey):
+        key = {"kid": value.kid, "alg": value.alg}
+        return {**key, "key": HIDDEN} if value.key is not None else {**key, "key_file": value.key_file}
+    if isinstance(value, BaseModel):
+        return {name: _plain(part) for name, part in value if part != type(value).model_fields[name].default}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def without_password(url: str) -> str:
+    """A database URL with *** for its password, wherever that stands."""
+    try:
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+        name, colon, _ = user.partition(":")
+        query = [
+            (key, HIDDEN if "pass" in key.lower() else value)
+            for key, value in parse_qsl(parts.query, keep_blank_values=True)
+        ]
+        return parts._replace(
+            netloc=f"{name}:{HIDDEN}{at}{host}" if colon else parts.netloc, query=urlencode(query, safe="/*:,")
+        ).geturl()
+    except ValueError:
+        return HIDDEN
+
+
+def table() -> str:
+    """The settings as the Markdown of docs/configuration.md."""
+    lines = ["| setting | default | what it does, and what breaks when it is wrong |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        assert field.default is not PydanticUndefined, f"{name} has no default"
+        default = json.dumps(_plain(field.default)) if field.default is not None else "none"
+        lines.append(f"| `{name}` | `{default}` | {field.description} |")
+    return "\n".join(lines)

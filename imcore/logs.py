@@ -1,0 +1,33 @@
+"""Log lines on standard error: time, level, where, what, and the facts that came with it.
+
+Control characters are written as escapes, so that nothing a client says can forge a line or colour a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class OneLine(logging.Formatter):
+    """One event, one line; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        facts = " ".join(f"{name}={value!r}" for name, value in vars(record).items() if name not in PLAIN)
+        said = record.getMessage()
+        head = f"{self.formatTime(record)} {record.levelname.lower():7} {record.name}: {said}"
+        line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in f"{head} {facts}".rstrip())
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def set_up(level: str) -> None:
+    """Write what is at least this grave."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)

@@ -1,0 +1,458 @@
+"""Where everything is built and joined: a process of imcore, with the roles that it was given.
+
+`serve` brings up the database, the log, and then what the roles need: `comet` (client connections), `api` (HTTP), `projector` (the
+asynchronous projections, and the end of sessions whose comet died). All of them in one process is the default; with `workers`, more
+processes with the role comet share the same ports, and if one dies it is started again.
+
+The way down is the way up backwards: clients are told to go elsewhere, what was accepted is committed, the projections are given a
+moment, then everything closes. A second signal does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from imcore import nodes, reads
+from imcore.auth import Authenticate, Verifier, believe, load_or_create_keys, ring
+from imcore.bus.postgres import PostgresBus
+from imcore.comet.server import DATABASE_ERRORS, Comet, settle_memory
+from imcore.comet.tcp import TcpCarrier
+from imcore.comet.websocket import accept
+from imcore.config import Address, Settings, address
+from imcore.database import connect, create_pool, refuse_unsafe
+from imcore.errors import BadConfiguration, GoingAway
+from imcore.events.names import Pool
+from imcore.events.reader import Reader
+from imcore.events.store import Log
+from imcore.events.types import Recorded
+from imcore.projections import ASYNCHRONOUS, queries
+from imcore.projections.inline import InlineProjections
+from imcore.projections.runner import Runner
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 4096
+RESTART_S: Final = 1.0
+REPORT_S: Final = 1.0
+KEEPALIVE_S: Final = 15.0  # of HTTP; aiohttp takes it as the deadline of the request's header too
+ALL_ROLES: Final = frozenset(("comet", "api", "projector"))
+
+
+def listening(where: Address, *, shared: bool) -> socket.socket:
+    """A bound socket. `shared`: other processes listen on the same port too."""
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found.bind((where.host, where.port))
+        found.setblocking(False)
+    except OSError as error:
+        found.close()
+        raise BadConfiguration(f"cannot listen on {where}: {error.strerror}") from None
+    return found
+
+
+def bound(listener: socket.socket) -> Address:
+    """The address in force."""
+    host, port = listener.getsockname()[:2]
+    return Address(host, port)
+
+
+@dataclass
+class Workers:
+    """The other comet processes on the same ports, and what each last told of itself."""
+
+    settings: Settings
+    count: int
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    restarts: int = 0
+    stopping: bool = False
+
+    async def run(self) -> None:
+        """Keep them running; ends them when cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(1, self.count + 1):
+                tasks.create_task(self._keep(number))
+
+    async def _keep(self, number: int) -> None:
+        while True:
+            await self._run_one(number)
+            if self.stopping:
+                return
+            self.restarts += 1
+            log.error("worker %d ended; starting it again", number)
+            await asyncio.sleep(RESTART_S)
+
+    async def _run_one(self, number: int) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "imcore.worker", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            # The settings go through a pipe, because they hold secrets; and while it is open the worker knows that we live.
+            process.stdin.write(self.settings.model_dump_json().encode() + b"\n")
+            while line := await process.stdout.readline():
+                self.reports[number] = json.loads(line)
+            await process.wait()
+        finally:
+            self.reports.pop(number, None)
+            if process.returncode is None:
+                process.stdin.close()
+                await asyncio.shield(process.wait())
+
+
+class Process:
+    """One running process of imcore; `serve` makes it."""
+
+    def __init__(self, settings: Settings, roles: frozenset[str]) -> None:
+        self.settings = settings
+        self.roles = roles
+        self.node = new_node()
+        self.addresses: dict[str, str] = {}
+        self.comet: Comet | None = None
+        self.bus: PostgresBus | None = None
+        self.waiting: Runner  # set before the first event
+        self.workers: Workers | None = None
+        self.shared = False
+
+    # --- what happens when events are there -----------------------------------------------------------------------------------
+
+    def committed(self, batch: list[Recorded]) -> None:
+        """This process has appended a batch."""
+        if self.comet is not None:
+            self.comet.tail.offer(batch)
+        else:
+            self.waiting.wake(batch[-1].position)
+        if self.bus is not None:
+            self.bus.publish(batch[-1].position)
+
+    def applied(self, batch: list[Recorded]) -> None:
+        """The comet has taken a batch, from whatever process."""
+        self.waiting.wake(batch[-1].position)
+
+    def heard(self, position: int) -> None:
+        """The bus rang."""
+        if self.comet is not None:
+            self.comet.tail.ring(position)
+        else:
+            self.waiting.wake(position)
+
+    def recent(self, after: int, limit: int) -> list[Recorded] | None:
+        """Events from memory, if there are any."""
+        return None if self.comet is None else self.comet.tail.recent(after, limit)
+
+
+def authenticator(settings: Settings) -> Authenticate:
+    """How connections and requests prove who they are, in the mode of the settings. Raises BadConfiguration."""
+    if settings.auth_mode == "open":
+        log.warning("auth_mode is open: every client and backend is believed; use jwt where strangers can connect")
+        return believe
+    keys = ring(settings.auth_keys) if settings.auth_keys else [load_or_create_keys(Path(settings.data)).verifying]
+    return Verifier(keys, audience=settings.auth_audience, leeway_s=settings.auth_leeway_s)
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[str]:
+    """The database of these settings, migrated and safe; the embedded one runs while the block does."""
+    async with AsyncExitStack() as stack:
+        url = settings.database_url
+        if url is None:
+            from imcore.database.embedded import (
+                embedded,
+            )  # 0.2 s that a process with a database of its own does not need
+
+            url = await stack.enter_async_context(embedded(Path(settings.data)))
+        from imcore.database.migrations import upgrade
+
+        await upgrade(url)
+        checking = await connect(url, application_name="imcore start")
+        try:
+            await refuse_unsafe(checking, unsafe=settings.unsafe)
+        finally:
+            await checking.close()
+        yield url
+
+
+async def serve(
+    settings: Settings,
+    *,
+    roles: frozenset[str] = ALL_ROLES,
+    announce: Callable[[dict[str, object]], None],
+    stop: asyncio.Event,
+    shared_ports: bool = False,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> None:
+    """Run until `stop` is set; everything accepted is committed when this returns.
+
+    `announce` is called once, when clients can connect, with the addresses in force. Raises the family's errors when it cannot start.
+    """
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(database(settings))
+        process = Process(settings, roles)
+        process.shared = shared_ports or settings.workers > 1
+        await _run(process, url, stack, announce, stop, report)
+
+
+async def _run(
+    process: Process,
+    url: str,
+    stack: AsyncExitStack,
+    announce: Callable[[dict[str, object]], None],
+    stop: asyncio.Event,
+    report: Callable[[dict[str, float]], None] | None,
+) -> None:
+    settings, roles = process.settings, process.roles
+    pool: Pool = await stack.enter_async_context(
+        create_pool(url, application_name="imcore", connections_max=settings.pool_connections_max)
+    )
+    events = Log(
+        lambda: connect(url, application_name="imcore append"),
+        InlineProjections(),
+        process.committed,
+        batch_events_max=settings.batch_events_max,
+        pending_events_max=settings.pending_events_max,
+        append_timeout_s=settings.append_timeout_s,
+    )
+    reader = Reader(pool, events.names)
+    head = await reader.head()
+    runner = process.waiting = Runner(
+        lambda: connect(url, application_name="imcore projector"),
+        reader,
+        ASYNCHRONOUS,
+        recent=process.recent,
+        lead="projector" in roles,
+    )
+    authenticate = authenticator(settings)
+    reading = reads.Reads(
+        pool=pool, reader=reader, log=events, reached=runner.reached, live_types=frozenset(settings.live_room_types)
+    )
+    if settings.workers > 1 or settings.database_url is not None or process.shared:
+        process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard)
+    comet: Comet | None = None
+    if "comet" in roles:
+        comet = process.comet = Comet(
+            settings, events, reader, pool, authenticate, reading,
+            node=process.node, epoch=head.epoch, position=head.position, applied=process.applied,
+        )  # fmt: skip
+
+    async with asyncio.TaskGroup() as tasks:
+        owned = [tasks.create_task(events.run(), name="log")]
+        if process.bus is not None:
+            owned.append(tasks.create_task(process.bus.run(), name="bus"))
+        owned.append(tasks.create_task(runner.run(), name="projector"))
+        if "projector" in roles:
+            owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
+        if comet is not None:
+            owned.append(tasks.create_task(comet.run(), name="comet"))
+        if report is not None and comet is not None:
+            owned.append(tasks.create_task(_report(comet, events, report), name="report"))
+        try:
+            async with AsyncExitStack() as doors:
+                if comet is not None:
+                    await _open_comet_doors(process, comet, doors)
+                if "api" in roles:
+                    from imcore.api.app import make_app
+
+                    app = make_app(_services(process, events, reader, pool, authenticate, reading))
+                    process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
+                if comet is not None:
+                    owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
+                if settings.workers > 1:
+                    ports: dict[str, object] = {name: where for name, where in process.addresses.items() if name != "http"}
+                    given = settings.model_copy(update={**ports, "database_url": url, "workers": 1})
+                    process.workers = Workers(given, settings.workers - 1)
+                    owned.append(tasks.create_task(process.workers.run(), name="workers"))
+                settle_memory()
+                announce({**process.addresses, "pid": os.getpid(), "auth": settings.auth_mode, "node": process.node})
+                await stop.wait()
+                log.info("stopping: clients are sent elsewhere")
+                if process.workers is not None:
+                    process.workers.stopping = True
+            # The doors are closed now: nobody new comes in.
+            if comet is not None:
+                await comet.drain()
+            async with asyncio.timeout(settings.drain_s):
+                await events.drain()
+                if events.position:
+                    await runner.reached(events.position, settings.drain_s / 2)
+                if comet is not None:
+                    await nodes.unregister(pool, process.node)
+        except TimeoutError:
+            log.warning("not everything was settled in %s s", settings.drain_s)
+        finally:
+            for task in owned:
+                task.cancel()
+
+
+async def _open_comet_doors(process: Process, comet: Comet, doors: AsyncExitStack) -> None:
+    """TCP and WebSocket, with and without TLS as configured."""
+    settings = process.settings
+    loop = asyncio.get_running_loop()
+    tls = _tls(settings)
+    for name, where in (("tcp", settings.tcp), ("tcps", settings.tcps)):
+        if not where or (name == "tcps" and tls is None):
+            continue
+        listener = listening(address(where), shared=process.shared)
+        server = await loop.create_server(
+            lambda: TcpCarrier(comet), sock=listener, backlog=BACKLOG, ssl=tls if name == "tcps" else None
+        )
+        doors.callback(server.close)
+        process.addresses[name] = str(bound(listener))
+    app = web.Application()
+
+    async def binary(request: web.Request) -> web.StreamResponse:
+        return await accept(request, comet, is_text=False)
+
+    async def text(request: web.Request) -> web.StreamResponse:
+        return await accept(request, comet, is_text=True)
+
+    app.router.add_route("*", "/sub", binary)
+    app.router.add_route("*", "/ws", text)
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=KEEPALIVE_S, handle_signals=False, shutdown_timeout=1.0
+    )
+    await runner.setup()
+    doors.push_async_callback(runner.cleanup)
+    for name, where in (("ws", settings.ws), ("wss", settings.wss)):
+        if not where or (name == "wss" and tls is None):
+            continue
+        listener = listening(address(where), shared=process.shared)
+        site = web.SockSite(runner, listener, backlog=BACKLOG, ssl_context=tls if name == "wss" else None)
+        await site.start()
+        process.addresses[name] = str(bound(listener))
+
+
+async def _open_http(app: web.Application, where: Address, doors: AsyncExitStack) -> Address:
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=KEEPALIVE_S, handle_signals=False, shutdown_timeout=5.0
+    )
+    await runner.setup()
+    doors.push_async_callback(runner.cleanup)
+    listener = listening(where, shared=False)
+    await web.SockSite(runner, listener, backlog=BACKLOG).start()
+    return bound(listener)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise BadConfiguration(f"the TLS certificate cannot be read: {error}") from None
+    return context
+
+
+async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
+    """Say every third of a lease that this comet lives. One that was declared dead sends its clients away and starts anew."""
+    settings = process.settings
+    registered = False
+    while True:
+        try:
+            if not registered:
+                await nodes.register(pool, _node(process), settings.node_lease_s)
+                registered = True
+            registered = await nodes.renew(pool, comet.node, comet.connections, comet.addresses)
+            if not registered:
+                log.error("this comet was declared dead; its clients connect again")
+                process.node = comet.node = new_node()
+                for connection in comet.everybody():
+                    connection.end(GoingAway(), delay_ms=settings.drain_delay_ms)
+                continue
+            if process.bus is not None:
+                await _count_elsewhere(process, comet, pool)
+        except DATABASE_ERRORS as error:
+            log.warning("the lease of this comet could not be renewed: %s", error)
+        await asyncio.sleep(settings.node_lease_s / 3)
+
+
+def _node(process: Process) -> nodes.Node:
+    """What clients and other nodes are told of this comet."""
+    settings, advertise = process.settings, process.settings.advertise
+    ports = {name: address(where).port for name, where in process.addresses.items()}
+    return nodes.Node(
+        node=process.node,
+        hostname=advertise.hostname or socket.gethostname(),
+        address=",".join(advertise.addresses) or address(settings.tcp).host,
+        tcp_port=advertise.tcp_port or ports.get("tcp", 0),
+        ws_port=advertise.ws_port or ports.get("ws", 0),
+        wss_port=advertise.wss_port or ports.get("wss", 0),
+        region=settings.region,
+        weight=settings.weight,
+    )
+
+
+def new_node() -> str:
+    """An id that no run had before."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+async def _count_elsewhere(process: Process, comet: Comet, pool: Pool) -> None:
+    rooms = comet.rooms()
+    async with pool.acquire() as connection:
+        comet.elsewhere = await queries.online_elsewhere(connection, rooms, process.node) if rooms else {}
+
+
+async def _report(comet: Comet, events: Log, report: Callable[[dict[str, float]], None]) -> None:
+    while True:
+        report(stats(comet, events))
+        await asyncio.sleep(REPORT_S)
+
+
+def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dict[str, float]:
+    """What the metrics show of one process."""
+    told: dict[str, float] = {
+        "log_appended_total": events.appended,
+        "log_batches_total": events.batches,
+        "log_pending": events.pending,
+        "log_batch_seconds": events.batch_s,
+    }
+    if comet is not None:
+        told |= comet.stats()
+    if runner is not None:
+        told |= runner.stats()
+    return told
+
+
+def _services(
+    process: Process, events: Log, reader: Reader, pool: Pool, authenticate: Authenticate, reading: reads.Reads
+) -> object:
+    raise NotImplementedError
+
+
+def install_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT drain; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+
+def told(line: Mapping[str, object]) -> None:
+    """One JSON line on stdout."""
+    print(json.dumps(line), flush=True)
