@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -56,7 +58,15 @@ SELECT s.mid, s.key, s.opened, s.node FROM sessions s
 WHERE s.opened > $1 AND NOT EXISTS (SELECT FROM nodes n WHERE n.node = s.node) ORDER BY s.opened LIMIT $2
 """
 
-LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
+# The last: what asyncpg says when the server's farewell has arrived and the end of the connection has not.
+LOST: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    DatabaseUnavailable,
+    OSError,
+    TimeoutError,
+    asyncpg.InternalClientError,
+)
 
 
 class Node(NamedTuple):
@@ -119,10 +129,17 @@ async def alive(source: Connection | Pool) -> list[AliveNode]:
 
 
 async def expired_sessions(
-    source: Connection | Pool, limit: int = REAP_SESSIONS_MAX, *, after_opened: int = 0
+    source: Connection | Pool, limit: int | None = None, *, after_opened: int = 0
 ) -> list[ExpiredSession]:
     """Open sessions on comets that are gone, the oldest first."""
-    return [ExpiredSession(*row) for row in await source.fetch(EXPIRED_SESSIONS, after_opened, limit)]
+    return [
+        ExpiredSession(*row) for row in await source.fetch(EXPIRED_SESSIONS, after_opened, limit or REAP_SESSIONS_MAX)
+    ]
+
+
+def closing(session: ExpiredSession) -> SessionClosed:
+    """What is appended of a session that its comet cannot close any more."""
+    return SessionClosed(key=session.key, opened=session.opened, reason=NODE_LOST)
 
 
 async def reap(log: Log, pool: Pool) -> int:
@@ -134,13 +151,7 @@ async def reap(log: Log, pool: Pool) -> int:
     reaped, after = 0, 0
     while expired := await expired_sessions(pool, after_opened=after):
         await log.append(
-            draft(
-                f"{SESSION}{session.mid}",
-                SessionClosed(key=session.key, opened=session.opened, reason=NODE_LOST),
-                SERVICE_MID,
-                key=session.key,
-            )
-            for session in expired
+            draft(f"{SESSION}{session.mid}", closing(session), SERVICE_MID, key=session.key) for session in expired
         )
         reaped, after = reaped + len(expired), expired[-1].opened
     if reaped:
@@ -154,10 +165,13 @@ class Reaper:
     A comet that is killed is off after its lease and two looks.
     """
 
-    def __init__(self, log: Log, pool: Pool, *, look_s: float = LOOK_S) -> None:
+    def __init__(
+        self, log: Log, pool: Pool, *, look_s: float = LOOK_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = log
         self._pool = pool
         self._look_s = look_s
+        self._clock = clock
         self._looked_at = 0.0
         self._seen: dict[str, tuple[datetime, float]] = {}  # a lease, and when it was first seen like this
         self.reaped = 0
@@ -176,7 +190,7 @@ class Reaper:
     async def declare_dead(self) -> list[str]:
         """Take away the leases that were not renewed in their time; the comets that they belonged to."""
         leases = await self._pool.fetch(LEASES)
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         if now > self._looked_at + GAP_S + self._look_s:
             self._seen.clear()  # the database or this process was away, and perhaps all of them: nothing was seen meanwhile
         self._looked_at = now

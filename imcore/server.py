@@ -28,8 +28,10 @@ from typing import Final
 from aiohttp import web
 
 from imcore import nodes, reads
+from imcore.api.app import make_app
+from imcore.api.services import Services
 from imcore.auth import Authenticate, Verifier, believe, load_or_create_keys, ring
-from imcore.bus.postgres import PostgresBus
+from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.comet.server import DATABASE_ERRORS, Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
@@ -40,6 +42,7 @@ from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
 from imcore.events.types import Recorded
+from imcore.metrics import registry
 from imcore.projections import ASYNCHRONOUS, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
@@ -49,6 +52,8 @@ log = logging.getLogger(__name__)
 BACKLOG: Final = 4096
 RESTART_S: Final = 1.0
 REPORT_S: Final = 1.0
+READY_S: Final = 2.0
+READY_LAG_EVENTS: Final = 100_000
 KEEPALIVE_S: Final = 15.0  # of HTTP; aiohttp takes it as the deadline of the request's header too
 ALL_ROLES: Final = frozenset(("comet", "api", "projector"))
 
@@ -155,6 +160,29 @@ class Process:
         else:
             self.waiting.wake(position)
 
+    def push_ephemeral(
+        self,
+        op: int,
+        payload: bytes,
+        *,
+        room: str | None = None,
+        mids: tuple[int, ...] = (),
+        keys: tuple[str, ...] = (),
+        everybody: bool = False,
+    ) -> int:
+        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here."""
+        if self.bus is not None:
+            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody))
+        if self.comet is None:
+            return 0
+        return self.comet.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+
+    def passed_on(self, message: Ephemeral) -> None:
+        """Another process pushed a message without storing it."""
+        if self.comet is not None:
+            op, payload, room, mids, keys, everybody = message
+            self.comet.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
         return None if self.comet is None else self.comet.tail.recent(after, limit)
@@ -245,7 +273,7 @@ async def _run(
         pool=pool, reader=reader, log=events, reached=runner.reached, live_types=frozenset(settings.live_room_types)
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
-        process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard)
+        process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
@@ -269,14 +297,14 @@ async def _run(
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    from imcore.api.app import make_app
-
-                    app = make_app(_services(process, events, reader, pool, authenticate, reading))
+                    app = make_app(_services(process, events, pool, authenticate, reading))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
                 if settings.workers > 1:
-                    ports: dict[str, object] = {name: where for name, where in process.addresses.items() if name != "http"}
+                    ports: dict[str, object] = {
+                        name: where for name, where in process.addresses.items() if name != "http"
+                    }
                     given = settings.model_copy(update={**ports, "database_url": url, "workers": 1})
                     process.workers = Workers(given, settings.workers - 1)
                     owned.append(tasks.create_task(process.workers.run(), name="workers"))
@@ -426,18 +454,59 @@ def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dic
         "log_batches_total": events.batches,
         "log_pending": events.pending,
         "log_batch_seconds": events.batch_s,
+        "log_position": events.position,
     }
     if comet is not None:
         told |= comet.stats()
     if runner is not None:
-        told |= runner.stats()
+        told |= {
+            "projection_position": runner.position,
+            "projection_lag_events": runner.lag_events,
+            "projection_pages_total": runner.pages,
+            "projection_events_total": runner.events,
+            "projection_quarantined_total": runner.quarantined,
+        }
     return told
 
 
-def _services(
-    process: Process, events: Log, reader: Reader, pool: Pool, authenticate: Authenticate, reading: reads.Reads
-) -> object:
-    raise NotImplementedError
+def _services(process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads) -> Services:
+    """What the HTTP API works with."""
+
+    def counts() -> dict[int, dict[str, float]]:
+        workers = process.workers
+        told = {0: stats(process.comet, events, process.waiting)}
+        if workers is not None:
+            told[0]["workers_restarts_total"] = workers.restarts
+            told |= workers.reports
+        return told
+
+    async def ready() -> dict[str, str]:
+        checks: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(READY_S):
+                head = (await reading.reader.head()).position
+            checks["database"] = "ok"
+        except DATABASE_ERRORS:
+            return {"database": "does not answer"}
+        pending = events.pending
+        checks["log"] = "ok" if pending < events.pending_events_max // 2 else f"{pending} events wait to be appended"
+        if process.comet is not None:
+            behind = head - process.comet.hub.position
+            checks["tail"] = "ok" if behind < READY_LAG_EVENTS else f"{behind} events behind the log"
+            if process.comet.draining:
+                checks["comet"] = "stopping"
+        return checks
+
+    return Services(
+        settings=process.settings,
+        reads=reading,
+        authenticate=authenticate,
+        nodes=lambda: nodes.alive(pool),
+        push_ephemeral=process.push_ephemeral,
+        ready=ready,
+        metrics=registry(counts),
+        ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
+    )
 
 
 def install_signals(stop: asyncio.Event) -> None:

@@ -1,16 +1,23 @@
 """A bus over Postgres: NOTIFY as a doorbell that says how far the log has come.
 
-May lose, repeat and coalesce; the order of rings means nothing. It carries no events: the processes that hear it read the log.
-The notification is sent outside of the append's transaction and at most one is under way, because a commit with NOTIFY waits for
-a lock of the whole database, and an append must never wait for its own echo.
+May lose, repeat and coalesce; the order of rings means nothing. It carries no events: the processes that hear it read the log. The
+notification is sent outside of the append's transaction and at most one is under way, because a commit with NOTIFY waits for a lock of
+the whole database, and an append must never wait for its own echo.
+
+It also passes on messages that are not stored (goim's push with `durable=0`), which have no other way to the other processes. They may
+be lost, and those that do not fit into a notification are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
+import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 
@@ -22,20 +29,53 @@ log = logging.getLogger(__name__)
 CHANNEL: Final = "imcore_log"
 RETRY_S: Final = 0.5
 ALIVE_S: Final = 5.0
+NOTIFICATION_BYTES_MAX: Final = 7_900  # Postgres: less than 8,000
+EPHEMERAL_MAX: Final = 1_000
+
+
+class Ephemeral(NamedTuple):
+    """A message that is not stored, and whom it is for."""
+
+    op: int
+    payload: bytes
+    room: str | None
+    mids: tuple[int, ...]
+    keys: tuple[str, ...]
+    everybody: bool
 
 
 class PostgresBus:
-    """Rings `heard(position)` in every process when one of them has appended."""
+    """Rings `heard(position)` in every process when one of them has appended, and `passed_on(message)` in every other one."""
 
-    def __init__(self, connect: Callable[[], Awaitable[OwnConnection]], heard: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[OwnConnection]],
+        heard: Callable[[int], None],
+        passed_on: Callable[[Ephemeral], None] | None = None,
+    ) -> None:
         self._connect = connect
         self._heard = heard
+        self._passed_on = passed_on
+        self._origin = uuid.uuid4().hex[:8]
         self._position = 0
+        self._rung = 0
+        # Bounded: the oldest is dropped, as a message that is not stored may be.
+        self._outgoing: deque[str] = deque(maxlen=EPHEMERAL_MAX)
         self._wake = asyncio.Event()
 
     def publish(self, position: int) -> None:
         """Tell the others, soon."""
         self._position = position
+        self._wake.set()
+
+    def pass_on(self, message: Ephemeral) -> None:
+        """Tell the others what is not in the log, soon. What is too large for a notification is not told."""
+        op, payload, *whom = message
+        text = json.dumps([self._origin, op, base64.b64encode(payload).decode(), *whom])
+        if len(text) > NOTIFICATION_BYTES_MAX:
+            log.warning("a message that is not stored is too large for the bus", extra={"bytes": len(payload)})
+            return
+        self._outgoing.append(text)
         self._wake.set()
 
     async def run(self) -> None:
@@ -53,7 +93,11 @@ class PostgresBus:
                         await connection.execute("SELECT 1")  # the only way to learn that nobody is there any more
                         continue
                     self._wake.clear()
-                    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(self._position))
+                    while self._outgoing:
+                        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._outgoing.popleft())
+                    if self._position > self._rung:
+                        self._rung = self._position
+                        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(self._rung))
             except (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError) as error:
                 log.warning("the bus is down: %s", error)
                 await asyncio.sleep(RETRY_S)
@@ -62,5 +106,12 @@ class PostgresBus:
                     connection.terminate()
 
     def _on_ring(self, connection: object, pid: int, channel: str, payload: object) -> None:
-        if isinstance(payload, str) and payload.isdigit():
+        if not isinstance(payload, str):
+            return
+        if payload.isdigit():
             self._heard(int(payload))
+            return
+        origin, op, body, room, mids, keys, everybody = json.loads(payload)
+        if origin != self._origin and self._passed_on is not None:
+            message = Ephemeral(op, base64.b64decode(body), room, tuple(mids), tuple(keys), everybody)
+            self._passed_on(message)

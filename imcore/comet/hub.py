@@ -27,20 +27,28 @@ from imcore.events.types import (
     MESSAGE_SENT,
     ROOM,
     USER,
+    DeliveryAcked,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
     Recorded,
     RoomsEntered,
+    SessionClosed,
     SessionOpened,
     UnknownType,
+    device,
     room_type,
 )
 
 log = logging.getLogger(__name__)
 
 OPENING, BEHIND, LIVE, CLOSED = range(4)
+ROUTING_TYPES: Final = frozenset(
+    fact.type
+    for fact in (MemberJoined, MemberLeft, MemberRemoved, SessionOpened, SessionClosed, RoomsEntered, DeliveryAcked)
+)
 FRESH_STREAMS_MAX: Final = 200_000
+MARKS_MAX: Final = 50_000
 
 
 class Session:
@@ -128,6 +136,8 @@ class Hub:
         self.audiences: dict[str, Audience] = {}
         self.fresh: dict[str, int] = {}  # last position of streams that grew lately
         self.fresh_from = position  # `fresh` knows everything after this position
+        # Delivery marks that went by lately, because the rows that hold them are written a moment later. Bounded by MARKS_MAX.
+        self.marks: dict[tuple[int, str], int] = {}
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -344,7 +354,7 @@ class Hub:
     def _fold(self, event: Recorded) -> None:
         """Change the routing as the event says."""
         type_ = event.type
-        if type_ in ("member_joined", "member_left", "member_removed", "session_opened", "rooms_entered"):
+        if type_ in ROUTING_TYPES:
             try:
                 fact = event.fact
             except (UnknownType, ValueError):
@@ -355,6 +365,10 @@ class Hub:
                     self._join(mid, event)
                 case MemberLeft(mid=mid) | MemberRemoved(mid=mid):
                     self._leave(mid, event)
+                case DeliveryAcked(key=key, position=position):
+                    self._mark(event.mid, key, position)
+                case SessionClosed(key=key, delivered=delivered) if delivered is not None:
+                    self._mark(event.mid, key, delivered)
                 case SessionOpened(key=key):
                     self._take_over(event.mid, key, event.position)
                 case RoomsEntered(key=key, rooms=rooms):
@@ -362,6 +376,12 @@ class Hub:
                     session = None if person is None else person.sessions.get(key)
                     if session is not None:
                         self.enter(session, rooms, event.position)
+
+    def _mark(self, mid: int, key: str, position: int) -> None:
+        marks, mark = self.marks, (mid, device(key))
+        marks[mark] = max(position, marks.pop(mark, 0))
+        if len(marks) > MARKS_MAX:
+            del marks[next(iter(marks))]
 
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)

@@ -43,7 +43,7 @@ from imcore.errors import (
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
-from imcore.events.types import ALL, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, room_type
+from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, device, room_type
 from imcore.proxies import networks
 
 log = logging.getLogger(__name__)
@@ -314,11 +314,22 @@ class Comet:
             if not digits.isascii() or not digits.isdigit() or len(digits) > 18 or int(digits) > session.opened:
                 return Resume(session.opened, False, "too_far", True, False)
             return Resume(int(digits), True, "", True, True)
-        if session.key in known.marks:
-            return Resume(known.marks[session.key], True, "", True, False)
+        own = self._mark(session.mid, session.key, known)
+        if own is not None:
+            return Resume(own, True, "", True, False)
         if known.marks:
-            return Resume(max(known.marks.values()), False, "new", True, False)
+            return Resume(max(self._mark(session.mid, key, known) or 0 for key in known.marks), False, "new", True, False)
         return Resume(0, False, "new", False, False)
+
+    def _mark(self, mid: int, key: str, known: Known) -> int | None:
+        """Up to where this device has everything: as stored, as it went by since, or as the connection says that it takes over."""
+        name = device(key)
+        marks = [mark for mark in (known.marks.get(name), self.hub.marks.get((mid, name))) if mark is not None]
+        person = self.hub.people.get(mid)
+        older = None if person is None else person.sessions.get(key)
+        if isinstance(older, Connection):
+            marks.append(older.delivered())
+        return max(marks, default=None)
 
     def cursor(self, position: int) -> str:
         """What a client keeps to resume after `position`."""
@@ -392,7 +403,7 @@ class Comet:
         return [stream[len(ROOM) :] for stream in self.hub.audiences if stream.startswith(ROOM)]
 
     def stats(self) -> dict[str, float]:
-        """What the metrics show."""
+        """What the metrics show: by name, or `name|label=value`."""
         hub, tail = self.hub, self.tail
         counts: dict[str, float] = {
             "comet_connections": len(self._open),
@@ -407,8 +418,8 @@ class Comet:
             "tail_gaps_total": tail.gaps,
             "tail_gap_events_total": tail.gap_events,
         }
-        counts |= {f'comet_refusals_total{{code="{code}"}}': count for code, count in self.refusals.items()}
-        counts |= {f'comet_endings_total{{reason="{reason}"}}': count for reason, count in self.endings.items()}
+        counts |= {f"comet_refusals_total|code={code}": count for code, count in self.refusals.items()}
+        counts |= {f"comet_endings_total|reason={reason}": count for reason, count in self.endings.items()}
         return counts
 
     def online(self, room: str) -> int:
@@ -428,7 +439,7 @@ class Comet:
     @staticmethod
     def new_key() -> str:
         """A connection key nobody can guess."""
-        return uuid.uuid4().hex
+        return GENERATED_KEY + uuid.uuid4().hex
 
     # --- deadlines ---------------------------------------------------------------------------------------------------------------
 

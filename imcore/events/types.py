@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 ROOM, USER, SESSION, KEY, ALL = "room:", "user:", "session:", "key:", "all:"
 SERVICE_MID: Final = 0  # who did it, when no person did: a backend with a service token, or the server itself
 
+GENERATED_KEY: Final = "~"  # how a connection key begins that the server made, for a client that named none
+
 JSON, TEXT, BASE64 = 0, 1, 2  # formats of a body
 MESSAGE_OP: Final = 1000  # goim: operations from 1000 on are the application's
 
@@ -262,6 +264,11 @@ class Recorded(NamedTuple):
     def room(self) -> str:
         """The room whose stream this is, or "" for another stream."""
         return self.stream[5:] if self.stream.startswith(ROOM) else ""
+
+
+def device(key: str) -> str:
+    """The device that a connection key names. Keys that the server made name none: all of a person's are one device, called ""."""
+    return "" if key.startswith(GENERATED_KEY) else key
 
 
 def room_type(room: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from imcore import tables
-from imcore.events.types import SESSION, DeliveryAcked, Recorded, SessionClosed
+from imcore.events.types import SESSION, DeliveryAcked, Recorded, SessionClosed, device
 from imcore.projections.projection import Key, Projection, types
 
 
@@ -21,9 +21,9 @@ TYPES: Final = types(DeliveryAcked, SessionClosed)
 def keys(recorded: Recorded) -> tuple[Key, ...]:
     match recorded.fact:
         case DeliveryAcked(key=key):
-            return ((int(recorded.stream.removeprefix(SESSION)), key),)
+            return ((int(recorded.stream.removeprefix(SESSION)), device(key)),)
         case SessionClosed(key=key, delivered=int()):
-            return ((int(recorded.stream.removeprefix(SESSION)), key),)
+            return ((int(recorded.stream.removeprefix(SESSION)), device(key)),)
     return ()
 
 

@@ -101,13 +101,13 @@ class RowTable(Generic[R]):
         assert names[: len(self._keys)] == self._keys, "a projection's key columns come first"
         assert tuple(self._values) == projection.row._fields, "a row has the other columns, in order"  # type: ignore[attr-defined]
         self._lists = frozenset(n for n, column in enumerate(table.columns) if isinstance(column.type, ARRAY))
-        self._load, self._save, self._delete = _statements(table, self.name, self._keys, self._values)
+        self.load_query, self._save, self._delete = _statements(table, self.name, self._keys, self._values)
 
     async def load(self, connection: Connection, keys: Collection[Key]) -> dict[Key, R]:
         """The rows of these keys; those that are not there are left out."""
         if not keys:
             return {}
-        found = await connection.fetch(self._load, *zip(*keys, strict=True))
+        found = await connection.fetch(self.load_query, *zip(*keys, strict=True))
         return dict(self.row(record) for record in found)
 
     async def save(self, connection: Connection, before: Mapping[Key, R | None], after: Mapping[Key, R | None]) -> None:

@@ -34,10 +34,12 @@ MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHER
 
 ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
 
-# The members of a room in order of mid, and who of them is online.
+# The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
+# by reading all sessions once.
 MEMBERS_PAGE: Final = """
-SELECT m.mid, m.role, m.since, EXISTS (SELECT FROM online o WHERE o.mid = m.mid) AS online
+SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
+LEFT JOIN LATERAL (SELECT o.mid FROM online o WHERE o.mid = m.mid LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
 LIMIT $3
@@ -47,14 +49,14 @@ LIMIT $3
 # inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
 INBOX_PAGE: Final = """
 SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_seq) AS read_mark,
-  s.messages - coalesce(i.seen, joined.messages, 0) - coalesce(i.sent - i.sent_seen, 0) AS unread,
+  s.messages
+    - coalesce(i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0)
+    - coalesce(i.sent - i.sent_seen, 0) AS unread,
   last.*
 FROM members m
 JOIN rooms r ON r.room = m.room
 JOIN streams s ON s.name = 'room:' || m.room
 LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
-LEFT JOIN LATERAL (
-  SELECT e.messages FROM events e WHERE i.mid IS NULL AND e.stream_id = s.id AND e.seq = m.since_seq) joined ON true
 LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0

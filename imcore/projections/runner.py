@@ -71,7 +71,15 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1::integ
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
-LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
+# The last: what asyncpg says when the server's farewell has arrived and the end of the connection has not.
+LOST: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    DatabaseUnavailable,
+    OSError,
+    TimeoutError,
+    asyncpg.InternalClientError,
+)
 
 
 class Moved(Exception):

@@ -28,6 +28,7 @@ from imcore.protocol.packet import (
     INT32_MAX,
     INT32_MIN,
     INT64_MAX,
+    INT64_MIN,
     KEY_BYTES_MAX,
     PAGE_ROWS_MAX,
     PLATFORM_BYTES_MAX,
@@ -170,17 +171,23 @@ Request: TypeAlias = (
 )
 
 
-def from_packet(op: int, body: bytes, ver: int) -> Request:
+def from_packet(
+    op: int,
+    body: bytes,
+    ver: int,
+    text_body_bytes_max: int = TEXT_BODY_BYTES_MAX,
+    goim_body_bytes_max: int = GOIM_BODY_BYTES_MAX,
+) -> Request:
     """The request in a packet of the binary form.
 
     Raises UnknownOperation, BadRequest, InvalidText or TooLarge, and BadPacket for a version that does not exist.
     """
     if op == _SEND and (ver == 1 or ver == 2):
-        return _send(_parse(body), body, False)
+        return _send(_parse(body), body, False, text_body_bytes_max)
     if ver != 1 and ver != 2:
         raise BadPacket(f"the version is {ver}, not 1 or 2")
-    if ver == 1 and op in _GOIM_OPS and len(body) > GOIM_BODY_BYTES_MAX:
-        raise TooLarge(f"the body is {len(body)} bytes long, and {GOIM_BODY_BYTES_MAX} is the limit for operation {op}")
+    if ver == 1 and op in _GOIM_OPS and len(body) > goim_body_bytes_max:
+        raise TooLarge(f"the body is {len(body)} bytes long, and {goim_body_bytes_max} is the limit for operation {op}")
     if op in _BINARY_FORMS:
         return _BINARY_FORMS[op](body)
     read = _reader(op)
@@ -189,13 +196,13 @@ def from_packet(op: int, body: bytes, ver: int) -> Request:
     return read(_object(value))
 
 
-def from_value(op: int, value: object, raw: bytes) -> Request:
+def from_value(op: int, value: object, raw: bytes, text_body_bytes_max: int = TEXT_BODY_BYTES_MAX) -> Request:
     """The request in a packet of the JSON form: `value` is its body as `text.decode` gave it, `raw` the whole frame.
 
     Raises UnknownOperation, BadRequest, InvalidText or TooLarge.
     """
     if op == _SEND:
-        return _send(value, raw, True)
+        return _send(value, raw, True, text_body_bytes_max)
     if op == _HEARTBEAT:
         return Heartbeat()
     if op in _JSON_FORMS:
@@ -220,7 +227,7 @@ _dumps = orjson.dumps
 _new = tuple.__new__
 
 
-def _send(value: object, raw: bytes, in_frame: bool) -> Send:
+def _send(value: object, raw: bytes, in_frame: bool, text_body_bytes_max: int) -> Send:
     if type(value) is not dict:
         raise _not_an_object(value)
     get = value.get
@@ -248,8 +255,8 @@ def _send(value: object, raw: bytes, in_frame: bool) -> Send:
     if body is None and "body" not in value:
         raise BadRequest("body is missing")
     text = _dumps(body)
-    if len(text) > TEXT_BODY_BYTES_MAX:
-        raise TooLarge(f"body is {len(text)} bytes long, and {TEXT_BODY_BYTES_MAX} is the limit")
+    if len(text) > text_body_bytes_max:
+        raise TooLarge(f"body is {len(text)} bytes long, and {text_body_bytes_max} is the limit")
     if plain:  # what came has as many marks as what orjson kept, or a key was there twice (strict)
         marks += text.count(b'"')
         if raw.count(b'"') != (marks + _FRAME_MARKS if in_frame and raw.startswith(_FRAME_STARTS) else marks):
@@ -264,7 +271,7 @@ def _auth(fields: Object) -> Auth:
     mid = fields.get("mid")
     accepts = fields.get("accepts")
     return Auth(
-        mid=None if mid is None else _integer(fields, "mid", 0, INT64_MAX),
+        mid=None if mid is None else _integer(fields, "mid", INT64_MIN, INT64_MAX),
         key=_string(fields, "key", KEY_BYTES_MAX),
         room=_room_or_none(fields, "room_id"),
         rooms=_rooms(fields),
@@ -291,7 +298,7 @@ def _members(fields: Object) -> Members:
     after = fields.get("after")
     return Members(
         room=_room(fields),
-        after=None if after is None else _integer(fields, "after", 0, INT64_MAX),
+        after=None if after is None else _integer(fields, "after", INT64_MIN, INT64_MAX),
         limit=_limit(fields, MEMBERS_ROWS),
     )
 

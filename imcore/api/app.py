@@ -1,0 +1,205 @@
+"""The HTTP application: all routes, and around each of them the same four questions.
+
+    told what went wrong? ▸ from which page? ▸ who is asking? ▸ too often? ▸ handler
+
+Errors of the family become their status and `{"error":{code,text,retry}}`. Anything else is a 500 that says nothing, with the
+traceback in the log only. One line of log an answer: never a token, a query or a body.
+
+The trap: open means open. Without a token a request comes from a service, and any program on the machine can make one; but no page of
+another origin can, because browsers say where a page is from, and that is checked first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import asyncpg
+from aiohttp import hdrs, web
+
+from imcore.api import goim, messages, metrics, page, rooms, sessions
+from imcore.api.asking import answer, integer, refusal, services
+from imcore.api.services import ADDRESS, IDENTITY, SERVICES, PushEphemeral, Services
+from imcore.auth import SERVICE, Claim, Identity
+from imcore.errors import (
+    BadRequest,
+    DatabaseUnavailable,
+    Forbidden,
+    ImcoreError,
+    NotAllowed,
+    RateLimited,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from imcore.protocol.packet import INT64_MAX
+from imcore.proxies import Networks, client_address, may_connect, networks
+
+__all__ = ["PushEphemeral", "Services", "make_app"]
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("imcore.access")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MID_HEADER: Final = "Imcore-Mid"
+# Who asks for these is nobody in particular: probes, and browsers before anybody has signed in.
+OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
+PAGE_PATHS: Final = "/page/"
+PERSONS_MAX: Final = 50_000
+PATH_SHOWN_MAX: Final = 200
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
+
+CORS: Final = web.RequestKey("cors", dict[str, str])
+_REQUESTS: Final = web.AppKey("requests", metrics.Requests)
+_TRUSTED: Final = web.AppKey("trusted", Networks)
+_PACES: Final = web.AppKey("paces", dict[int, tuple[float, float]])
+
+
+def make_app(services: Services) -> web.Application:
+    """The application. It has no tasks of its own, and needs an event loop only when it is served."""
+    # client_max_size bounds what aiohttp reads by itself, which nothing here asks it to: see asking.read_bytes.
+    app = web.Application(middlewares=[told, from_page, identified, paced], client_max_size=1)
+    app[SERVICES] = services
+    app[_REQUESTS] = metrics.Requests()
+    app[_TRUSTED] = networks(services.settings.trusted_proxies)
+    app[_PACES] = {}
+    services.metrics.register(app[_REQUESTS])
+    for routes in (goim, rooms, messages, sessions, metrics, page):
+        routes.add_routes(app)
+    return app
+
+
+# --- what went wrong -----------------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer, good or bad, in its form; counted, and logged in a line."""
+    started = time.perf_counter()
+    request[ADDRESS] = client_address(
+        request.remote or "", request.headers.getall(hdrs.X_FORWARDED_FOR, []), request.app[_TRUSTED]
+    )
+    try:
+        response = await handler(request)
+    except ImcoreError as error:
+        response = refusal(error)
+    except web.HTTPException as error:
+        response = _of_http(error)
+    except DATABASE_ERRORS as error:
+        log.warning("the database did not answer: %s: %s", type(error).__name__, error)
+        response = refusal(Unavailable(retry_after_ms=1000))
+    except Exception:
+        log.exception("a request failed", extra={"method": request.method, "route": _route(request)})
+        response = refusal(ImcoreError())
+    response.headers[hdrs.X_CONTENT_TYPE_OPTIONS] = "nosniff"
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.update(request.get(CORS, {}))
+    seconds = time.perf_counter() - started
+    request.app[_REQUESTS].count(_route(request), request.method, response.status, seconds)
+    who = request.get(IDENTITY)
+    access_log.info(
+        "%s %s %d",
+        request.method,
+        request.rel_url.raw_path[:PATH_SHOWN_MAX],
+        response.status,
+        extra={"ms": round(seconds * 1000, 1), "address": request[ADDRESS], "mid": None if who is None else who.mid},
+    )
+    return response
+
+
+def _of_http(error: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals, in our form."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response = refusal(NotAllowed())
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return refusal(TooLarge())
+    if isinstance(error, web.HTTPNotFound):
+        return answer(
+            {"error": {"code": "not_found", "text": "There is nothing at this address.", "retry": False}}, 404
+        )
+    if isinstance(error, web.HTTPRequestTimeout):
+        return answer({"error": {"code": "timeout", "text": error.text, "retry": True}}, 408)
+    if error.status >= 500:
+        return refusal(ImcoreError())
+    return answer({"error": {"code": BadRequest.code, "text": error.reason, "retry": False}}, error.status)
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "none" if resource is None else resource.canonical
+
+
+# --- from which page -----------------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def from_page(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Pages of other origins are refused, and those of allowed ones are told that they may read the answer."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return await handler(request)
+    if not may_connect(origin, request.host, services(request).settings.origins):
+        raise Forbidden("pages of this origin may not connect")
+    cors: dict[str, str] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: hdrs.ORIGIN}
+    if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+        cors[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT, DELETE"
+        cors[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = f"Authorization, Content-Type, {MID_HEADER}"
+        cors[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
+        return web.Response(status=204, headers=cors)
+    request[CORS] = cors
+    return await handler(request)
+
+
+# --- who is asking ---------------------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A token, or in mode open a word, becomes an identity."""
+    if request.path not in OPEN_PATHS and not request.path.startswith(PAGE_PATHS):
+        request[IDENTITY] = _identity(request)
+    return await handler(request)
+
+
+def _identity(request: web.Request) -> Identity:
+    have = services(request)
+    for header in (hdrs.AUTHORIZATION, MID_HEADER):
+        if len(request.headers.getall(header, [])) > 1:
+            raise BadRequest(f"the header {header} is there twice")
+    if have.settings.auth_mode == "open":
+        named = request.headers.get(MID_HEADER)
+        return SERVICE if named is None else have.authenticate(Claim(mid=integer(MID_HEADER, named, 1, INT64_MAX)))
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("the header Authorization: Bearer … is needed")
+    return have.authenticate(Claim(token=token.strip()))
+
+
+# --- too often -------------------------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A person may ask as often over HTTP as over a connection. Services are not held back."""
+    who, settings = request.get(IDENTITY), services(request).settings
+    if who is not None and not who.service and settings.rate_limits:
+        _take_token(
+            request.app[_PACES], who.mid, time.monotonic(), settings.inbound_frames_per_s, settings.inbound_frames_burst
+        )
+    return await handler(request)
+
+
+def _take_token(paces: dict[int, tuple[float, float]], mid: int, now: float, per_s: float, burst: float) -> None:
+    """One token a request; raises RateLimited when there is none. Whoever was away longest is forgotten first."""
+    tokens, at = paces.pop(mid, (burst, now))
+    tokens = min(burst, tokens + (now - at) * per_s)
+    if len(paces) >= PERSONS_MAX:
+        del paces[next(iter(paces))]
+    paces[mid] = (tokens - 1 if tokens >= 1 else tokens), now
+    if tokens < 1:
+        raise RateLimited(retry_after_ms=int((1 - tokens) * 1000 / per_s) + 1)

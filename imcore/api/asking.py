@@ -1,0 +1,267 @@
+"""What a request asks, read strictly: everything a handler gets has been checked here.
+
+A parameter that is there twice is refused, because two readers would obey different ones. Numbers are decimal digits and nothing
+else. Names in a path are percent-encoded UTF-8. A body has a limit and a deadline (aiohttp has none: two bytes a second would hold a
+handler for ever), is JSON that can be stored, and is of a model's shape.
+
+The trap: aiohttp decodes paths and queries leniently. What is read here is what was on the line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imcore.api.services import IDENTITY, SERVICES, Services
+from imcore.auth import Identity
+from imcore.errors import BadRequest, Forbidden, ImcoreError, InvalidText, NoSuchRoom, TooLarge
+from imcore.events.types import room_type
+from imcore.protocol.packet import INT64_MAX, INT64_MIN, KEY_BYTES_MAX, PAGE_ROWS_MAX, check_room, shown
+from imcore.protocol.strict import check_json
+
+PARAMETERS_MAX: Final = 2_000
+_decimal = re.compile(r"-?(?:0|[1-9][0-9]{0,18})").fullmatch
+_control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+
+Model = TypeVar("Model", bound="Body")
+
+
+class Body(BaseModel):
+    """A body: types are strict (true is no 1, "1" is no 1), and a field that nobody knows is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def services(request: web.Request) -> Services:
+    """What the handler works with."""
+    return request.app[SERVICES]
+
+
+def identity(request: web.Request) -> Identity:
+    """Who is asking."""
+    return request[IDENTITY]
+
+
+# --- the query ---------------------------------------------------------------------------------------------------------------
+
+
+class Query:
+    """The parameters of a request, each once, but for those in `repeated`. Those that nobody asks for are not looked at.
+
+    Raises BadRequest.
+    """
+
+    def __init__(self, request: web.Request, *, repeated: tuple[str, ...] = ()) -> None:
+        try:
+            pairs = parse_qsl(
+                request.rel_url.raw_query_string, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
+            )
+        except UnicodeError:
+            raise BadRequest("the query is not percent-encoded UTF-8") from None
+        except ValueError:
+            raise BadRequest(f"the query has more than {PARAMETERS_MAX} parameters") from None
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            values = self._values.setdefault(name, [])
+            if values and name not in repeated:
+                raise BadRequest(f"the parameter {shown(name)} is there twice")
+            values.append(value)
+
+    def text(self, name: str) -> str | None:
+        """The value, or None if it is not there."""
+        values = self._values.get(name)
+        return values[0] if values else None
+
+    def texts(self, name: str) -> list[str]:
+        """Every value of a repeated parameter."""
+        return self._values.get(name, [])
+
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        """The value as a number within these bounds, or None if it is not there."""
+        value = self.text(name)
+        return None if value is None else integer(name, value, low, high)
+
+    def limit(self, rows: int) -> int:
+        """How many rows a page may have."""
+        found = self.integer("limit", 1, PAGE_ROWS_MAX)
+        return rows if found is None else found
+
+
+def integer(name: str, value: str, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
+    """The number that these digits are. Raises BadRequest."""
+    if not _decimal(value) or not low <= int(value) <= high:
+        raise BadRequest(f"{name} is {shown(value)}, not an integer from {low} to {high}")
+    return int(value)
+
+
+def check_key(key: str) -> str:
+    """The key of a connection, if it can be one. Raises BadRequest."""
+    if not key or len(key.encode()) > KEY_BYTES_MAX or _control(key):
+        raise BadRequest(f"a key has 1 to {KEY_BYTES_MAX} bytes and no control characters")
+    return key
+
+
+def check_text(name: str, text: str, bytes_max: int) -> str:
+    """A line of text for people. Raises BadRequest or InvalidText."""
+    if len(text.encode()) > bytes_max:
+        raise BadRequest(f"{name} is longer than {bytes_max} bytes")
+    if _control(text):
+        raise InvalidText(f"{name} has a control character in it")
+    return text
+
+
+# --- the path ----------------------------------------------------------------------------------------------------------------
+
+
+def room_of(request: web.Request) -> str:
+    """The room in /v1/rooms/{type}/{name}, if whoever asks may be told of it.
+
+    Raises BadRequest or InvalidText, and NoSuchRoom when the token does not name the room.
+    """
+    _, _, _, kind, name, *_ = request.rel_url.raw_path.split("/")
+    room = check_room(f"{_decoded(kind)}://{_decoded(name)}")
+    if not identity(request).may_enter(room):
+        raise NoSuchRoom
+    return room
+
+
+def mid_of(request: web.Request) -> int:
+    """The member in …/members/{mid}. Raises BadRequest."""
+    return integer("the member", _decoded(request.rel_url.raw_path.split("/")[6]))
+
+
+def is_live(request: web.Request, room: str) -> bool:
+    """Has the room attached sessions only, and no members?"""
+    return room_type(room) in services(request).reads.live_types
+
+
+def refuse_live(request: web.Request, room: str) -> None:
+    """Raises BadRequest for what only rooms with members have."""
+    if is_live(request, room):
+        raise BadRequest("a room of this type has no members: connections enter it (operation 12, or rooms in auth)")
+
+
+def _decoded(segment: str) -> str:
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeError:
+        raise InvalidText("the path is not percent-encoded UTF-8") from None
+
+
+# --- who -----------------------------------------------------------------------------------------------------------------------
+
+
+def person(request: web.Request, named: int | None) -> int:
+    """For whom something is done: the person who asks, or the one whom a service names.
+
+    Raises BadRequest when a service names nobody, and Forbidden when a person names somebody else.
+    """
+    who = identity(request)
+    if who.service:
+        if named is None:
+            raise BadRequest("mid is missing: a service says for whom")
+        return named
+    if named is not None and named != who.mid:
+        raise Forbidden("a person acts for nobody else")
+    return who.mid
+
+
+def may_create(request: web.Request, room: str) -> bool:
+    """May whoever asks bring this room into being? In mode open everybody; else services, and whose token names the room itself."""
+    who = identity(request)
+    return (
+        who.service or services(request).settings.auth_mode == "open" or (who.rooms is not None and room in who.rooms)
+    )
+
+
+def check_service(request: web.Request) -> None:
+    """Raises Forbidden for persons."""
+    if not identity(request).service:
+        raise Forbidden("this takes a service token")
+
+
+# --- the body ----------------------------------------------------------------------------------------------------------------
+
+
+async def read_bytes(request: web.Request, bytes_max: int) -> bytes:
+    """The whole body. Raises TooLarge, BadRequest for a coded one, and 408 when it does not arrive in time."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise BadRequest("the body comes as it is, without Content-Encoding")
+    too_large = f"the body is larger than {bytes_max} bytes"
+    if (request.content_length or 0) > bytes_max:
+        raise TooLarge(too_large)
+    read_s = services(request).settings.http_read_s
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(read_s):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise TooLarge(too_large)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"The body did not arrive in {read_s:g} s.") from None
+    except (web.RequestPayloadError, ValueError):
+        raise BadRequest("the body is not as its headers say") from None
+    return b"".join(chunks)
+
+
+async def read_body(request: web.Request, model: type[Model]) -> Model:
+    """The JSON body as a model; no body at all is {}.
+
+    Raises BadRequest, InvalidText or TooLarge.
+    """
+    raw = await read_bytes(request, services(request).settings.http_body_bytes_max)
+    if not raw:
+        value: object = {}
+    else:
+        if request.content_type != "application/json":
+            raise BadRequest("the Content-Type is not application/json")
+        try:
+            value = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            try:
+                raw.decode()
+            except UnicodeDecodeError:
+                raise InvalidText from None
+            raise BadRequest(f"the body is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise BadRequest("the body is not a JSON object")
+        check_json(raw, value)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise BadRequest(
+            "; ".join(_fault(one["loc"], one["msg"]) for one in error.errors(include_input=False)[:5])
+        ) from None
+
+
+def _fault(place: tuple[int | str, ...], message: str) -> str:
+    # The place may be a key of the client's own.
+    name = ".".join(str(part) for part in place)
+    return f"{name if name.isascii() and name.isprintable() and len(name) <= 64 else shown(name)}: {message[0].lower()}{message[1:]}"
+
+
+# --- the answer --------------------------------------------------------------------------------------------------------------
+
+
+def answer(value: object, status: int = 200) -> web.Response:
+    """JSON: bytes as they are, anything else encoded."""
+    body = value if isinstance(value, bytes) else orjson.dumps(value)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def refusal(error: ImcoreError) -> web.Response:
+    """An error of the family as its status and what a client is told."""
+    response = answer({"error": error.facts()}, error.status)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_ms is not None:
+        response.headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+    return response

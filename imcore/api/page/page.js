@@ -1,0 +1,204 @@
+/**
+ * The page: who is on it, side by side, and the strip of the log below.
+ *
+ * `/` shows the people of the last visit (at first Alice and Bob); `/?me=3&name=Carol` shows one person alone, for a window of its
+ * own; `&room=team` is the room to join. Names are this browser's own: imcore knows numbers.
+ */
+
+import { Panel } from "./panel.js";
+import { Tape } from "./tape.js";
+
+const KNOWN = ["Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi", "Ivan", "Judy"];
+const LOBBY = "group://lobby";
+const PREFIX = "imcore:";
+
+/** localStorage under a prefix; in a browser that refuses it, memory. */
+class Store {
+  #prefix; #memory = new Map();
+
+  constructor(prefix) {
+    this.#prefix = PREFIX + prefix;
+  }
+
+  get(name) {
+    if (this.#memory.has(name)) return this.#memory.get(name);
+    try {
+      return localStorage.getItem(this.#prefix + name) ?? undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  set(name, value) {
+    try {
+      localStorage.setItem(this.#prefix + name, value);
+      this.#memory.delete(name);
+    } catch { // full, or not allowed
+      this.#memory.set(name, value);
+    }
+  }
+}
+
+class Names {
+  #store = new Store("");
+
+  of(mid) {
+    return this.#all[mid] ?? KNOWN[mid - 1] ?? (mid === 0 ? "Server" : `Person ${mid}`);
+  }
+
+  learn(mid, name) {
+    if (mid > 0 && name !== this.of(mid)) this.#store.set("names", JSON.stringify({ ...this.#all, [mid]: name }));
+  }
+
+  get #all() {
+    return JSON.parse(this.#store.get("names") || "{}");
+  }
+}
+
+const find = (id) => document.getElementById(id);
+const names = new Names();
+const settings = new Store("");
+const tape = new Tape(find("tape"), find("log-head"));
+const panels = [];
+
+start();
+
+async function start() {
+  const config = await configuration();
+  if (config === null) {
+    const notice = document.createElement("p");
+    notice.className = "notice";
+    notice.textContent = "The server does not answer. Reload the page to ask again.";
+    find("people").replaceChildren(notice);
+    return;
+  }
+  const query = new URLSearchParams(location.search);
+  const alone = member(query.get("me"));
+  const url = address(config.ws);
+  const isOpen = config.auth === "open";
+  const room = query.get("room");
+  const first = room ? [LOBBY, room.includes("://") ? room : `group://${room}`] : [LOBBY];
+
+  const add = (mid, { name = names.of(mid), token = "" } = {}) => {
+    names.learn(mid, name);
+    const store = new Store(`${mid}:`);
+    const closed = alone ? null : close;
+    const panel = new Panel({ person: { mid, name }, token, url, names, store, tape, first, changed, closed });
+    panels.push(panel);
+    find("people").append(panel.element);
+    panel.client.connect();
+    remember();
+    return panel;
+  };
+  const close = (panel) => {
+    panel.client.disconnect();
+    panels.splice(panels.indexOf(panel), 1);
+    panel.element.remove();
+    remember();
+    find("add").focus();
+  };
+  const remember = () => {
+    if (!alone && isOpen) settings.set("people", JSON.stringify(panels.map((panel) => panel.person.mid)));
+    document.body.dataset.people = String(panels.length);
+  };
+
+  if (alone) {
+    const link = document.createElement("a");
+    link.href = ".";
+    link.textContent = "See two people side by side";
+    find("hint").replaceChildren(link);
+  } else find("hint").textContent = "Write as one, take the other offline, write again, and let them come back to what they missed.";
+  find("add").hidden = alone !== null && isOpen;
+  find("add").addEventListener("click", async () => {
+    if (isOpen) {
+      const taken = new Set(panels.map((panel) => panel.person.mid));
+      let mid = 1;
+      while (taken.has(mid)) mid += 1;
+      const panel = add(mid);
+      panel.element.scrollIntoView({ block: "nearest", inline: "end" });
+      panel.part("text").focus({ preventScroll: true });
+    } else {
+      const person = await signIn();
+      if (person) add(person.mid, person);
+    }
+  });
+
+  if (!isOpen) find("add").click();
+  else if (alone !== null) add(alone, { name: query.get("name")?.trim().slice(0, 40) || names.of(alone) });
+  else for (const mid of people()) add(mid);
+  // Where a keyboard is at hand, one can write at once; on a phone it would push the page away.
+  if (matchMedia("(hover: hover)").matches) panels[0]?.part("text").focus({ preventScroll: true });
+
+  addEventListener("online", () => panels.forEach((panel) => panel.client.nudge()));
+  addEventListener("storage", () => panels.forEach((panel) => panel.refresh()));
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState !== "visible") return;
+    for (const panel of panels) {
+      panel.client.nudge();
+      panel.refresh();
+    }
+  });
+
+  function changed() {
+    const unread = panels.reduce((sum, panel) => sum + panel.unread, 0);
+    const title = alone ? `${names.of(alone)} – imcore` : "imcore";
+    document.title = unread ? `(${unread}) ${title}` : title;
+  }
+}
+
+async function configuration() {
+  try {
+    const response = await fetch(new URL("config.json", import.meta.url), { cache: "no-store" });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Where the WebSocket is, for this browser: a server that listens everywhere, or only on its own machine, cannot know. */
+function address(ws) {
+  const [, scheme, host, rest] = /^(wss?:)\/\/(\[[^\]]*\]|[^:/]*)(.*)$/.exec(ws) ?? [];
+  if (scheme === undefined) return new URL(ws, location.href.replace(/^http/, "ws")).href;
+  const isNowhere = ["", "0.0.0.0", "[::]"].includes(host);
+  const isElsewhere = /^(127\.|localhost$|\[::1\]$)/.test(host) && !/^(127\.|localhost$|\[::1\]$)/.test(location.hostname);
+  return `${scheme}//${isNowhere || isElsewhere ? location.hostname : host}${rest}`;
+}
+
+/** A member id from text; null for what is none. */
+function member(text) {
+  const mid = Number(text ?? "");
+  return Number.isSafeInteger(mid) && mid > 0 ? mid : null;
+}
+
+function people() {
+  try {
+    const mids = JSON.parse(settings.get("people")).filter((mid) => Number.isSafeInteger(mid) && mid > 0);
+    if (mids.length > 0) return [...new Set(mids)];
+  } catch { // the first visit
+  }
+  return [1, 2];
+}
+
+/** Ask for a name and a token. The member id is what the token says it is. */
+function signIn() {
+  const dialog = find("sign-in");
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      const token = find("sign-in-token").value.trim();
+      const name = find("sign-in-name").value.trim();
+      find("sign-in-token").value = find("sign-in-name").value = "";
+      resolve(dialog.returnValue === "ok" && token ? { mid: subject(token), name, token } : null);
+    }, { once: true });
+  });
+}
+
+function subject(token) {
+  try {
+    const claims = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+    return member(claims.sub ?? claims.mid) ?? 0;
+  } catch {
+    return 0;
+  }
+}

@@ -1,0 +1,681 @@
+/**
+ * One person on the page: the connection, the rooms, the conversation, the box to write in.
+ *
+ * Everything shown is made from state by `#render`, which runs a moment after the state changed, once for all changes of that
+ * moment, and keeps the elements that are right already. Text comes in as text nodes only, so nothing that people write is ever
+ * markup.
+ *
+ * A room is *looked at* when it is the one shown, at its end, on a visible page. After an absence it also takes a touch, a key or
+ * a turn of the wheel: otherwise what was missed would count as read before anybody saw that it was missed.
+ */
+
+import { BODY_BYTES_MAX, Client, Lost, bytesOf } from "./client.js";
+import { Room, isMessage } from "./rooms.js";
+
+const PAGE_EVENTS = 50;
+const GROUP_MS = 5 * 60_000; // messages of one person within this time stand under one name
+const LONG_CHARS = 1_200;
+const LONG_LINES = 14;
+const MARK_MS = 1_000;
+const NEAR_PX = 60;
+
+const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
+
+export class Panel {
+  /**
+   * `person` is {mid, name}, `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room to join when
+   * there is none, `changed` is called when the count of unread messages may have changed.
+   */
+  constructor({ person, token, url, names, store, tape, first, changed, closed }) {
+    Object.assign(this, { person, names, store, tape, first, changed });
+    this.url = url;
+    this.rooms = new Map();
+    this.room = null;
+    this.connection = { state: "offline" };
+    this.isBack = false; // online, and the rooms are known
+    this.stick = true; // the end of the messages is in view
+    this.onScreen = true;
+    this.timer = 0;
+    this.messages = new Map(); // key -> {element, facts}: what is drawn
+    this.opened = new Set(); // long messages that are shown whole
+    this.element = document.querySelector("#panel").content.firstElementChild.cloneNode(true);
+    this.client = new Client({ url, mid: person.mid || null, key: deviceKey(store), token, store });
+    this.#label(closed);
+    this.#listen();
+    for (const message of this.client.unsent) this.#roomOf(message.room).pending.push(message);
+  }
+
+  get unread() {
+    return [...this.rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+  }
+
+  /** Names changed, the window came to the front: draw again. */
+  refresh() {
+    this.#look();
+    this.#draw();
+  }
+
+  part(name) {
+    return this.element.querySelector(`.${name}`);
+  }
+
+  // --- wiring ---
+
+  #label(closed) {
+    const { name, mid } = this.person;
+    const id = `person-${mid}`;
+    this.element.dataset.mid = mid;
+    this.element.setAttribute("aria-labelledby", id);
+    const title = this.part("name");
+    title.id = id;
+    title.textContent = name;
+    this.part("name").title = `member id ${mid}`;
+    paint(this.part("avatar"), mid, name);
+    this.part("rooms").setAttribute("aria-label", `Rooms of ${name}`);
+    this.part("messages").setAttribute("aria-label", `Messages, as ${name} sees them`);
+    this.part("text").setAttribute("aria-label", `Message from ${name}`);
+    this.part("enter-name").setAttribute("aria-label", `Name of a room for ${name} to join or create`);
+    const window_ = this.part("window");
+    window_.href = `?${new URLSearchParams({ me: mid, name })}`;
+    label(window_, `Open ${name} in a window of their own`);
+    window_.hidden = !closed;
+    label(this.part("close"), `Close the panel of ${name}`);
+    this.part("close").hidden = !closed;
+    this.part("close").addEventListener("click", () => closed?.(this));
+  }
+
+  #listen() {
+    const { client } = this;
+    const on = (type, act) => client.addEventListener(type, ({ detail }) => {
+      act(detail);
+      this.#draw();
+    });
+    on("state", (facts) => {
+      if (this.connection.state === "online") for (const room of this.rooms.values()) room.leave();
+      this.connection = facts;
+      if (facts.state !== "online") this.isBack = false;
+    });
+    on("online", (session) => this.#arrive(session));
+    on("event", (event) => this.#take(event));
+    on("sent", ({ id, room, body, time, position, seq }) => {
+      const event = { room, seq, position, id, body, time, mid: this.person.mid, type: "message_sent" };
+      this.#roomOf(room).take(event);
+      this.tape.add(event);
+    });
+    on("refused", ({ id, room, error }) => {
+      const message = this.#roomOf(room).pending.find((pending) => pending.id === id);
+      if (message) message.error = error;
+    });
+    on("removed", ({ room }) => this.#drop(room));
+
+    this.part("switch").addEventListener("click", () => {
+      if (["offline", "stopped"].includes(this.connection.state)) client.connect();
+      else client.disconnect();
+    });
+    this.part("enter").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#enter(this.part("enter-name").value);
+    });
+    this.part("leave").addEventListener("click", () => this.#leave());
+    this.part("compose").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#send();
+    });
+    const text = this.part("text");
+    text.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.#send();
+    });
+    text.addEventListener("input", () => {
+      this.#say("");
+      this.#fit();
+    });
+    const list = this.part("messages");
+    list.addEventListener("scroll", () => {
+      this.stick = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_PX;
+      if (list.scrollTop < NEAR_PX && !this.stick) this.#older();
+      this.#look();
+      this.#draw();
+    });
+    this.part("newer").addEventListener("click", () => {
+      this.#touch();
+      list.scrollTop = list.scrollHeight;
+      list.focus();
+    });
+    for (const type of ["pointerdown", "wheel", "keydown"]) {
+      this.part("talk").addEventListener(type, () => this.#touch(), { passive: true });
+    }
+    new ResizeObserver(() => this.stick && !this.room?.missed && (list.scrollTop = list.scrollHeight)).observe(list);
+    new IntersectionObserver(([entry]) => {
+      this.onScreen = entry.isIntersecting;
+      this.#look();
+    }, { threshold: 0.25 }).observe(list);
+  }
+
+  #roomOf(name) {
+    if (!this.rooms.has(name)) this.rooms.set(name, new Room(name, this.person.mid));
+    return this.rooms.get(name);
+  }
+
+  // --- what comes ---
+
+  #take(event) {
+    this.tape.add(event);
+    if (!event.room) return;
+    const room = this.#roomOf(event.room);
+    room.take(event);
+    if (!this.isBack) return; // the rooms are not known yet, so neither is what this means
+    if (event.type === "member_joined" && event.body?.mid === this.person.mid && !room.loaded) this.#show(this.room ?? room);
+    if (room !== this.room || this.stick) room.trim();
+    this.#look();
+    if (room === this.room && isMessage(event) && event.mid !== this.person.mid) {
+      this.part("spoken").textContent = `${this.names.of(event.mid)}: ${textOf(event).slice(0, 300)}`;
+    }
+  }
+
+  /** A connection began: learn the rooms, then show one. What was missed is on its way meanwhile. */
+  async #arrive(session) {
+    this.tape.begin(session.epoch);
+    this.person.mid = session.mid; // a token may know better
+    if (!session.recovered) for (const room of this.rooms.values()) room.forget();
+    await this.#try(async () => {
+      const rows = [];
+      for (let page = {}; page; ) {
+        const reply = await this.client.inbox(page);
+        rows.push(...reply.rooms);
+        page = reply.next ? { after: reply.next } : null;
+      }
+      for (const row of rows) this.#roomOf(row.room).takeRow(row);
+      const known = new Set(rows.map((row) => row.room));
+      for (const room of this.rooms.values()) {
+        if (!known.has(room.name) && room.pending.length === 0) this.rooms.delete(room.name);
+      }
+      this.isBack = true;
+      for (const name of this.first) {
+        if (!known.has(name) && (known.size === 0 || this.first.length > 1)) await this.#join(name);
+      }
+      const wanted = this.rooms.get(this.store.get("room")) ?? this.rooms.values().next().value ?? null;
+      await this.#show(this.rooms.get(this.room?.name) ?? wanted);
+      const { missed, divider } = this.room ?? {};
+      if (missed) this.part("spoken").textContent = missedText(divider.count);
+      for (const room of this.rooms.values()) this.#mark(room);
+    });
+  }
+
+  #drop(name) {
+    const isShown = this.room?.name === name;
+    this.rooms.delete(name);
+    if (isShown) this.#show(this.rooms.values().next().value ?? null);
+  }
+
+  // --- what the person does ---
+
+  async #enter(text) {
+    const name = text.trim();
+    if (name === "" || !this.#isOnline("join a room")) return;
+    await this.#try(async () => {
+      const room = await this.#join(name.includes("://") ? name : `group://${name.replace(/\s+/gu, "-")}`);
+      this.part("enter-name").value = "";
+      await this.#show(room);
+      [...this.part("room-list").children].find((item) => item.dataset.room === room.name)?.scrollIntoView({ block: "nearest" });
+      this.part("text").focus();
+    });
+  }
+
+  async #join(name) {
+    const { position, seq, duplicate } = await this.client.join(name);
+    const room = this.#roomOf(name);
+    if (!duplicate) this.tape.add({ position, room: name, seq, type: "member_joined" });
+    room.head = Math.max(room.head, seq);
+    return room;
+  }
+
+  async #leave() {
+    if (!this.room || !this.#isOnline("leave a room")) return;
+    const { name } = this.room;
+    await this.#try(async () => {
+      const { position, seq } = await this.client.leave(name);
+      this.tape.add({ position, room: name, seq, type: "member_left" });
+      this.#drop(name);
+      this.part("enter-name").focus();
+    });
+  }
+
+  /** Make this the room that is shown. */
+  async #show(room) {
+    if (this.room !== room) {
+      if (this.room) this.room.divider = null;
+      this.room = room;
+      this.stick = true;
+      this.messages.clear();
+      this.part("messages").replaceChildren();
+      this.store.set("room", room?.name ?? "");
+    }
+    this.#draw();
+    if (room && !room.loaded) await this.#load(room, { limit: PAGE_EVENTS });
+    this.#look();
+    this.#draw();
+  }
+
+  async #older() {
+    const { room } = this;
+    if (!room?.loaded || !room.more || this.connection.state !== "online") return;
+    await this.#try(() => this.#load(room, { before: room.events[0].seq, limit: PAGE_EVENTS }));
+    this.#draw();
+  }
+
+  async #load(room, page) {
+    if (room.isLoading) return;
+    room.isLoading = true;
+    try {
+      const reply = await this.client.history(room.name, page);
+      for (const event of reply.events.slice(-20)) if (!page.before) this.tape.add(event);
+      room.takePage(reply, page.before !== undefined);
+    } finally {
+      room.isLoading = false;
+    }
+  }
+
+  #send() {
+    const box = this.part("text");
+    const text = box.value.trim();
+    if (text === "" || !this.room) return;
+    const over = bytesOf({ text }) - BODY_BYTES_MAX;
+    if (over > 0) {
+      this.#say(`This is ${over.toLocaleString("en")} bytes longer than a message may be.`);
+      return;
+    }
+    this.#write(this.room, text);
+    box.value = "";
+    this.#fit();
+  }
+
+  #write(room, text) {
+    room.look();
+    room.divider = null;
+    this.#mark(room);
+    this.stick = true;
+    room.pending.push(this.client.send(room.name, { text }));
+    this.#say("");
+    this.#draw();
+  }
+
+  /** A sign that somebody is there, and looks. */
+  #touch() {
+    if (!this.room?.missed || !this.isBack) return;
+    this.room.look();
+    this.#mark(this.room);
+    this.#draw();
+  }
+
+  #look() {
+    const { room } = this;
+    if (!room?.loaded || room.missed || room.unread === 0 || !this.isBack) return;
+    if (!this.stick || !this.onScreen || document.visibilityState !== "visible") return;
+    room.look();
+    this.#mark(room);
+    this.#draw();
+  }
+
+  /** Tell the server how far the person has read, at most once a second for a room. */
+  #mark(room) {
+    if (room.read <= room.marked || room.timer || this.connection.state !== "online") return;
+    const wait = Math.max(0, (room.markedAt ?? 0) + MARK_MS - Date.now());
+    room.timer = setTimeout(() => this.#try(async () => {
+      room.timer = 0;
+      room.markedAt = Date.now();
+      const { seq } = await this.client.read(room.name, room.read);
+      room.marked = Math.max(room.marked, seq);
+      this.#mark(room);
+    }), wait);
+  }
+
+  #isOnline(what) {
+    if (this.connection.state === "online") return true;
+    this.#say(`${this.person.name} must be online to ${what}.`);
+    return false;
+  }
+
+  /** What was asked of the server may be refused, which is said, or lost, which the next connection makes good. */
+  async #try(act) {
+    try {
+      await act();
+    } catch (error) {
+      if (error instanceof Lost) return;
+      if (error.name !== "Refused") throw error;
+      this.#say(error.message);
+    }
+  }
+
+  #say(text) {
+    this.part("fault").textContent = text;
+  }
+
+  #fit() {
+    const box = this.part("text");
+    box.style.height = "auto";
+    box.style.height = `${box.scrollHeight + 2}px`;
+  }
+
+  // --- what is drawn ---
+
+  #draw() {
+    this.changed();
+    this.timer ||= setTimeout(() => {
+      this.timer = 0;
+      this.#render();
+    }, 16);
+  }
+
+  #render() {
+    this.#renderConnection();
+    this.#renderRooms();
+    this.#renderTalk();
+    this.#renderMessages();
+  }
+
+  #renderConnection() {
+    const { state, code, text } = this.connection;
+    const { name } = this.person;
+    const isOff = state === "offline" || state === "stopped";
+    this.element.dataset.state = state;
+    setText(this.part("status"), {
+      offline: "Offline",
+      connecting: "Connecting…",
+      online: "Online",
+      waiting: "Reconnecting…",
+      stopped: code === "taken_over" ? "Opened elsewhere" : "Disconnected",
+    }[state]);
+    const button = this.part("switch");
+    setText(button, isOff ? (code === "taken_over" ? "Use it here" : state === "stopped" ? "Try again" : "Come back") : "Go offline");
+    button.setAttribute("aria-label", `${button.textContent}: ${name}`);
+    const away = this.part("away");
+    away.hidden = state === "online" || state === "connecting";
+    setText(away, {
+      offline: `${name} is offline. What is sent to ${name} waits in the log.`,
+      waiting: text || `No connection to ${this.url}. It is tried again by itself.`,
+      stopped: code === "taken_over" ? `${name} is connected in another window now.` : text || "The server ended the connection.",
+    }[state] ?? "");
+  }
+
+  #renderRooms() {
+    const list = this.part("room-list");
+    const old = new Map([...list.children].map((item) => [item.dataset.room, item]));
+    arrange(list, [...this.rooms.values()].map((room) => {
+      const item = old.get(room.name) ?? this.#roomItem(room.name);
+      const last = room.last;
+      setText(item.querySelector(".room-title"), room.title);
+      setText(item.querySelector(".room-by"), last ? `${this.#nameOf(last.mid)}: ` : "No messages yet");
+      setText(item.querySelector("bdi"), last ? textOf(last).slice(0, 120) : "");
+      const badge = item.querySelector(".badge");
+      badge.hidden = room.unread === 0;
+      setText(badge, room.unread > 999 ? "999+" : String(room.unread));
+      const button = item.querySelector("button");
+      button.setAttribute("aria-current", String(room === this.room));
+      button.setAttribute("aria-label", `${room.title}${room.unread ? `, ${room.unread} unread` : ""}`);
+      return item;
+    }));
+  }
+
+  #roomItem(name) {
+    const item = make("li", "");
+    item.dataset.room = name;
+    const button = make("button", "room");
+    button.type = "button";
+    button.title = name;
+    const last = make("span", "room-last");
+    last.append(make("span", "room-by"), make("bdi", ""));
+    button.append(make("span", "room-title"), make("span", "badge"), last);
+    button.addEventListener("click", async () => {
+      await this.#try(() => this.#show(this.rooms.get(name)));
+      this.#touch();
+    });
+    item.append(button);
+    return item;
+  }
+
+  #renderTalk() {
+    const { room } = this;
+    this.part("room-head").hidden = !room;
+    this.part("compose").hidden = !room;
+    if (!room) return;
+    setText(this.part("room-name"), room.title);
+    this.part("room-name").title = room.name;
+    setText(this.part("room-facts"), room.name);
+    label(this.part("leave"), `Leave ${room.title}`);
+  }
+
+  #renderMessages() {
+    const list = this.part("messages");
+    const { room, messages } = this;
+    // Where one reads, the first event in view stays where it is, whatever comes above it.
+    const inView = (item) => item.dataset.seq && item.offsetTop + item.offsetHeight > list.scrollTop;
+    const anchor = this.stick ? null : [...list.children].find(inView);
+    const anchorTop = anchor?.offsetTop ?? 0;
+    const drawn = [];
+    const keep = (key, facts, build) => {
+      const now = JSON.stringify(facts);
+      const before = messages.get(key);
+      const element = before?.facts === now ? before.element : build();
+      if (before?.facts !== now) messages.set(key, { element, facts: now });
+      drawn.push(element);
+      return element;
+    };
+    let dividerElement = null;
+    if (room) {
+      if (room.more) keep("older", [], () => this.#olderButton());
+      let before = null;
+      let today = "";
+      const { divider } = room;
+      const entries = [...room.events, ...room.pending.map((message) => ({ ...message, mid: room.mid, type: "message_sent" }))];
+      for (const entry of entries) {
+        const date = day.format(entry.time);
+        if (date !== today) {
+          keep(`day ${date}`, [], () => make("li", "day", date));
+          before = null;
+        }
+        today = date;
+        if (divider && !dividerElement && entry.seq > divider.after && isMessage(entry) && entry.mid !== room.mid) {
+          dividerElement = keep("divider", [divider.count], () => make("li", "divider", missedText(divider.count)));
+          before = null;
+        }
+        if (!isMessage(entry)) {
+          keep(entry.seq, [this.#noticeText(entry)], () => this.#notice(entry));
+          before = null;
+          continue;
+        }
+        const isFirst = before === null || before.mid !== entry.mid || entry.time - before.time > GROUP_MS;
+        const facts = [isFirst, this.#nameOf(entry.mid), entry.position, this.#stateOf(entry), this.opened.has(keyOf(entry))];
+        keep(keyOf(entry), facts, () => this.#message(entry, isFirst));
+        before = entry;
+      }
+    }
+    if (room?.loaded && !room.last && room.pending.length === 0) {
+      keep("empty", [], () => make("li", "empty", "No messages yet. Write the first."));
+    }
+    const kept = new Set(drawn);
+    for (const [key, { element }] of messages) if (!kept.has(element)) messages.delete(key);
+    arrange(list, drawn);
+    const end = list.scrollHeight - list.clientHeight;
+    if (this.stick && room?.missed && dividerElement) list.scrollTop = Math.min(end, dividerElement.offsetTop - 8);
+    else if (this.stick) list.scrollTop = end;
+    else if (anchor) list.scrollTop += (list.querySelector(`[data-seq="${anchor.dataset.seq}"]`) ?? anchor).offsetTop - anchorTop;
+    const newer = this.part("newer");
+    newer.hidden = this.stick;
+    setText(newer, room?.unread ? `↓ ${room.unread} new` : "↓ To the end");
+  }
+
+  #message(entry, isFirst) {
+    const isOwn = entry.mid === this.person.mid;
+    const item = make("li", `message ${isOwn ? "own" : "theirs"}${isFirst ? " first" : ""}`);
+    if (entry.seq) item.dataset.seq = entry.seq;
+    const name = this.#nameOf(entry.mid);
+    if (!isOwn) {
+      const avatar = make("span", "avatar small");
+      avatar.setAttribute("aria-hidden", "true");
+      paint(avatar, entry.mid, this.names.of(entry.mid));
+      item.append(avatar);
+    }
+    const bubble = make("div", "bubble");
+    const by = make("p", isFirst && !isOwn ? "by" : "by visually-hidden", name);
+    by.dir = "auto";
+    const content = make("p", "content", textOf(entry));
+    content.dir = "auto";
+    bubble.append(by, content);
+    const key = keyOf(entry);
+    const { length } = content.textContent;
+    if (length > LONG_CHARS || content.textContent.split("\n", LONG_LINES + 1).length > LONG_LINES) {
+      const isOpen = this.opened.has(key);
+      content.classList.toggle("clamped", !isOpen);
+      const more = make("button", "more", isOpen ? "Show less" : `Show all ${length.toLocaleString("en")} characters`);
+      more.type = "button";
+      more.setAttribute("aria-expanded", String(isOpen));
+      more.addEventListener("click", () => {
+        if (!this.opened.delete(key)) this.opened.add(key);
+        this.stick = false;
+        this.#draw();
+      });
+      bubble.append(more);
+    }
+    const meta = make("p", "meta");
+    const time = make("time", "", hour.format(entry.time));
+    time.dateTime = new Date(entry.time).toISOString();
+    time.title = full.format(entry.time);
+    meta.append(time);
+    if (entry.seq) {
+      const seq = make("span", "seq", `#${entry.seq}`);
+      seq.title = `event ${entry.seq} of this room, position ${entry.position} of the log`;
+      meta.append(" ", seq);
+    }
+    if (isOwn) meta.append(" ", make("span", "state", this.#stateOf(entry)));
+    bubble.append(meta);
+    if (entry.error) {
+      item.classList.add("failed");
+      bubble.append(this.#choices(entry));
+    } else if (!entry.seq) item.classList.add("sending");
+    item.append(bubble);
+    return item;
+  }
+
+  #choices(entry) {
+    const { room } = this;
+    const forget = () => (room.pending = room.pending.filter((message) => message.id !== entry.id));
+    const again = make("button", "more", "Try again");
+    again.type = "button";
+    again.addEventListener("click", () => {
+      forget();
+      this.#write(room, textOf(entry));
+    });
+    const discard = make("button", "more", "Discard");
+    discard.type = "button";
+    discard.addEventListener("click", () => {
+      forget();
+      this.#draw();
+    });
+    const choices = make("p", "message-choices");
+    choices.append(again, " ", discard);
+    return choices;
+  }
+
+  #stateOf(entry) {
+    if (entry.mid !== this.person.mid) return "";
+    if (entry.seq) return `sent ✓ at ${entry.position.toLocaleString("en")}`;
+    if (entry.error) return `not sent: ${entry.error.message}`;
+    return this.connection.state === "online" ? "sending…" : "waiting for the connection";
+  }
+
+  #notice(event) {
+    const item = make("li", "notice", this.#noticeText(event));
+    item.dataset.seq = event.seq;
+    item.title = `${event.type}, position ${event.position} of the log, ${full.format(event.time)}`;
+    item.append(" ", make("span", "seq", `#${event.seq}`));
+    return item;
+  }
+
+  #noticeText({ type, mid, body }) {
+    const by = this.#nameOf(mid);
+    const who = this.#nameOf(body?.mid ?? mid);
+    switch (type) {
+      case "room_created": return `${by} created the room`;
+      case "member_joined": return body?.mid === undefined || body.mid === mid ? `${who} joined` : `${by} brought ${inner(who)} in`;
+      case "member_left": return `${who} left`;
+      case "member_removed": return `${by} removed ${inner(who)}`;
+      case "member_muted": return body?.until_ms ? `${by} muted ${inner(who)}` : `${by} let ${inner(who)} speak again`;
+      case "role_changed": return `${by} made ${inner(who)} ${body?.role ?? "something else"}`;
+      default: return type;
+    }
+  }
+
+  #nameOf(mid) {
+    return mid === this.person.mid ? "You" : this.names.of(mid);
+  }
+
+  #olderButton() {
+    const item = make("li", "older");
+    const button = make("button", "button quiet", "Earlier messages");
+    button.type = "button";
+    button.addEventListener("click", () => {
+      this.stick = false;
+      this.#older();
+    });
+    item.append(button);
+    return item;
+  }
+}
+
+// --- helpers: pure, or of one element ---
+
+const inner = (name) => (name === "You" ? "you" : name);
+const keyOf = (entry) => entry.id ?? entry.seq;
+const missedText = (count) => `${count.toLocaleString("en")} missed while you were away`;
+
+/** What an event says: ours have a text; a push may be anything. */
+function textOf({ body, base64 }) {
+  if (base64) return `(${Math.floor((body.replace(/=+$/, "").length * 3) / 4).toLocaleString("en")} bytes)`;
+  if (typeof body === "string") return body;
+  return typeof body?.text === "string" ? body.text : JSON.stringify(body) ?? "";
+}
+
+/** The name of this device for this person: the server resumes, and closes a second connection, by it. */
+function deviceKey(store) {
+  if (!store.get("key")) store.set("key", `web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`);
+  return store.get("key");
+}
+
+function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+function label(element, text) {
+  element.setAttribute("aria-label", text);
+  element.title = text;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function paint(avatar, mid, name) {
+  avatar.textContent = [...name.trim()][0]?.toLocaleUpperCase() ?? "?";
+  avatar.dataset.colour = String(mid % 8);
+}
+
+/** Make `nodes` the children of `parent`, and leave alone those that stand where they belong. */
+function arrange(parent, nodes) {
+  let at = parent.firstChild;
+  for (const node of nodes) {
+    if (node === at) at = at.nextSibling;
+    else parent.insertBefore(node, at);
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}

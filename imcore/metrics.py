@@ -1,0 +1,75 @@
+"""What a process counts, as Prometheus metrics.
+
+Hot paths only add to plain attributes; the numbers are looked at when somebody asks. Other processes on the same ports report theirs,
+and are told apart by the label `worker` (0 is the process that answers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+Counts = Mapping[str, float]
+
+MEANINGS: Mapping[str, str] = {
+    "log_appended_total": "Events appended by this process.",
+    "log_batches_total": "Commits of the appender.",
+    "log_pending": "Events that wait to be appended.",
+    "log_batch_seconds": "How long the last commit took.",
+    "log_position": "Last position that this process appended.",
+    "comet_connections": "Connections, authenticated or not.",
+    "comet_sessions": "Sessions in the hub.",
+    "comet_connects_total": "Connections taken.",
+    "comet_auth_failures_total": "Auth packets refused.",
+    "comet_deliveries_total": "Events handed to sessions.",
+    "comet_flushes_total": "Turns in which sessions were written to.",
+    "comet_catching_up": "Sessions that read from the log.",
+    "comet_rate_limited_total": "Packets refused by the limit of a connection.",
+    "comet_refusals_total": "Requests refused, by code.",
+    "comet_endings_total": "Connections ended, by reason.",
+    "comet_position": "Where the hub stands in the log.",
+    "tail_gaps_total": "How often events were missing and the log was read.",
+    "tail_gap_events_total": "Events read from the log by the tail.",
+    "projection_position": "Up to which position the rows hold every event.",
+    "projection_lag_events": "Events of the log that are not in the rows yet.",
+    "projection_pages_total": "Pages folded by this process.",
+    "projection_events_total": "Events folded by this process.",
+    "projection_quarantined_total": "Events that could not be folded and were passed over.",
+    "workers_restarts_total": "Workers that ended and were started again.",
+}
+
+
+class Counted(Collector):
+    """The counts of this process and of its workers, as they are when asked."""
+
+    def __init__(self, counts: Callable[[], Mapping[int, Counts]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric once, with a sample for each worker and label."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for worker, counts in sorted(self._counts().items()):
+            for counted, value in counts.items():
+                name, _, label = counted.partition("|")
+                key, _, of = label.partition("=")
+                if name not in families:
+                    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                    labels = ["worker", key] if key else ["worker"]
+                    families[name] = kind(
+                        f"imcore_{name.removesuffix('_total')}", MEANINGS.get(name, name), labels=labels
+                    )
+                families[name].add_metric([str(worker), of] if key else [str(worker)], value)
+        return families.values()
+
+
+def registry(counts: Callable[[], Mapping[int, Counts]]) -> CollectorRegistry:
+    """Our counts, and what every process has."""
+    made = CollectorRegistry()
+    made.register(Counted(counts))
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    GCCollector(registry=made)
+    return made
