@@ -168,9 +168,7 @@ def show_config(
 def token(
     mid: Annotated[int, typer.Argument(help="The member id; 0 for a service.")] = 0,
     service: Annotated[bool, typer.Option("--service", help="A token for a backend: pushes, rooms.")] = False,
-    room: Annotated[
-        Optional[list[str]], typer.Option(help="Rooms it may enter (also type://* and *); none: any.")
-    ] = None,  # noqa: UP045
+    room: Annotated[list[str] | None, typer.Option(help="Rooms it may enter (also type://* and *); none: any.")] = None,
     op: Annotated[Optional[list[int]], typer.Option(help="Operations it may send and receive; none: any.")] = None,  # noqa: UP045
     ttl_s: Annotated[float, typer.Option(help="How long it is good for.")] = 3600,
     config: ConfigFile = None,
@@ -233,6 +231,8 @@ def version() -> None:
 def _with_database(settings: Settings, go: Any, *, running: bool = False) -> None:
     """Run `go(url)` on the database of the settings: theirs, the embedded one that runs already, or one started for it."""
 
+    there_is_data = Path(settings.data, "postgres").is_dir()
+
     async def with_url() -> None:
         if settings.database_url is not None:
             await go(settings.database_url)
@@ -243,7 +243,7 @@ def _with_database(settings: Settings, go: Any, *, running: bool = False) -> Non
         if found is not None:
             await go(found)
             return
-        if running and not Path(settings.data, "postgres").is_dir():
+        if running and not there_is_data:
             raise BadConfiguration(f"there is no data in {settings.data}; name the folder with --data")
         async with embedded(Path(settings.data)) as url:
             await go(url)

@@ -524,4 +524,5 @@ def install_signals(stop: asyncio.Event) -> None:
 
 def told(line: Mapping[str, object]) -> None:
     """One JSON line on stdout."""
-    print(json.dumps(line), flush=True)
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()

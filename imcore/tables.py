@@ -71,7 +71,7 @@ streams = Table(
 events = Table(
     "events",
     metadata,
-    Column("position", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, autoincrement=False),
     Column("stream_id", BigInteger, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("messages", BigInteger, nullable=False, comment="messages of the stream up to and including this event"),

@@ -51,7 +51,7 @@ async def follow_log(url: str, *, after: int | None, follow: bool, as_json: bool
             page = await reader.read(position)
             for event in page:
                 if stream is None or event.stream == stream:
-                    print(line(event))
+                    sys.stdout.write(line(event) + "\n")
             if page:
                 position = page[-1].position
                 sys.stdout.flush()

@@ -12,14 +12,186 @@ import uuid
 from alembic import op
 from sqlalchemy import text
 
-from imcore import tables
-
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
 PARTITION_EVENTS = 5_000_000
+
+# As imcore.tables had them when this revision was made; a test holds the newest revision and imcore.tables together.
+TABLES = (
+    """
+    CREATE TABLE log_head (
+      one BOOLEAN DEFAULT true NOT NULL,
+      position BIGINT NOT NULL,
+      epoch TEXT NOT NULL,
+      CONSTRAINT log_head_pkey PRIMARY KEY (one),
+      CONSTRAINT log_head_one_check CHECK (one)
+    ) WITH (fillfactor = 10);
+    COMMENT ON COLUMN log_head.position IS 'last position; its row lock is the order of the log';
+    COMMENT ON COLUMN log_head.epoch IS 'changes when the log went back in time'
+    """,
+    """
+    CREATE TABLE streams (
+      id BIGINT GENERATED ALWAYS AS IDENTITY,
+      name TEXT NOT NULL,
+      seq BIGINT DEFAULT '0' NOT NULL,
+      position BIGINT DEFAULT '0' NOT NULL,
+      messages BIGINT DEFAULT '0' NOT NULL,
+      CONSTRAINT streams_pkey PRIMARY KEY (id),
+      CONSTRAINT streams_name_key UNIQUE (name)
+    ) WITH (fillfactor = 50);
+    COMMENT ON COLUMN streams.seq IS 'head of the stream';
+    COMMENT ON COLUMN streams.position IS 'position of its last event';
+    COMMENT ON COLUMN streams.messages IS 'how many of its events are messages'
+    """,
+    """
+    CREATE TABLE events (
+      position BIGINT NOT NULL,
+      stream_id BIGINT NOT NULL,
+      seq BIGINT NOT NULL,
+      messages BIGINT NOT NULL,
+      type TEXT NOT NULL,
+      version SMALLINT NOT NULL,
+      mid BIGINT NOT NULL,
+      key TEXT NOT NULL,
+      client_id UUID,
+      op INTEGER NOT NULL,
+      format SMALLINT NOT NULL,
+      recorded_at TIMESTAMP WITH TIME ZONE NOT NULL,
+      body TEXT NOT NULL,
+      CONSTRAINT events_pkey PRIMARY KEY (position)
+    ) PARTITION BY RANGE (position);
+    CREATE INDEX events_recorded_at_idx ON events USING brin (recorded_at);
+    CREATE INDEX events_stream_position_idx ON events (stream_id, position);
+    CREATE INDEX events_stream_seq_idx ON events (stream_id, seq);
+    COMMENT ON COLUMN events.messages IS 'messages of the stream up to and including this event';
+    COMMENT ON COLUMN events.mid IS 'who did it; 0 is the service';
+    COMMENT ON COLUMN events.key IS 'the connection that did it, or empty';
+    COMMENT ON COLUMN events.client_id IS 'the client''s own id of a message, unique per mid for ever';
+    COMMENT ON COLUMN events.op IS 'the goim operation of a message; 0 where the event is not a message';
+    COMMENT ON COLUMN events.format IS 'of body: 0 JSON, 1 text, 2 base64 of bytes'
+    """,
+    """
+    CREATE TABLE client_ids (
+      mid BIGINT NOT NULL,
+      client_id UUID NOT NULL,
+      position BIGINT NOT NULL
+    );
+    CREATE INDEX client_ids_client_id_idx ON client_ids USING hash (client_id)
+    """,
+    """
+    CREATE TABLE checkpoints (
+      projection TEXT NOT NULL,
+      position BIGINT NOT NULL,
+      CONSTRAINT checkpoints_pkey PRIMARY KEY (projection)
+    );
+    COMMENT ON COLUMN checkpoints.position IS 'rows hold every event up to and including this one'
+    """,
+    """
+    CREATE TABLE quarantine (
+      projection TEXT NOT NULL,
+      position BIGINT NOT NULL,
+      error TEXT NOT NULL,
+      at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+      CONSTRAINT quarantine_pkey PRIMARY KEY (projection, position)
+    )
+    """,
+    """
+    CREATE TABLE rooms (
+      room TEXT NOT NULL,
+      created BIGINT NOT NULL,
+      creator BIGINT NOT NULL,
+      public BOOLEAN NOT NULL,
+      history TEXT NOT NULL,
+      title TEXT NOT NULL,
+      members BIGINT NOT NULL,
+      CONSTRAINT rooms_pkey PRIMARY KEY (room)
+    );
+    COMMENT ON COLUMN rooms.created IS 'position of its first event';
+    COMMENT ON COLUMN rooms.public IS 'anybody may join';
+    COMMENT ON COLUMN rooms.history IS '''joined'': seen from one''s join on; ''all'': from the beginning'
+    """,
+    """
+    CREATE TABLE members (
+      room TEXT NOT NULL,
+      mid BIGINT NOT NULL,
+      role TEXT NOT NULL,
+      since BIGINT NOT NULL,
+      since_seq BIGINT NOT NULL,
+      muted_until_ms BIGINT NOT NULL,
+      CONSTRAINT members_pkey PRIMARY KEY (room, mid)
+    );
+    CREATE INDEX members_mid_idx ON members (mid, room);
+    COMMENT ON COLUMN members.role IS 'owner, admin or member';
+    COMMENT ON COLUMN members.since IS 'position of the join';
+    COMMENT ON COLUMN members.since_seq IS 'seq of the join in the room';
+    COMMENT ON COLUMN members.muted_until_ms IS 'milliseconds since 1970; 0 is not muted'
+    """,
+    """
+    CREATE TABLE sessions (
+      mid BIGINT NOT NULL,
+      key TEXT NOT NULL,
+      opened BIGINT NOT NULL,
+      node TEXT NOT NULL,
+      platform TEXT NOT NULL,
+      address TEXT NOT NULL,
+      rooms TEXT[] NOT NULL,
+      opened_at_ms BIGINT NOT NULL,
+      CONSTRAINT sessions_pkey PRIMARY KEY (mid, key)
+    );
+    CREATE INDEX sessions_node_idx ON sessions (node);
+    COMMENT ON COLUMN sessions.opened IS 'position of its session_opened';
+    COMMENT ON COLUMN sessions.rooms IS 'live rooms and the room entered'
+    """,
+    """
+    CREATE TABLE deliveries (
+      mid BIGINT NOT NULL,
+      key TEXT NOT NULL,
+      position BIGINT NOT NULL,
+      CONSTRAINT deliveries_pkey PRIMARY KEY (mid, key)
+    ) WITH (fillfactor = 70);
+    COMMENT ON COLUMN deliveries.position IS 'everything up to here was delivered to this device'
+    """,
+    """
+    CREATE TABLE inbox (
+      mid BIGINT NOT NULL,
+      room TEXT NOT NULL,
+      since_seq BIGINT NOT NULL,
+      read_seq BIGINT NOT NULL,
+      seen BIGINT NOT NULL,
+      sent BIGINT NOT NULL,
+      sent_seen BIGINT NOT NULL,
+      CONSTRAINT inbox_pkey PRIMARY KEY (mid, room)
+    ) WITH (fillfactor = 70);
+    COMMENT ON COLUMN inbox.since_seq IS 'seq of the join';
+    COMMENT ON COLUMN inbox.read_seq IS 'read mark: never goes back';
+    COMMENT ON COLUMN inbox.seen IS 'messages of the room up to the read mark, or the join if later';
+    COMMENT ON COLUMN inbox.sent IS 'own messages since the join';
+    COMMENT ON COLUMN inbox.sent_seen IS 'own messages since the join up to the read mark'
+    """,
+    """
+    CREATE TABLE nodes (
+      node TEXT NOT NULL,
+      hostname TEXT NOT NULL,
+      address TEXT NOT NULL,
+      tcp_port INTEGER NOT NULL,
+      ws_port INTEGER NOT NULL,
+      wss_port INTEGER NOT NULL,
+      region TEXT NOT NULL,
+      weight INTEGER NOT NULL,
+      connections INTEGER NOT NULL,
+      addresses INTEGER NOT NULL,
+      started_at TIMESTAMP WITH TIME ZONE NOT NULL,
+      lease_until TIMESTAMP WITH TIME ZONE NOT NULL,
+      lease_s DOUBLE PRECISION NOT NULL,
+      CONSTRAINT nodes_pkey PRIMARY KEY (node)
+    );
+    COMMENT ON COLUMN nodes.address IS 'host that clients are told';
+    COMMENT ON COLUMN nodes.addresses IS 'distinct client addresses'
+    """,
+)
 
 REFUSE_CHANGES = """
 CREATE FUNCTION imcore_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -178,8 +350,9 @@ VIEWS = (
 
 
 def upgrade() -> None:
-    bind = op.get_bind()
-    tables.metadata.create_all(bind)
+    for block in TABLES:
+        for statement in block.split(";\n"):
+            op.execute(text(statement.replace(":", "\\:")))
     for statement in (REFUSE_CHANGES, MAKE_PARTITIONS, APPEND, *VIEWS):
         op.execute(text(statement.replace(":", "\\:")))
     for table in ("events", "client_ids"):
@@ -197,6 +370,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     for view in ("online", "projection_lag", "room_messages", "event_log"):
         op.execute(f"DROP VIEW {view}")
-    tables.metadata.drop_all(op.get_bind())
+    for table in (
+        "nodes", "quarantine", "inbox", "deliveries", "sessions", "members", "rooms", "checkpoints", "client_ids", "events",
+        "streams", "log_head",
+    ):  # fmt: skip
+        op.execute(f"DROP TABLE {table}")
     for function in ("imcore_append", "imcore_make_partitions", "imcore_refuse_change"):
         op.execute(f"DROP FUNCTION {function}")

@@ -27,6 +27,7 @@ from imcore.protocol.strict import check_json
 
 PARAMETERS_MAX: Final = 2_000
 _decimal = re.compile(r"-?(?:0|[1-9][0-9]{0,18})").fullmatch
+_is_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
 Model = TypeVar("Model", bound="Body")
@@ -58,9 +59,12 @@ class Query:
     """
 
     def __init__(self, request: web.Request, *, repeated: tuple[str, ...] = ()) -> None:
+        raw = request.rel_url.raw_query_string
         try:
+            if _is_bad_escape(raw):
+                raise UnicodeError
             pairs = parse_qsl(
-                request.rel_url.raw_query_string, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
+                raw, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
             )
         except UnicodeError:
             raise BadRequest("the query is not percent-encoded UTF-8") from None
@@ -149,6 +153,8 @@ def refuse_live(request: web.Request, room: str) -> None:
 
 def _decoded(segment: str) -> str:
     try:
+        if _is_bad_escape(segment):
+            raise UnicodeError
         return unquote_to_bytes(segment).decode()
     except UnicodeError:
         raise InvalidText("the path is not percent-encoded UTF-8") from None

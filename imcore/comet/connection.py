@@ -19,7 +19,7 @@ import orjson
 from imcore import commands, reads
 from imcore.auth import Claim, Identity
 from imcore.comet import encode
-from imcore.comet.hub import BEHIND, CLOSED, LIVE, OPENING, Session
+from imcore.comet.hub import BEHIND, LIVE, OPENING, Session
 from imcore.errors import (
     BadOrder,
     BadPacket,
@@ -439,10 +439,9 @@ class Connection(Session):
         room = request.room
         if room_type(room) in self.comet.live_types and "room:" + room not in self.entered:
             raise NoSuchRoom
-        page = await reads.history(
+        return await reads.history(
             self.comet.reads, room, self.mid, before=request.before, after=request.after, limit=request.limit
         )
-        return page
 
     async def _mark_read(self, room: str, upto: int) -> bytes:
         return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key)

@@ -54,8 +54,9 @@ MARKS_MAX: Final = 50_000
 class Session:
     """One client connection as the hub sees it. What carries bytes is a subclass.
 
-    `position`: everything up to here was written or will be by others; it moves only while the session is behind. `entered` are the
-    live rooms it is in and since when. `received` is the position of the last durable event that was written to it.
+    `position`: everything up to here was written. It moves while the session is behind, and stands where it turned live after that.
+    `full`: the socket has not taken what it was given, so there is nothing to be written. `entered` are the live rooms it is in and
+    since when. `received` is the position of the last durable event that was written to it.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Session:
         "codec",
         "entered",
         "floor",
+        "full",
         "key",
         "mid",
         "opened",
@@ -83,6 +85,7 @@ class Session:
         self.floor = 0  # pushes to everybody are this session's from here on
         self.received = 0
         self.state = OPENING
+        self.full = False
         self.entered: dict[str, int] = {}
         self.person: Person | None = None
         self.out: list[bytes] | None = None
@@ -113,16 +116,18 @@ class Audience:
 class Person:
     """One member id with sessions here: its durable rooms and the position of each join.
 
-    While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`.
+    While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`; while
+    connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
     """
 
-    __slots__ = ("changes", "holders", "mid", "rooms", "sessions")
+    __slots__ = ("changes", "holders", "mid", "opened", "rooms", "sessions")
 
     def __init__(self, mid: int) -> None:
         self.mid = mid
         self.rooms: dict[str, int] = {}  # stream -> position of the join
         self.sessions: dict[str, Session] = {}
         self.changes: list[tuple[int, str, bool]] | None = []
+        self.opened: dict[str, int] = {}
         self.holders = 0  # connections that are about to add a session
 
 
@@ -144,6 +149,7 @@ class Hub:
         self._runs: list[tuple[Audience, list[Recorded]]] = []
         self._last: Audience | None = None
         self._touched: list[Session] = []
+        self._flushing = False
 
     # --- people and sessions ------------------------------------------------------------------------------------------------
 
@@ -159,13 +165,19 @@ class Hub:
     def release(self, person: Person) -> None:
         """The connection that held the person was added, or never will be."""
         person.holders -= 1
+        if not person.holders:
+            person.opened.clear()
         self._forget(person)
 
     def know(self, person: Person, head: int, rooms: Mapping[str, int]) -> None:
-        """The memberships of a person as of position `head`: stream -> position of the join. What the log said after that wins."""
+        """The memberships of a person as of position `head`: stream -> position of the join. What the log said after that wins.
+
+        The database may be ahead of the hub. A join that the hub has not come to yet is left to it: who is let in at once would get
+        what was said before the join.
+        """
         if person.changes is None:
             return
-        person.rooms = dict(rooms)
+        person.rooms = {stream: since for stream, since in rooms.items() if since <= self.position}
         for position, stream, is_member in person.changes:
             if position > head:
                 if is_member:
@@ -175,8 +187,12 @@ class Hub:
         person.changes = None
 
     def add(self, session: Session, person: Person, start: int) -> bool:
-        """Take in a session, behind at `start`. An older session of the same key is closed; False if a newer one is there."""
+        """Take in a session, behind at `start`. An older session of the same key is closed; False if there is a newer one, here or
+        on another comet."""
         assert person.changes is None, "memberships are read before a session is added"
+        assert start <= self.position, "a session is behind the hub, never ahead of it"
+        if session.opened < person.opened.get(session.key, 0):
+            return False
         other = person.sessions.get(session.key)
         if other is not None:
             if other.opened > session.opened:
@@ -210,18 +226,27 @@ class Hub:
         self._forget(person)
 
     def enter(self, session: Session, rooms: Iterable[str], since: int) -> None:
-        """From position `since` on the session is in exactly these live rooms; rooms of other kinds are not meant here."""
+        """From position `since` on the session is in exactly these live rooms; rooms of other kinds are not meant here.
+
+        Whoever appended the event may say so before the hub has come to it. The session is in the rooms then, and gets what is said in
+        them from the event's place on.
+        """
+        self._enter(session, rooms, since, since <= self.position)
+
+    def _enter(self, session: Session, rooms: Iterable[str], since: int, is_here: bool) -> None:
+        if session.state == CLOSED:
+            return
         streams = {ROOM + room for room in rooms if room_type(room) in self._live_types}
         self._hand_out()
-        for stream in [stream for stream in session.entered if stream not in streams]:
+        # What was entered after `since` is another event's business.
+        for stream in [stream for stream, at in session.entered.items() if stream not in streams and at <= since]:
             del session.entered[stream]
             if session.person is not None:
                 self._detach(session, stream)
         for stream in streams:
-            if stream not in session.entered:
-                session.entered[stream] = since
-                if session.person is not None:
-                    self._attach(session, stream)
+            session.entered.setdefault(stream, since)
+            if session.person is not None and is_here:
+                self._attach(session, stream)
 
     def in_room(self, room: str) -> int:
         """How many sessions of this comet are in the room."""
@@ -250,8 +275,8 @@ class Hub:
         return any(fresh.get(stream, 0) > after for stream, after in streams.items())
 
     def settle(self, session: Session) -> bool:
-        """Turn live if there is nothing more to read. Must follow the last page without an await between."""
-        if session.state != BEHIND or session.position < self.position:
+        """Turn live if there is nothing more to read and the socket takes more. Must follow the last page without an await between."""
+        if session.state != BEHIND or session.full or session.position < self.position:
             return False
         self._hand_out()
         session.state = LIVE
@@ -261,8 +286,10 @@ class Hub:
         """The session's socket is full: what was not written to it yet it reads from the log later."""
         if session.state == LIVE:
             session.state = BEHIND
-            session.position = self.flushed
-            session.out = None
+            # It may have turned live beyond the last flush.
+            session.position = max(session.position, self.flushed)
+            if not self._flushing:  # within a flush its turn comes still
+                session.out = None
 
     # --- events ---------------------------------------------------------------------------------------------------------------
 
@@ -298,11 +325,13 @@ class Hub:
         self._hand_out()
         self.flushed = self.position
         touched, self._touched = self._touched, []
+        self._flushing = True
         for session in touched:
             out = session.out
             if out is not None:
                 session.out = None
                 session.write(out[0] if len(out) == 1 else b"".join(out))
+        self._flushing = False
         return len(touched)
 
     def _hand_out(self) -> None:
@@ -374,8 +403,9 @@ class Hub:
                 case RoomsEntered(key=key, rooms=rooms):
                     person = self.people.get(event.mid)
                     session = None if person is None else person.sessions.get(key)
-                    if session is not None:
-                        self.enter(session, rooms, event.position)
+                    # An older connection of the key entered other rooms; that says nothing of this one.
+                    if session is not None and session.opened < event.position:
+                        self._enter(session, rooms, event.position, True)
 
     def _mark(self, mid: int, key: str, position: int) -> None:
         marks, mark = self.marks, (mid, device(key))
@@ -406,14 +436,28 @@ class Hub:
             del person.rooms[event.stream]
             for session in person.sessions.values():
                 self._detach(session, event.stream)
+                self._write_out(session, event.position - 1)
                 session.removed(event)
 
     def _take_over(self, mid: int, key: str, opened: int) -> None:
         person = self.people.get(mid)
-        session = None if person is None else person.sessions.get(key)
+        if person is None:
+            return
+        if person.holders:
+            person.opened[key] = opened
+        session = person.sessions.get(key)
         if session is not None and session.opened < opened:
             self.remove(session)
             session.end(TakenOver())
+
+    def _write_out(self, session: Session, upto: int) -> None:
+        """Write what was handed out to a session before its turn, so that what is said to it now comes after. That is everything up
+        to `upto`."""
+        if session.state == LIVE:
+            session.position = upto
+            out, session.out = session.out, None
+            if out is not None:
+                session.write(b"".join(out))
 
     def _streams(self, session: Session) -> list[str]:
         assert session.person is not None

@@ -3,8 +3,8 @@
 One process, one hub. The tail gives the hub the events of the log; the flush writes them; sessions that are behind read pages; a sweep
 once a second looks after everything that has a deadline, so that an idle connection has no timer of its own.
 
-Flushing is adaptive: the first message after a pause leaves at once; when a flush took long, the next waits in proportion, so that under
-load the messages of that while share one write a client.
+Flushing is adaptive: the first message after a pause leaves at once; when a flush took long, the next waits in proportion, so that
+under load the messages of that while share one write a client.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ class Comet:
         self._tasks: asyncio.TaskGroup | None = None
         self._open: set[Connection] = set()  # not ended
         self._ending: set[Connection] = set()  # told to end, socket still there
+        self._all_gone = asyncio.Event()  # while draining
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
@@ -318,7 +319,9 @@ class Comet:
         if own is not None:
             return Resume(own, True, "", True, False)
         if known.marks:
-            return Resume(max(self._mark(session.mid, key, known) or 0 for key in known.marks), False, "new", True, False)
+            return Resume(
+                max(self._mark(session.mid, key, known) or 0 for key in known.marks), False, "new", True, False
+            )
         return Resume(0, False, "new", False, False)
 
     def _mark(self, mid: int, key: str, known: Known) -> int | None:
@@ -379,6 +382,8 @@ class Comet:
     def gone(self, connection: Connection) -> None:
         """Its socket is closed."""
         self._ending.discard(connection)
+        if self.draining and not self._ending:
+            self._all_gone.set()
 
     def refused(self, error: ImcoreError) -> None:
         """A request was refused."""
@@ -500,9 +505,12 @@ class Comet:
         rng = random.Random()
         for connection in list(self._open):
             connection.end(GoingAway(), delay_ms=rng.randrange(self.settings.drain_delay_ms + 1))
-        deadline = self.now() + FAREWELL_S
-        while self._ending and self.now() < deadline:
-            await asyncio.sleep(0.02)
+        if self._ending:
+            try:
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._all_gone.wait()
+            except TimeoutError:
+                log.info("%d connections did not say goodbye", len(self._ending))
         for connection in list(self._ending):
             connection.carrier.abort()
 

@@ -77,7 +77,7 @@ class WebSocketCarrier(TransportCarrier):
                 wanted = "text" if self.is_text else "binary"
                 connection.end(BadPacket(f"this address takes {wanted} frames only"))
                 return
-            if self.closing:
+            if connection.is_ended:
                 return
         if self.frames.error is not None:
             code, reason = self.frames.error

@@ -164,6 +164,7 @@ export class Panel {
 
   #take(event) {
     this.tape.add(event);
+    if (event.type === "read_marked") this.rooms.get(event.body.room)?.readTo(event.body.seq);
     if (!event.room) return;
     const room = this.#roomOf(event.room);
     room.take(event);
@@ -195,7 +196,10 @@ export class Panel {
       }
       this.isBack = true;
       for (const name of this.first) {
-        if (!known.has(name) && (known.size === 0 || this.first.length > 1)) await this.#join(name);
+        if (known.has(name) || (known.size > 0 && this.first.length === 1)) continue;
+        await this.#join(name).catch((error) => {
+          if (error.code !== "no_such_room") throw error; // where rooms are made by backends only
+        });
       }
       const wanted = this.rooms.get(this.store.get("room")) ?? this.rooms.values().next().value ?? null;
       await this.#show(this.rooms.get(this.room?.name) ?? wanted);
@@ -327,8 +331,7 @@ export class Panel {
     room.timer = setTimeout(() => this.#try(async () => {
       room.timer = 0;
       room.markedAt = Date.now();
-      const { seq } = await this.client.read(room.name, room.read);
-      room.marked = Math.max(room.marked, seq);
+      room.readTo((await this.client.read(room.name, room.read)).seq);
       this.#mark(room);
     }), wait);
   }
@@ -493,6 +496,7 @@ export class Panel {
         before = entry;
       }
     }
+    if (room === null && this.isBack) keep("nowhere", [], () => make("li", "empty", "In no room yet. Join one by its name."));
     if (room?.loaded && !room.last && room.pending.length === 0) {
       keep("empty", [], () => make("li", "empty", "No messages yet. Write the first."));
     }

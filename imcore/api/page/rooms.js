@@ -80,6 +80,15 @@ export class Room {
     return this.read > this.marked;
   }
 
+  /** The person has read up to `seq`, here or on another device. */
+  readTo(seq) {
+    this.marked = Math.max(this.marked, seq);
+    if (seq <= this.read) return;
+    this.read = seq;
+    this.unread = this.events.filter((event) => event.seq > seq && this.#isUnread(event)).length;
+    if (this.unread === 0) this.missed = null;
+  }
+
   /** Forget the events: what follows does not touch them. */
   forget() {
     this.events = [];

@@ -1,8 +1,8 @@
 /**
  * The end of the log, as far as the people on this page may see it: one cell an event, by position.
  *
- * Positions are dense, so where a number is left out there is an event that is not for this page: connects, read marks, what was
- * said in other rooms.
+ * Positions are dense, so where a number is left out there is an event that is not for this page: connects, acks, what is said in
+ * other rooms.
  */
 
 import { isMessage } from "./rooms.js";
@@ -23,12 +23,12 @@ export class Tape {
     this.#epoch = epoch;
   }
 
-  add({ position, room, seq, type }) {
+  add({ position, room, stream, seq, type }) {
     const events = this.#events;
     let at = events.length;
     while (at > 0 && events[at - 1].position > position) at -= 1;
     if (at > 0 && events[at - 1].position === position) return;
-    events.splice(at, 0, { position, room, seq, type });
+    events.splice(at, 0, { position, place: `${room ?? stream} · ${seq}`, type });
     if (events.length > CELLS) events.shift();
     this.#timer ||= setTimeout(() => this.#render(), 16);
   }
@@ -42,7 +42,7 @@ export class Tape {
     for (const event of this.#events) {
       const between = event.position - before - 1;
       if (between > 0) {
-        const note = `${between} ${between === 1 ? "event" : "events"} not for these people: connects, marks, other rooms`;
+        const note = `${between} ${between === 1 ? "event" : "events"} not for these people: connects, acks, other rooms`;
         const gap = cell("gap", [["", `+${between}`]]);
         gap.title = note;
         cells.push(gap);
@@ -51,7 +51,7 @@ export class Tape {
       const item = cell("event", [
         ["position", String(event.position)],
         ["type", event.type],
-        ["place", event.room ? `${event.room} · ${event.seq}` : "direct"],
+        ["place", event.place],
       ]);
       item.dataset.position = String(event.position);
       item.classList.toggle("is-message", isMessage(event));
