@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -27,14 +27,14 @@ app = typer.Typer(
 database = typer.Typer(help="The tables: bring them up to date, or back.", no_args_is_help=True)
 app.add_typer(database, name="db")
 
-ConfigFile = Annotated[Optional[Path], typer.Option("--config", help="A TOML file with settings.")]  # noqa: UP045
-Data = Annotated[Optional[str], typer.Option("--data", help="Folder of the embedded Postgres and of keys.")]  # noqa: UP045
-Url = Annotated[Optional[str], typer.Option("--database-url", help="Use this Postgres instead.")]  # noqa: UP045
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
+Data = Annotated[str | None, typer.Option("--data", help="Folder of the embedded Postgres and of keys.")]
+Url = Annotated[str | None, typer.Option("--database-url", help="Use this Postgres instead.")]
 Set = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; see `imcore config`."),
 ]
-Text = Optional[str]  # noqa: UP045
+Text = str | None
 
 
 def settings_from(config: Path | None, given: list[str] | None, **flags: object) -> Configuration:
@@ -56,7 +56,7 @@ def serve(
     ws: Annotated[Text, typer.Option(help="host:port for WebSocket clients.")] = None,
     tcp: Annotated[Text, typer.Option(help="host:port for TCP clients.")] = None,
     auth: Annotated[Text, typer.Option(help="open (believes everybody) or jwt (signed tokens).")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Comets on the same ports.")] = None,  # noqa: UP045
+    workers: Annotated[int | None, typer.Option(help="Comets on the same ports.")] = None,
     no_rate_limits: Annotated[
         bool, typer.Option("--no-rate-limits", help="Lift the limits per connection, user and address: for load tests.")
     ] = False,
@@ -169,7 +169,7 @@ def token(
     mid: Annotated[int, typer.Argument(help="The member id; 0 for a service.")] = 0,
     service: Annotated[bool, typer.Option("--service", help="A token for a backend: pushes, rooms.")] = False,
     room: Annotated[list[str] | None, typer.Option(help="Rooms it may enter (also type://* and *); none: any.")] = None,
-    op: Annotated[Optional[list[int]], typer.Option(help="Operations it may send and receive; none: any.")] = None,  # noqa: UP045
+    op: Annotated[list[int] | None, typer.Option(help="Operations it may send and receive; none: any.")] = None,
     ttl_s: Annotated[float, typer.Option(help="How long it is good for.")] = 3600,
     config: ConfigFile = None,
     data: Data = None,
@@ -192,7 +192,7 @@ def tail(
     data: Data = None,
     database_url: Url = None,
     after: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Begin after this position; 0 is the whole log. Default: the last ten events."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on when the end is reached.")] = True,
@@ -211,10 +211,10 @@ def tail(
 
 @app.command()
 def bench(
-    names: Annotated[Optional[list[str]], typer.Argument(help="Scenarios; none: all.")] = None,  # noqa: UP045
+    names: Annotated[list[str] | None, typer.Argument(help="Scenarios; none: all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Short and small: does it run at all?")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 if a figure misses what it must be.")] = False,
-    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the figures to this file too.")] = None,  # noqa: UP045
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
 ) -> None:
     """Measure: appends, acknowledged sends, fan-out, connect storm, idle memory, catch-up."""
     from imcore.bench import run

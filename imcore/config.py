@@ -1,7 +1,7 @@
 """The settings, read once: defaults, then a TOML file, then the environment, then flags; the later wins.
 
 One flat table of names. The setting `heartbeat_s` is `heartbeat_s = 60` in the file, `IMCORE_HEARTBEAT_S=60` in the environment and
-`--heartbeat-s 60` on the command line. A name that nobody knows is an error and not a warning: a limit that was misspelt is a limit
+`--set heartbeat_s=60` on the command line. A name that nobody knows is an error and not a warning: a limit that was misspelt is a limit
 that is not there. For the same reason every variable that begins with IMCORE_ must be one of these.
 
 In the environment and in flags a list is written with commas (`live,stage`) or as JSON; what has keys (`auth_keys`) only as JSON.

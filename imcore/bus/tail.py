@@ -43,17 +43,21 @@ class Tail:
         *,
         quiet_s: float = QUIET_S,
         recent_events_max: int = RECENT_EVENTS_MAX,
+        held_events_max: int = HELD_EVENTS_MAX,
+        read_events_max: int = READ_EVENTS_MAX,
     ) -> None:
         self.position = position
         self._read = read
         self._apply = apply
         self._quiet_s = quiet_s
         self._recent_events_max = recent_events_max
+        self._held_events_max = held_events_max
+        self._read_events_max = read_events_max
         self._recent: list[Recorded] = []
-        # Batches that came early, by first position. Bounded: beyond HELD_EVENTS_MAX they are forgotten and read from the log.
+        # Batches that came early, by first position. Bounded: beyond held_events_max they are forgotten and read from the log.
         self._held: dict[int, list[Recorded]] = {}
         self._held_events = 0
-        self._known = position  # the highest position that anybody spoke of
+        self._awaited: list[tuple[int, asyncio.Future[None]]] = []  # bounded by those who call `reached`
         self._wake = asyncio.Event()
         self.gaps = 0  # how often the log had to be read because something was missing
         self.gap_events = 0
@@ -73,8 +77,7 @@ class Tail:
             self._take(batch[self.position + 1 - first :])
             self._take_held()
         else:
-            self._known = max(self._known, last)
-            if self._held_events + len(batch) > HELD_EVENTS_MAX:
+            if self._held_events + len(batch) > self._held_events_max:
                 self._held.clear()
                 self._held_events = 0
             if first not in self._held:
@@ -85,7 +88,6 @@ class Tail:
     def ring(self, position: int) -> None:
         """Somebody says that the log has come to `position`."""
         if position > self.position:
-            self._known = max(self._known, position)
             self._wake.set()
 
     def recent(self, after: int, limit: int | None = None) -> list[Recorded] | None:
@@ -97,6 +99,13 @@ class Tail:
             return None
         start = after + 1 - kept[0].position
         return kept[start:] if limit is None else kept[start : start + limit]
+
+    async def reached(self, position: int) -> None:
+        """Return when the tail has come to this position of the log."""
+        if position > self.position:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited.append((position, future))
+            await future
 
     @property
     def oldest(self) -> int:
@@ -113,21 +122,21 @@ class Tail:
                 pass
             self._wake.clear()
             try:
-                await self._catch_up()
+                await self.catch_up()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError) as error:
                 log.warning("the log cannot be read: %s", error)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
-    async def _catch_up(self) -> None:
+    async def catch_up(self) -> None:
+        """Read on from the log, until a page says that there is no more. Whoever rings during the last page wakes `run` again."""
         while True:
-            after = self.position
-            page = await self._read(after, READ_EVENTS_MAX)
+            page = await self._read(self.position, self._read_events_max)
             if page and page[-1].position > self.position:
                 self.gaps += 1
                 self.gap_events += len(page)
                 self.offer(page)
-            if len(page) < READ_EVENTS_MAX and self.position >= min(self._known, after + len(page)):
+            if len(page) < self._read_events_max:
                 return
 
     def _take(self, batch: list[Recorded]) -> None:
@@ -138,6 +147,16 @@ class Tail:
         if len(recent) > 2 * self._recent_events_max:
             del recent[: len(recent) - self._recent_events_max]
         self._apply(batch)
+        if self._awaited:
+            self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._awaited = self._awaited, []
+        for position, future in waiting:
+            if position > self.position:
+                self._awaited.append((position, future))
+            elif not future.done():
+                future.set_result(None)
 
     def _take_held(self) -> None:
         for first in sorted(self._held):

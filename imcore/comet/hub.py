@@ -228,12 +228,13 @@ class Hub:
     def enter(self, session: Session, rooms: Iterable[str], since: int) -> None:
         """From position `since` on the session is in exactly these live rooms; rooms of other kinds are not meant here.
 
-        Whoever appended the event may say so before the hub has come to it. The session is in the rooms then, and gets what is said in
-        them from the event's place on.
+        To be called for a session that is not added yet, and as soon as the event is appended: the session is in the rooms at once, and
+        gets what is said there when the hub comes to the event. If the hub has come to it, this changes nothing.
         """
-        self._enter(session, rooms, since, since <= self.position)
+        if session.person is None or since > self.position:
+            self._enter(session, rooms, since, is_here=False)
 
-    def _enter(self, session: Session, rooms: Iterable[str], since: int, is_here: bool) -> None:
+    def _enter(self, session: Session, rooms: Iterable[str], since: int, *, is_here: bool) -> None:
         if session.state == CLOSED:
             return
         streams = {ROOM + room for room in rooms if room_type(room) in self._live_types}
@@ -245,7 +246,7 @@ class Hub:
                 self._detach(session, stream)
         for stream in streams:
             session.entered.setdefault(stream, since)
-            if session.person is not None and is_here:
+            if is_here:
                 self._attach(session, stream)
 
     def in_room(self, room: str) -> int:
@@ -405,7 +406,7 @@ class Hub:
                     session = None if person is None else person.sessions.get(key)
                     # An older connection of the key entered other rooms; that says nothing of this one.
                     if session is not None and session.opened < event.position:
-                        self._enter(session, rooms, event.position, True)
+                        self._enter(session, rooms, event.position, is_here=True)
 
     def _mark(self, mid: int, key: str, position: int) -> None:
         marks, mark = self.marks, (mid, device(key))

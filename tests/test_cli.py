@@ -1,0 +1,128 @@
+"""The command line, run as a user runs it: processes of their own, their output, their exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+
+from conftest import temporary_folder
+from serving import serving
+
+IMCORE = [sys.executable, "-m", "imcore.cli"]
+
+
+async def imcore(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Run it to its end: exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *IMCORE,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_config_prints_what_is_in_force_and_where_it_comes_from(tmp_path: Path) -> None:
+    """A file is stronger than a default, the environment than a file, a flag than all of them."""
+    file = tmp_path / "imcore.toml"
+    file.write_text("heartbeat_s = 60.0\nack_s = 2.0\nbehind_s = 5.0\n")
+
+    code, out, _ = await imcore(
+        *("config", "--json", "--config", str(file), "--set", "behind_s=9"), env={"IMCORE_ACK_S": "3"}
+    )
+
+    shown = json.loads(out)
+    assert code == 0
+    assert {"value": 60.0, "from": "file"} == shown["heartbeat_s"]
+    assert {"value": 3.0, "from": "environment"} == shown["ack_s"]
+    assert {"value": 9.0, "from": "flag"} == shown["behind_s"]
+    assert {"value": 15.0, "from": "default"} == shown["node_lease_s"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "named"),
+    [
+        (("config", "--set", "heartbeats=1"), {}, "heartbeats"),
+        (("config",), {"IMCORE_HARTBEAT_S": "1"}, "IMCORE_HARTBEAT_S"),
+        (("config", "--set", "heartbeat_s=never"), {}, "heartbeat_s"),
+        (("serve", "--http", "nowhere"), {}, "http"),
+    ],
+)
+async def test_a_wrong_setting_is_an_error_that_names_it(
+    arguments: tuple[str, ...], env: dict[str, str], named: str
+) -> None:
+    code, _, err = await imcore(*arguments, env=env)
+
+    assert code == 2
+    assert named in err
+    assert "Traceback" not in err
+
+
+async def test_a_password_is_never_printed() -> None:
+    code, out, err = await imcore("config", env={"IMCORE_DATABASE_URL": "postgresql://me:s3cret@db.example/chat"})
+
+    assert code == 0
+    assert "s3cret" not in out + err
+
+
+async def test_a_database_that_is_not_there_is_said_in_one_line() -> None:
+    code, _, err = await imcore("serve", "--database-url", "postgresql://me:s3cret@127.0.0.1:1/chat")
+
+    assert code == 1
+    assert "database_unavailable" in err
+    assert "Traceback" not in err
+    assert "s3cret" not in err
+
+
+async def test_token_mints_what_the_server_of_that_folder_believes() -> None:
+    with temporary_folder() as folder:
+        code, out, err = await imcore(
+            "token", "7", "--room", "group://a", "--op", "1000", "--data", str(folder), "--ttl-s", "60"
+        )
+
+        assert code == 0, err
+        claims = jwt.decode(out.strip(), options={"verify_signature": False})
+        assert "7" == claims["sub"]
+        assert ["group://a"] == claims["rooms"]
+        assert [1000] == claims["ops"]
+        assert 60 == claims["exp"] - claims["iat"]
+
+
+async def test_tail_shows_the_log_of_the_server_that_runs_and_db_its_revision() -> None:
+    """For people and as JSON, from the beginning; both look into the running Postgres without disturbing it."""
+    with temporary_folder() as folder:
+        async with serving(folder):
+            data = str(folder / "imcore")
+            code, out, err = await imcore("tail", "--data", data, "--after", "0", "--no-follow", "--json")
+            assert code == 0, err
+            assert "" == out, "nothing has happened yet"
+
+            code, out, err = await imcore("db", "current", "--data", data)
+            assert code == 0, err
+            assert "0001" in out
+
+
+async def test_tail_says_when_there_is_nothing_to_look_into(tmp_path: Path) -> None:
+    code, _, err = await imcore("tail", "--data", str(tmp_path / "none"))
+
+    assert code == 1
+    assert "there is no data in" in err
+
+
+async def test_tables_go_up_and_down_by_the_command_line() -> None:
+    with temporary_folder() as folder:
+        data = str(folder / "imcore")
+        assert "revision 0001" in (await imcore("db", "upgrade", "--data", data))[1]
+        assert "revision none" in (await imcore("db", "downgrade", "base", "--yes", "--data", data))[1]
+        assert "revision 0001" in (await imcore("db", "upgrade", "--data", data))[1]
