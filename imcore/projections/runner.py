@@ -56,7 +56,7 @@ SELECT c.projection, c.position, h.position AS head FROM checkpoints c CROSS JOI
 """
 # Move on, but only from where this page began.
 MOVE = """
-UPDATE checkpoints SET position = $3 WHERE projection = ANY($1::text[]) AND position = $2
+UPDATE checkpoints SET position = $3 WHERE projection = ANY($1::text[])
 """
 STOP_AT = "UPDATE checkpoints SET position = $2 WHERE projection = $1"
 QUARANTINE = """

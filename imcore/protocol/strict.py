@@ -1,4 +1,4 @@
-r"""What JSON may not hold, though orjson reads it: U+0000, deep nesting, integers beyond 64 bits, a key twice in an object.
+r"""What JSON may not hold, though orjson reads it: U+0000, deep nesting, integers beyond 64 bits, a key twice.
 
 Each of them has poisoned an event store somewhere: Postgres stores `\u0000` in a json column and fails on every later
 read of it; other parsers stop at a depth that orjson passes; orjson turns 2**64 into a float without a word; and of two
@@ -35,7 +35,7 @@ _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def looks_plain(raw: bytes) -> bool:
-    """True when nothing but a repeated key can be wrong with `raw`, and the count of quotation marks shows those. Hot."""
+    """True when nothing but a repeated key can be wrong with `raw`, and the count of marks shows those. Hot."""
     shape = raw.translate(_SHAPE)
     return (
         shape.count(b"{") <= DEPTH_MAX

@@ -1,0 +1,132 @@
+"""The benchmarks tell the truth about what they measure: what is refused is no success, and what is missing is a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from imcore.bench import run
+from imcore.bench.figures import Must
+from imcore.bench.load import Report, compiler, load, program
+from imcore.bench.processes import usage
+from imcore.errors import BadConfiguration
+from imcore.protocol import binary
+from imcore.protocol.packet import PACKET_BYTES_MAX, Op
+
+
+@pytest.fixture(autouse=True)
+def _load_client() -> None:
+    """A machine of ours has a compiler; one without skips, and CI may not."""
+    if compiler() is None:
+        reason = "there is no C compiler (cc) to build the load client with"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def test_the_load_client_compiles_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    first = program()
+    made = first.stat().st_mtime_ns
+
+    assert os.access(first, os.X_OK)
+    assert (first, made) == (program(), first.stat().st_mtime_ns)
+
+
+async def test_a_reply_with_a_position_is_an_ack() -> None:
+    report = await _sent_to(b'{"position":7,"seq":1}')
+
+    assert report.faults() == []
+    assert (20, 20, 0) == (report.sent, report.acked, report.errors)
+    assert report.ack_ms.count == 20
+
+
+async def test_an_error_is_no_ack() -> None:
+    """A server that refuses everything at once must not look fast."""
+    report = await _sent_to(b'{"error":{"code":"forbidden","text":"no"}}')
+
+    assert (20, 0, 20) == (report.sent, report.acked, report.errors)
+    assert {"forbidden": 20} == report.error_codes
+    assert report.ack_ms.count == 0
+    assert report.faults() == ["20 of 20 sends were answered with an error (forbidden: 20)"]
+
+
+async def test_a_reply_that_says_nothing_is_no_ack() -> None:
+    report = await _sent_to(b"")
+
+    assert {"reply without position": 20} == report.error_codes
+
+
+async def test_a_reply_to_nothing_is_a_fault() -> None:
+    report = await _sent_to(b'{"position":7,"seq":1}', seq_off_by=1000)
+
+    assert report.acked == 0
+    assert report.unexpected > 0
+    assert report.unanswered > 0
+
+
+def test_who_cannot_connect_is_counted() -> None:
+    with load("ws", 9, clients=3) as client:  # nobody serves the discard port
+        report = client.report()
+
+    assert (0, 3) == (report.ready, report.failed)
+    assert {"Connection refused": 3} == report.failures
+
+
+def test_a_must_holds_at_its_limit() -> None:
+    assert [True, True, False] == [Must("≤", 10).holds(value) for value in (9.9, 10, 10.1)]
+    assert [False, True, True] == [Must("≥", 10).holds(value) for value in (9.9, 10, 10.1)]
+
+
+def test_cpu_and_memory_of_a_process_are_read(tmp_path: Path) -> None:
+    before = usage(os.getpid(), tmp_path)
+    until = time.process_time() + 0.05
+    while time.process_time() < until:
+        pass
+    used = usage(os.getpid(), tmp_path).since(before)
+
+    assert 0.05 <= used.server_cpu_s < 5
+    assert used.postgres_cpu_s == 0
+    assert 0 < used.rss_bytes <= used.peak_bytes
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(BadConfiguration, match="no benchmark 'sned-tcp'"):
+        run(["sned-tcp"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
+def test_the_server_answers_every_send(tmp_path: Path) -> None:
+    code = run(["send-tcp"], quick=True, json_file=tmp_path / "result.json")
+
+    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
+    assert [] == benchmark["faults"]
+    assert 0 == code
+    (report,) = benchmark["reports"]
+    assert report["acked"] == report["sent"] > 0
+
+
+async def _sent_to(reply: bytes, *, seq_off_by: int = 0) -> Report:
+    """What load reports after 20 sends to a server that takes every auth and answers every send with this body."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = binary.Decoder(PACKET_BYTES_MAX)
+        while data := await reader.read(65_536):
+            for packet in decoder.feed(data):
+                if packet.op == Op.AUTH:
+                    writer.write(binary.encode(1, Op.AUTH_REPLY, packet.seq, b""))
+                else:
+                    writer.write(binary.encode(1, Op.SEND_REPLY, packet.seq + seq_off_by, reply))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with load("tcp", port, senders=1, window=4, room="group://a", sends=20, seconds=1, drain=0.1) as client:
+            return await asyncio.to_thread(client.report)
