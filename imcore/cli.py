@@ -146,6 +146,70 @@ def db_current(config: ConfigFile = None, data: Data = None, database_url: Url =
     _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
 
 
+@app.command()
+def rebuild(
+    names: Annotated[list[str], typer.Argument(help="Projections: rooms, members, sessions, deliveries, inbox.")],
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    given: Set = None,
+) -> None:
+    """Fold projections again from the first event and swap them in, with the service running."""
+
+    async def go(url: str) -> None:
+        from imcore.database import create_pool
+        from imcore.projections.rebuild import rebuild as rebuild_one
+
+        async with create_pool(url, application_name="imcore rebuild", connections_max=2) as pool:
+            for projection in chosen:
+                done = await rebuild_one(pool, projection)
+                print(
+                    f"{projection.name}: {done.rows} rows as of position {done.position}, {len(done.failures)} in quarantine"
+                )
+
+    chosen = _projections(names)
+    _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
+
+
+@app.command()
+def audit(
+    names: Annotated[list[str] | None, typer.Argument(help="Projections; none: all.")] = None,
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    given: Set = None,
+) -> None:
+    """Compare projections with the fold of the log; exit code 1 if they differ. Changes nothing."""
+    differing: list[str] = []
+
+    async def go(url: str) -> None:
+        from imcore.database import create_pool
+        from imcore.projections.rebuild import audit as audit_one
+
+        async with create_pool(url, application_name="imcore audit", connections_max=2) as pool:
+            for projection in chosen:
+                found = await audit_one(pool, projection)
+                print(f"{projection.name}: {len(found.differences)} differences as of position {found.position}")
+                for difference in found.differences[:10]:
+                    print(f"  {difference.key}: the log says {difference.expected}, the row is {difference.actual}")
+                if found.differences:
+                    differing.append(projection.name)
+
+    chosen = _projections(names)
+    _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
+    if differing:
+        raise typer.Exit(1)
+
+
+def _projections(names: list[str] | None) -> list[Any]:
+    from imcore.projections import PROJECTIONS
+
+    for name in names or ():
+        if name not in PROJECTIONS:
+            raise typer.BadParameter(f"{name} is none of {', '.join(PROJECTIONS)}")
+    return [PROJECTIONS[name] for name in names or PROJECTIONS]
+
+
 @app.command("config")
 def show_config(
     config: ConfigFile = None, given: Set = None, as_json: Annotated[bool, typer.Option("--json")] = False

@@ -8,10 +8,13 @@ import os
 import sys
 from pathlib import Path
 
+import aiohttp
 import jwt
 import pytest
 
 from conftest import temporary_folder
+from imcore.database import connect
+from imcore.database.embedded import running_url
 from serving import serving
 
 IMCORE = [sys.executable, "-m", "imcore.cli"]
@@ -111,6 +114,30 @@ async def test_tail_shows_the_log_of_the_server_that_runs_and_db_its_revision() 
             code, out, err = await imcore("db", "current", "--data", data)
             assert code == 0, err
             assert "0001" in out
+
+
+async def test_projections_are_audited_and_rebuilt_by_the_command_line() -> None:
+    """A row that was changed by hand is found, and a rebuild mends it."""
+    with temporary_folder() as folder:
+        async with serving(folder) as server:
+            async with aiohttp.ClientSession() as http:
+                answer = await http.post(
+                    f"http://{server.http}/v1/rooms", json={"room": "group://a", "members": [1, 2]}
+                )
+                assert 201 == answer.status
+            data = str(folder / "imcore")
+            url = running_url(folder / "imcore")
+            assert url is not None
+            assert 0 == (await imcore("audit", "--data", data))[0]
+            connection = await connect(url)
+            await connection.execute("UPDATE members SET role = 'owner' WHERE mid = 2")
+
+            code, out, _ = await imcore("audit", "members", "--data", data)
+            assert (1, True) == (code, "members: 1 differences" in out)
+            assert 0 == (await imcore("rebuild", "members", "--data", data))[0]
+            assert 0 == (await imcore("audit", "members", "--data", data))[0]
+            assert "member" == await connection.fetchval("SELECT role FROM members WHERE mid = 2")
+            await connection.close()
 
 
 async def test_tail_says_when_there_is_nothing_to_look_into(tmp_path: Path) -> None:

@@ -464,7 +464,6 @@ class Connection(Session):
             self._admit(identity, auth)
             await self._open_as(identity, seq, auth)
         except ImcoreError as error:
-            comet.auth_failures += 1
             self.fail_auth(seq, error)
 
     def _admit(self, identity: Identity, auth: Auth) -> None:
@@ -571,6 +570,7 @@ class Connection(Session):
         """Tell why, where the form can say it, and close."""
         if self.phase == _ENDED:
             return
+        self.comet.auth_failures += 1
         if self.ver == 2:
             self.reply(Op.AUTH_REPLY, seq, orjson.dumps({"error": error.facts()}))
         if error.close is not None:
@@ -602,7 +602,10 @@ class Connection(Session):
             self.carrier.write(replies[0] if len(replies) == 1 else b"".join(replies))
 
     def _refuse(self, op: int, seq: int, error: ImcoreError) -> None:
-        """Say no to one request. Errors with a close code end the connection."""
+        """Say no to one request. Errors with a close code end the connection, and so does any error of an auth."""
+        if op == _AUTH:
+            self.fail_auth(seq, error)
+            return
         if error.close is not None:
             self.end(error)
             return

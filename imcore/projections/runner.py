@@ -56,7 +56,7 @@ SELECT c.projection, c.position, h.position AS head FROM checkpoints c CROSS JOI
 """
 # Move on, but only from where this page began.
 MOVE = """
-UPDATE checkpoints SET position = $3 WHERE projection = ANY($1::text[])
+UPDATE checkpoints SET position = $3 WHERE projection = ANY($1::text[]) AND position = $2
 """
 STOP_AT = "UPDATE checkpoints SET position = $2 WHERE projection = $1"
 QUARANTINE = """
@@ -130,6 +130,7 @@ class Runner:
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self.head = 0  # the last position of the log that this process has heard of
+        self._heard = 0  # the same since the log was last read
         self.leading = False
         self.pages = 0
         self.events = 0  # folded, by pages of this process
@@ -152,6 +153,7 @@ class Runner:
 
     def wake(self, head: int) -> None:
         """Events up to `head` are committed."""
+        self._heard = max(self._heard, head)
         if head > self.head:
             self.head = head
             self._woken.set()
@@ -176,18 +178,6 @@ class Runner:
         finally:
             del self._waiting[future]
         return True
-
-    def stats(self) -> dict[str, float]:
-        """What the metrics show."""
-        counts: dict[str, float] = {
-            "projections_leading": self.leading,
-            "projections_lag_events": self.lag_events,
-            "projections_pages_total": self.pages,
-            "projections_events_total": self.events,
-            "projections_quarantined_total": self.quarantined,
-        }
-        counts |= {f'projections_position{{projection="{name}"}}': at for name, at in self._positions.items()}
-        return counts
 
     # --- the task --------------------------------------------------------------------------------------------------------
 
@@ -300,11 +290,10 @@ class Runner:
             page = self._recent(after, self._page_events_max)
             if page and page[0].position == after + 1 and page[-1].position == after + len(page):
                 return page
-        heard = self.head
+        self._heard = 0
         page = await self._reader.read(after, min(self._page_events_max, READ_EVENTS_MAX))
         if not page:
-            if self.head == heard:  # nobody told of more in the meantime, so what was told was not so
-                self.head = after
+            self.head = max(after, self._heard)  # the log ends here, but for what was told since it was asked
         elif page[0].position != after + 1:
             # Retention is the operator's decision; a projection that comes later can only take what is left.
             logger.error("the log begins at %d: what happened after %d is not kept", page[0].position, after)

@@ -41,17 +41,21 @@ class Store {
 
 class Names {
   #store = new Store("");
+  #known = null; // read when first asked, and again after another window has learnt one
 
   of(mid) {
-    return this.#all[mid] ?? KNOWN[mid - 1] ?? (mid === 0 ? "Server" : `Person ${mid}`);
+    this.#known ??= JSON.parse(this.#store.get("names") || "{}");
+    return this.#known[mid] ?? KNOWN[mid - 1] ?? (mid === 0 ? "Server" : `Person ${mid}`);
   }
 
   learn(mid, name) {
-    if (mid > 0 && name !== this.of(mid)) this.#store.set("names", JSON.stringify({ ...this.#all, [mid]: name }));
+    if (mid <= 0 || name === this.of(mid)) return;
+    this.#known[mid] = name;
+    this.#store.set("names", JSON.stringify(this.#known));
   }
 
-  get #all() {
-    return JSON.parse(this.#store.get("names") || "{}");
+  forget() {
+    this.#known = null;
   }
 }
 
@@ -130,7 +134,10 @@ async function start() {
   if (matchMedia("(hover: hover)").matches) panels[0]?.part("text").focus({ preventScroll: true });
 
   addEventListener("online", () => panels.forEach((panel) => panel.client.nudge()));
-  addEventListener("storage", () => panels.forEach((panel) => panel.refresh()));
+  addEventListener("storage", () => {
+    names.forget();
+    panels.forEach((panel) => panel.refresh());
+  });
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState !== "visible") return;
     for (const panel of panels) {

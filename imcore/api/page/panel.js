@@ -17,6 +17,7 @@ const GROUP_MS = 5 * 60_000; // messages of one person within this time stand un
 const LONG_CHARS = 1_200;
 const LONG_LINES = 14;
 const MARK_MS = 1_000;
+const LEARN_MS = 3_000;
 const NEAR_PX = 60;
 
 const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
@@ -25,8 +26,8 @@ const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: 
 
 export class Panel {
   /**
-   * `person` is {mid, name}, `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room to join when
-   * there is none, `changed` is called when the count of unread messages may have changed.
+   * `person` is {mid, name}, `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room to join
+   * when there is none, then those to join in any case, `changed` is called when the count of unread messages may have changed.
    */
   constructor({ person, token, url, names, store, tape, first, changed, closed }) {
     Object.assign(this, { person, names, store, tape, first, changed });
@@ -182,31 +183,42 @@ export class Panel {
     this.tape.begin(session.epoch);
     this.person.mid = session.mid; // a token may know better
     if (!session.recovered) for (const room of this.rooms.values()) room.forget();
-    await this.#try(async () => {
-      const rows = [];
-      for (let page = {}; page; ) {
-        const reply = await this.client.inbox(page);
-        rows.push(...reply.rooms);
-        page = reply.next ? { after: reply.next } : null;
-      }
-      for (const row of rows) this.#roomOf(row.room).takeRow(row);
-      const known = new Set(rows.map((row) => row.room));
-      for (const room of this.rooms.values()) {
-        if (!known.has(room.name) && room.pending.length === 0) this.rooms.delete(room.name);
-      }
-      this.isBack = true;
-      for (const name of this.first) {
-        if (known.has(name) || (known.size > 0 && this.first.length === 1)) continue;
-        await this.#join(name).catch((error) => {
-          if (error.code !== "no_such_room") throw error; // where rooms are made by backends only
-        });
-      }
-      const wanted = this.rooms.get(this.store.get("room")) ?? this.rooms.values().next().value ?? null;
-      await this.#show(this.rooms.get(this.room?.name) ?? wanted);
-      const { missed, divider } = this.room ?? {};
-      if (missed) this.part("spoken").textContent = missedText(divider.count);
-      for (const room of this.rooms.values()) this.#mark(room);
-    });
+    for (const connection = this.connection; connection === this.connection && !this.isBack; ) {
+      await this.#try(() => this.#learnRooms());
+      if (!this.isBack) await new Promise((resolve) => setTimeout(resolve, LEARN_MS));
+    }
+    await this.#try(() => this.#joinFirst());
+    const wanted = this.rooms.get(this.store.get("room")) ?? this.rooms.values().next().value ?? null;
+    await this.#show(this.rooms.get(this.room?.name) ?? wanted);
+    const { missed, divider } = this.room ?? {};
+    if (missed) this.part("spoken").textContent = missedText(divider.count);
+    for (const room of this.rooms.values()) this.#mark(room);
+  }
+
+  async #learnRooms() {
+    const rows = [];
+    for (let page = {}; page; ) {
+      const reply = await this.client.inbox(page);
+      rows.push(...reply.rooms);
+      page = reply.next ? { after: reply.next } : null;
+    }
+    for (const row of rows) this.#roomOf(row.room).takeRow(row);
+    const known = new Set(rows.map((row) => row.room));
+    for (const room of this.rooms.values()) {
+      if (!known.has(room.name) && room.pending.length === 0) this.rooms.delete(room.name);
+    }
+    this.isBack = true;
+    this.#say("");
+  }
+
+  /** Who is in no room finds one; and the room that the address names is joined. */
+  async #joinFirst() {
+    for (const name of this.first) {
+      if (this.rooms.has(name) || (name === this.first[0] && this.rooms.size > 0)) continue;
+      await this.#join(name).catch((error) => {
+        if (error.code !== "no_such_room") throw error; // where rooms are made by backends only
+      });
+    }
   }
 
   #drop(name) {
@@ -259,14 +271,14 @@ export class Panel {
       this.store.set("room", room?.name ?? "");
     }
     this.#draw();
-    if (room && !room.loaded) await this.#load(room, { limit: PAGE_EVENTS });
+    if (room && !room.loaded) await this.#try(() => this.#load(room, { limit: PAGE_EVENTS }));
     this.#look();
     this.#draw();
   }
 
   async #older() {
     const { room } = this;
-    if (!room?.loaded || !room.more || this.connection.state !== "online") return;
+    if (!room?.loaded || !room.more || room.events.length === 0 || this.connection.state !== "online") return;
     await this.#try(() => this.#load(room, { before: room.events[0].seq, limit: PAGE_EVENTS }));
     this.#draw();
   }
@@ -433,7 +445,7 @@ export class Panel {
     last.append(make("span", "room-by"), make("bdi", ""));
     button.append(make("span", "room-title"), make("span", "badge"), last);
     button.addEventListener("click", async () => {
-      await this.#try(() => this.#show(this.rooms.get(name)));
+      await this.#show(this.rooms.get(name));
       this.#touch();
     });
     item.append(button);

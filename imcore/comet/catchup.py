@@ -1,0 +1,109 @@
+"""The way back to live: where a session begins, what it reads, and when there is nothing more to read.
+
+Recent events come from memory, older ones are pages of the log. Reading them and letting others have their turn is the caller's
+business (`read` and `pause`); what is decided here is decided between two awaits.
+
+The trap: anything may happen during a read. The hub moves on, the person is removed from a room, the socket fills, the connection
+ends. So what a page may hold is asked again after the read, and turning live follows the last page without an await between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+from imcore.comet.encode import FORM_OF, packet, wire
+from imcore.comet.hub import BEHIND, Hub, Person, Session, filtered
+from imcore.events.types import Recorded
+
+SCAN_EVENTS_MAX: Final = 2_000  # looked through in memory before others have their turn
+
+Recent = Callable[[int, int], list[Recorded] | None]
+Read = Callable[[Mapping[str, int], int, int], Awaitable[list[Recorded]]]
+
+
+def admit(
+    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, head: int, newest: int
+) -> bool:
+    """Take a session into the hub, where it goes on after `start`, and into these live rooms, where it goes on after `since`. False
+    if there is a newer session of its key.
+
+    `newest` is the position of the newest event in its other streams, as of position `head` of the log: if it has that, there is
+    nothing to read up to there.
+
+    The hub must have come to the session's own place in the log. Earlier, it would give the session what was said before that.
+    """
+    assert session.opened <= hub.position, "the caller waits until the hub has come to the session's place"
+    hub.enter(session, rooms, since)
+    if newest <= start:
+        # Nobody looked into the live rooms.
+        start = max(start, min(head, since) if session.entered else head)
+    return hub.add(session, person, min(start, hub.position))
+
+
+class CatchUp:
+    """Brings sessions that are behind back to live.
+
+    `recent(after, limit)` gives events from memory or None, `read(streams, upto, limit)` a page of the log: the next events of these
+    streams, each after its own position and none after `upto`; fewer than `limit` means that there are no more.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        recent: Recent,
+        read: Read,
+        pause: Callable[[], Awaitable[None]],
+        *,
+        page_events_max: int,
+        scan_events_max: int = SCAN_EVENTS_MAX,
+    ) -> None:
+        self.hub = hub
+        self._recent = recent
+        self._read = read
+        self._pause = pause
+        self._page_events_max = page_events_max
+        self._scan_events_max = scan_events_max
+
+    def is_up_to_date(self, session: Session) -> bool:
+        """Is nothing missing? Then the session, if it was behind, is live now."""
+        hub = self.hub
+        if session.position < hub.position and hub.is_fresh(session, hub.entitled(session)) is False:
+            session.position = hub.position
+        return hub.settle(session)
+
+    async def run(self, session: Session) -> None:
+        """Page by page until the session is live, its socket is full or it has ended. One task a session.
+
+        Raises what `read` raises; running it again goes on where it was.
+        """
+        hub = self.hub
+        while session.state == BEHIND and not session.full:
+            if self.is_up_to_date(session):
+                return
+            recent = self._recent(session.position, self._scan_events_max)
+            if recent is not None:
+                events = filtered(recent, hub.entitled(session), session)
+                upto = recent[-1].position
+            else:
+                limit = hub.position
+                page = await self._read(hub.entitled(session), limit, self._page_events_max)
+                if session.state != BEHIND or session.full:
+                    return
+                # Who was removed from a room while the page was read gets nothing of it any more.
+                events = filtered(page, hub.entitled(session), session)
+                upto = page[-1].position if len(page) == self._page_events_max else limit
+            self._write(session, events, upto)
+            if hub.settle(session):
+                return
+            await self._pause()
+
+    def _write(self, session: Session, events: list[Recorded], upto: int) -> None:
+        form = FORM_OF[session.codec]
+        packets = [one for one in (packet(event, form) for event in events) if one]
+        session.position = upto
+        if events:
+            session.received = events[-1].position
+            self.hub.deliveries += len(events)
+        if packets:
+            session.write(wire(packets, session.codec))
