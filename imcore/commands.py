@@ -355,9 +355,9 @@ def close_session(mid: int, key: str, opened: int, reason: str, delivered: int |
     return draft(f"{SESSION}{mid}", fact, mid, key=key, done=done)
 
 
-def enter_rooms(mid: int, key: str, rooms: Sequence[str], *, done: Done = ignore) -> Draft:
+def enter_rooms(mid: int, key: str, opened: int, rooms: Sequence[str], *, done: Done = ignore) -> Draft:
     """The connection is in these rooms now."""
-    return draft(f"{SESSION}{mid}", RoomsEntered(key=key, rooms=tuple(rooms)), mid, key=key, done=done)
+    return draft(f"{SESSION}{mid}", RoomsEntered(key=key, opened=opened, rooms=tuple(rooms)), mid, key=key, done=done)
 
 
 def accept_ops(mid: int, key: str, ops: Sequence[int] | None, *, done: Done = ignore) -> Draft:

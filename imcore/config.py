@@ -23,7 +23,6 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticUndefined
 
 from imcore.errors import BadConfiguration
 from imcore.protocol import packet
@@ -522,13 +521,3 @@ def without_password(url: str) -> str:
         ).geturl()
     except ValueError:
         return HIDDEN
-
-
-def table() -> str:
-    """The settings as the Markdown of docs/configuration.md."""
-    lines = ["| setting | default | what it does, and what breaks when it is wrong |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        assert field.default is not PydanticUndefined, f"{name} has no default"
-        default = json.dumps(_plain(field.default)) if field.default is not None else "none"
-        lines.append(f"| `{name}` | `{default}` | {field.description} |")
-    return "\n".join(lines)

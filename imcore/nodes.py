@@ -20,9 +20,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
-import asyncpg
-
-from imcore.errors import DatabaseUnavailable, Overloaded
+from imcore.database import DATABASE_ERRORS
+from imcore.errors import Overloaded
 from imcore.events.names import Connection, Pool
 from imcore.events.store import Log, draft
 from imcore.events.types import SERVICE_MID, SESSION, SessionClosed
@@ -59,14 +58,6 @@ WHERE s.opened > $1 AND NOT EXISTS (SELECT FROM nodes n WHERE n.node = s.node) O
 """
 
 # The last: what asyncpg says when the server's farewell has arrived and the end of the connection has not.
-LOST: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    DatabaseUnavailable,
-    OSError,
-    TimeoutError,
-    asyncpg.InternalClientError,
-)
 
 
 class Node(NamedTuple):
@@ -183,7 +174,7 @@ class Reaper:
                 async with asyncio.timeout(LOOK_TIMEOUT_S):
                     await self.declare_dead()
                 self.reaped += await reap(self._log, self._pool)
-            except (*LOST, Overloaded) as error:
+            except (*DATABASE_ERRORS, Overloaded) as error:
                 logger.warning("lost comets cannot be looked for: %s", error)
             await asyncio.sleep(self._look_s)
 

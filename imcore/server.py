@@ -32,11 +32,11 @@ from imcore.api.app import make_app
 from imcore.api.services import Services
 from imcore.auth import Authenticate, Verifier, believe, load_or_create_keys, ring
 from imcore.bus.postgres import Ephemeral, PostgresBus
-from imcore.comet.server import DATABASE_ERRORS, Comet, settle_memory
+from imcore.comet.server import Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
 from imcore.config import Address, Settings, address
-from imcore.database import connect, create_pool, refuse_unsafe
+from imcore.database import DATABASE_ERRORS, connect, create_pool, refuse_unsafe
 from imcore.errors import BadConfiguration, GoingAway
 from imcore.events.names import Pool
 from imcore.events.reader import Reader

@@ -16,16 +16,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import asyncpg
 from aiohttp import hdrs, web
 
 from imcore.api import goim, messages, metrics, page, rooms, sessions
 from imcore.api.asking import answer, integer, refusal, services
 from imcore.api.services import ADDRESS, IDENTITY, SERVICES, PushEphemeral, Services
 from imcore.auth import SERVICE, Claim, Identity
+from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     BadRequest,
-    DatabaseUnavailable,
     Forbidden,
     ImcoreError,
     NotAllowed,
@@ -50,7 +49,6 @@ OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
 PAGE_PATHS: Final = "/page/"
 PERSONS_MAX: Final = 50_000
 PATH_SHOWN_MAX: Final = 200
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
 
 CORS: Final = web.RequestKey("cors", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)

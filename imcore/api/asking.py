@@ -63,9 +63,7 @@ class Query:
         try:
             if _is_bad_escape(raw):
                 raise UnicodeError
-            pairs = parse_qsl(
-                raw, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
-            )
+            pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
         except UnicodeError:
             raise BadRequest("the query is not percent-encoded UTF-8") from None
         except ValueError:

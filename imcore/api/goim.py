@@ -19,12 +19,12 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
-import asyncpg
 from aiohttp import web
 
 from imcore import commands
 from imcore.api.asking import Query, check_key, check_service, identity, read_bytes, services
 from imcore.api.balancer import Balancer
+from imcore.database import DATABASE_ERRORS
 from imcore.errors import BadRequest, DatabaseUnavailable, Forbidden, ImcoreError, NotAllowed, Unauthenticated
 from imcore.nodes import AliveNode
 from imcore.projections import queries
@@ -65,7 +65,7 @@ def _spoken_as_goim(handler: Handler) -> Handler:
             raise
         except ImcoreError as error:
             return result(REQUEST_ERROR if 400 <= error.status < 500 else SERVER_ERROR, message=error.detail)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except DATABASE_ERRORS:
             return result(SERVER_ERROR, message=DatabaseUnavailable.text())
 
     return handle

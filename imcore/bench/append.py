@@ -155,6 +155,8 @@ def _usage(folder: Path) -> Usage:
 class _NoInline(Inline):
     """Drafts alone take the road on which no projection is asked; this shows it."""
 
+    types = frozenset[str]()
+
     def guard_key(self, draft: Draft) -> Key:
         raise AssertionError("drafts alone are checked by the database")
 

@@ -19,9 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-import asyncpg
-
-from imcore.errors import DatabaseUnavailable
+from imcore.database import DATABASE_ERRORS
 from imcore.events.names import OwnConnection
 
 log = logging.getLogger(__name__)
@@ -98,7 +96,7 @@ class PostgresBus:
                     if self._position > self._rung:
                         self._rung = self._position
                         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(self._rung))
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("the bus is down: %s", error)
                 await asyncio.sleep(RETRY_S)
             finally:

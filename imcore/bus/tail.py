@@ -14,9 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import asyncpg
-
-from imcore.errors import DatabaseUnavailable
+from imcore.database import DATABASE_ERRORS
 from imcore.events.types import Recorded
 
 log = logging.getLogger(__name__)
@@ -123,7 +121,7 @@ class Tail:
             self._wake.clear()
             try:
                 await self.catch_up()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("the log cannot be read: %s", error)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()

@@ -80,6 +80,9 @@ class Carrier(Protocol):
     def unsent(self) -> int:
         """How many bytes the socket has not taken yet."""
 
+    def has_taken_all(self) -> bool:
+        """Has the socket taken every byte that was written? False too where nobody can know any more: it broke."""
+
     def close(self, code: int, reason: str) -> None:
         """Send what waits, say goodbye, and end."""
 
@@ -405,7 +408,7 @@ class Connection(Session):
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
 
-        self.comet.log.submit(commands.enter_rooms(self.mid, self.key, rooms, done=entered))
+        self.comet.log.submit(commands.enter_rooms(self.mid, self.key, self.opened, rooms, done=entered))
 
     def _rooms(self) -> list[str]:
         """The live rooms that this connection is in."""
@@ -652,8 +655,10 @@ class Connection(Session):
             return self.acked
         if self.state not in (LIVE, BEHIND):
             return self.taken
-        if self.carrier.unsent() == 0 and not self.full:
-            self.taken = max(self.taken, self.position if self.state == BEHIND else self.comet.hub.flushed)
+        if self.carrier.has_taken_all() and not self.full:
+            # A live session may have caught up beyond the last flush.
+            upto = self.position if self.state == BEHIND else max(self.position, self.comet.hub.flushed)
+            self.taken = max(self.taken, upto)
         return self.taken
 
     def socket_full(self) -> None:

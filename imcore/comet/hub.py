@@ -197,8 +197,8 @@ class Hub:
         if other is not None:
             if other.opened > session.opened:
                 return False
-            self.remove(other)
             other.end(TakenOver())
+            self.remove(other)
         self._hand_out()
         session.person = person
         session.state = BEHIND
@@ -239,9 +239,9 @@ class Hub:
             return
         streams = {ROOM + room for room in rooms if room_type(room) in self._live_types}
         self._hand_out()
-        # What was entered after `since` is another event's business.
-        for stream in [stream for stream, at in session.entered.items() if stream not in streams and at <= since]:
-            del session.entered[stream]
+        for stream in [stream for stream in session.entered if stream not in streams]:
+            if session.entered[stream] <= since:  # else it is entered again later, and somebody said so already
+                del session.entered[stream]
             if session.person is not None:
                 self._detach(session, stream)
         for stream in streams:
@@ -396,19 +396,20 @@ class Hub:
                 case MemberLeft(mid=mid) | MemberRemoved(mid=mid):
                     self._leave(mid, event)
                 case DeliveryAcked(key=key, position=position):
-                    self._mark(event.mid, key, position)
+                    self.mark(event.mid, key, position)
                 case SessionClosed(key=key, delivered=delivered) if delivered is not None:
-                    self._mark(event.mid, key, delivered)
+                    self.mark(event.mid, key, delivered)
                 case SessionOpened(key=key):
                     self._take_over(event.mid, key, event.position)
-                case RoomsEntered(key=key, rooms=rooms):
+                case RoomsEntered(key=key, opened=opened, rooms=rooms):
                     person = self.people.get(event.mid)
                     session = None if person is None else person.sessions.get(key)
                     # An older connection of the key entered other rooms; that says nothing of this one.
-                    if session is not None and session.opened < event.position:
+                    if session is not None and session.opened == opened:
                         self._enter(session, rooms, event.position, is_here=True)
 
-    def _mark(self, mid: int, key: str, position: int) -> None:
+    def mark(self, mid: int, key: str, position: int) -> None:
+        """This device has everything up to `position`: the log says so, or whoever is about to tell the log."""
         marks, mark = self.marks, (mid, device(key))
         marks[mark] = max(position, marks.pop(mark, 0))
         if len(marks) > MARKS_MAX:
@@ -448,8 +449,8 @@ class Hub:
             person.opened[key] = opened
         session = person.sessions.get(key)
         if session is not None and session.opened < opened:
-            self.remove(session)
             session.end(TakenOver())
+            self.remove(session)
 
     def _write_out(self, session: Session, upto: int) -> None:
         """Write what was handed out to a session before its turn, so that what is said to it now comes after. That is everything up

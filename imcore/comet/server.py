@@ -19,8 +19,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, NamedTuple, TypeVar
 
-import asyncpg
-
 from imcore import commands, reads
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
@@ -29,9 +27,9 @@ from imcore.comet.encode import FORM_OF, Run, packet, wire
 from imcore.comet.hub import BEHIND, LIVE, Hub, filtered
 from imcore.comet.loader import Known, Loader
 from imcore.config import Settings
+from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     AuthTimeout,
-    DatabaseUnavailable,
     GoingAway,
     HeartbeatTimeout,
     ImcoreError,
@@ -58,7 +56,6 @@ SCAN_EVENTS_MAX: Final = 2_000
 RETRY_S: Final = 0.5
 
 T = TypeVar("T")
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
 
 
 class Resume(NamedTuple):
@@ -368,6 +365,9 @@ class Comet:
         self._ending.add(connection)
         self.endings[reason] += 1
         if was_open:
+            if delivered is not None:
+                # At once: the next connection of the key may ask before the event is committed.
+                self.hub.mark(connection.mid, connection.key, delivered)
             self.closed(connection, connection.opened, reason, delivered)
         if not connection.was_authenticated:
             self.authenticated(connection)

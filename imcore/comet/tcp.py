@@ -32,6 +32,11 @@ class TransportCarrier(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else ""
 
+    def eof_received(self) -> None:
+        """The client leaves. What is written from now on may go nowhere, so nothing more counts as taken."""
+        if self.connection is not None:
+            self.connection.finish("closed")
+
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
         self.closing = True
@@ -59,6 +64,11 @@ class TransportCarrier(asyncio.Protocol):
     def unsent(self) -> int:
         """How many bytes the socket has not taken yet."""
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def has_taken_all(self) -> bool:
+        """Has the socket taken every byte that was written? One that broke has thrown away what waited, and its buffer is empty."""
+        transport = self.transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0
 
     def close(self, code: int, reason: str) -> None:
         """Send what waits, and end. The client is heard (and ignored) until it closes its side: closing a socket with unread bytes

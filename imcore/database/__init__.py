@@ -10,7 +10,7 @@ A database is named by a URL everywhere: `postgresql://user@host:5432/name`, or,
 
 from __future__ import annotations
 
-from imcore.database.connections import Connection, Pool, connect, create_pool, place
+from imcore.database.connections import DATABASE_ERRORS, Connection, Pool, connect, create_pool, place
 from imcore.database.safety import refuse_unsafe
 
-__all__ = ["Connection", "Pool", "connect", "create_pool", "place", "refuse_unsafe"]
+__all__ = ["DATABASE_ERRORS", "Connection", "Pool", "connect", "create_pool", "place", "refuse_unsafe"]

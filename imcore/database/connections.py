@@ -14,7 +14,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -27,6 +27,16 @@ logger = logging.getLogger(__name__)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+# What a query may raise because of the database or the way to it, and not because of the query. InternalClientError: a query was
+# begun between the server's farewell and the close (asyncpg 0.32).
+DATABASE_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    DatabaseUnavailable,
+    OSError,
+    TimeoutError,
+)
 SILENCE_S = 20  # unacknowledged data, or a dead peer found by keepalives, ends a connection after this
 KEEPALIVE_IDLE_S = 10
 KEEPALIVE_INTERVAL_S = 5

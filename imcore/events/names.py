@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 import asyncpg
-import asyncpg.pool
+
+from imcore.database import Connection, Pool
 
 OwnConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-Connection: TypeAlias = "OwnConnection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+__all__ = ["Connection", "Names", "OwnConnection", "Pool"]
 
 NAMES_MAX: Final = 500_000
 

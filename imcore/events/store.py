@@ -25,9 +25,9 @@ from typing import Final, Protocol
 
 import asyncpg
 
+from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     Conflict,
-    DatabaseUnavailable,
     IdConflict,
     ImcoreError,
     Muted,
@@ -181,6 +181,8 @@ class Inline(Protocol):
     looks at and `refusal` what that row says.
     """
 
+    types: frozenset[str]  # of the events that change its rows: only decisions append them
+
     def guard_key(self, draft: Draft) -> Key:
         """The row that decides whether this guarded draft may pass."""
 
@@ -246,6 +248,9 @@ class Log:
             raise Overloaded(retry_after_ms=1000)
         if self._closing:
             raise Overloaded("the server is stopping", retry_after_ms=1000)
+        assert item.__class__ is not Draft or item.op or item.type not in self._inline.types, (
+            "only a decision changes inline rows"
+        )
         self._pending.append(item)
         if not self._wake.is_set():
             self._idle.clear()
@@ -342,7 +347,7 @@ class Log:
                     async with asyncio.timeout(self._append_timeout_s):
                         await self._append(connection, batch)
                         await self._grow(connection)
-                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                except DATABASE_ERRORS as error:
                     log.warning("a batch of %d events has an unknown outcome", len(batch), exc_info=error)
                     self._tell(self._untold, Unavailable())
                     connection.terminate()
@@ -366,7 +371,7 @@ class Log:
                 connection = await self._connect()
                 await self._make_partitions(connection)
                 return connection
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, DatabaseUnavailable) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("cannot connect to append: %s", error)
             if loop.time() > refuse_at:
                 waiting, self._pending = self._pending, deque()

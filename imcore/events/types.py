@@ -140,10 +140,12 @@ class SessionClosed(Fact):
 
 
 class RoomsEntered(Fact):
-    """The connection is now in these rooms (live rooms, and the one entered), and no longer in others."""
+    """The connection is now in these rooms (live rooms, and the one entered), and no longer in others. `opened` is the position of
+    its session_opened: another session of the same key is not meant."""
 
     type = "rooms_entered"
     key: str
+    opened: Int64
     rooms: tuple[str, ...]
 
 

@@ -21,7 +21,7 @@ class InlineProjections:
 
     def __init__(self, projections: Sequence[AnyProjection] = INLINE) -> None:
         self._tables = {projection.name: RowTable(projection) for projection in projections}
-        self._types = frozenset(type_ for projection in projections for type_ in projection.types)
+        self.types = frozenset(type_ for projection in projections for type_ in projection.types)
 
     def guard_key(self, draft: Draft) -> Key:
         """The sender's membership of the room that the draft goes to."""
@@ -44,7 +44,7 @@ class InlineProjections:
 
     def apply(self, rows: Rows, recorded: Recorded) -> None:
         """Fold one event into the rows."""
-        if recorded.type not in self._types:
+        if recorded.type not in self.types:
             return
         for name, table in self._tables.items():
             projection = table.projection

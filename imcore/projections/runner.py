@@ -23,10 +23,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-import asyncpg
 from pydantic import ValidationError
 
-from imcore.errors import DatabaseUnavailable
+from imcore.database import DATABASE_ERRORS
 from imcore.events.names import Connection
 from imcore.events.reader import Reader
 from imcore.events.types import Recorded
@@ -72,14 +71,6 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1::integ
 """
 
 # The last: what asyncpg says when the server's farewell has arrived and the end of the connection has not.
-LOST: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    DatabaseUnavailable,
-    OSError,
-    TimeoutError,
-    asyncpg.InternalClientError,
-)
 
 
 class Moved(Exception):
@@ -196,7 +187,7 @@ class Runner:
                 self.leading = True
                 logger.info("this process runs the projections %s from %s", self._names, self._positions)
                 await self._lead(connection)
-            except LOST as error:
+            except DATABASE_ERRORS as error:
                 logger.warning("the projections are without a database: %s: %s", type(error).__name__, error)
             finally:
                 self.leading = False
@@ -224,7 +215,7 @@ class Runner:
                 moved_at = loop.time()
             self._hurried.clear()
             await _first_of(self._hurried, POLL_S if self._waiting else self._quiet_s)
-            await self._look(connection)
+            self.head = await self._look(connection)  # and not what anybody said: nobody is replaced for hearsay
 
     async def _lead(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -245,13 +236,15 @@ class Runner:
                 if not full and not self._waiting:
                     await _first_of(self._hurried, self._page_gap_s)
 
-    async def _look(self, connection: Connection) -> None:
-        """Learn where the checkpoints and the log are."""
+    async def _look(self, connection: Connection) -> int:
+        """Learn where the checkpoints and the log are; the head of the log."""
         rows = await connection.fetch(LOOK, self._names)
         assert len(rows) == len(self._names), "every projection got a checkpoint at the start"
         self._positions = {row["projection"]: row["position"] for row in rows}
-        self.head = max(self.head, rows[0]["head"])
+        head: int = rows[0]["head"]
+        self.head = max(self.head, head)
         self._tell()
+        return head
 
     def _tell(self) -> None:
         position = self.position

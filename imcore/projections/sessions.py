@@ -42,8 +42,8 @@ def apply(key: Key, row: Session | None, recorded: Recorded) -> Session | None:
             return Session(recorded.position, node, platform, address, rooms, recorded.time_ms)
         case SessionClosed(opened=opened):
             return None if row is None or row.opened == opened else row
-        case RoomsEntered(rooms=rooms):
-            return row and row._replace(rooms=rooms)
+        case RoomsEntered(opened=opened, rooms=rooms):
+            return row._replace(rooms=rooms) if row is not None and row.opened == opened else row
     return row
 
 

@@ -1,0 +1,249 @@
+"""Each projection, event by event: no database."""
+
+from __future__ import annotations
+
+import pytest
+
+from imcore.events.store import Draft
+from imcore.events.types import (
+    JSON,
+    MESSAGE_PUSHED,
+    MESSAGE_SENT,
+    ROOM,
+    SERVICE_MID,
+    SESSION,
+    USER,
+    DeliveryAcked,
+    Fact,
+    MemberJoined,
+    MemberLeft,
+    MemberMuted,
+    MemberRemoved,
+    ReadMarked,
+    Recorded,
+    RoleChanged,
+    RoomCreated,
+    RoomsEntered,
+    SessionClosed,
+    SessionOpened,
+)
+from imcore.projections import PROJECTIONS, deliveries, inbox, members, rooms, sessions
+from imcore.projections.deliveries import Delivery
+from imcore.projections.inbox import Inbox
+from imcore.projections.inline import InlineProjections
+from imcore.projections.members import Member
+from imcore.projections.projection import fold
+from imcore.projections.rooms import Room
+from imcore.projections.sessions import Session
+
+R = "group://r"
+NOBODY = 99
+
+
+def given(*happened: Fact | int, by: int = 7, mid: int = 7) -> list[Recorded]:
+    """Facts in order; a number is a message of that person in the room. Session facts are those of `mid`."""
+    events: list[Recorded] = []
+    seqs: dict[str, int] = {}
+    said = 0
+    for position, what in enumerate(happened, 1):
+        if isinstance(what, int):
+            stream, type_, body, who, op = ROOM + R, MESSAGE_SENT if what else MESSAGE_PUSHED, "hi", what, 1000
+            said += 1
+        else:
+            stream = _stream(what, mid)
+            type_, body, who, op = what.type, what.model_dump_json(), by, 0
+        seqs[stream] = seq = seqs.get(stream, 0) + 1
+        messages = said if stream == ROOM + R else 0
+        events.append(
+            Recorded(position, stream, seq, messages, type_, 1, who, "", None, op, JSON, 1000 + position, body)
+        )
+    return events
+
+
+def _stream(fact: Fact, mid: int) -> str:
+    match fact:
+        case ReadMarked():
+            return f"{USER}{fact.mid}"
+        case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
+            return f"{SESSION}{mid}"
+    return ROOM + R
+
+
+def joined(mid: int = 7) -> MemberJoined:
+    return MemberJoined(room=R, mid=mid)
+
+
+def left(mid: int = 7) -> MemberLeft:
+    return MemberLeft(room=R, mid=mid)
+
+
+def opened(key: str = "phone", node: str = "a") -> SessionOpened:
+    return SessionOpened(key=key, node=node, platform="web", address="10.0.0.1", rooms=("live://1",))
+
+
+def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
+    return SessionClosed(key=key, opened=position, reason="left", delivered=delivered)
+
+
+# --- members -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_join_keeps_the_first_date() -> None:
+    """History stays visible from the first join; joining again hides nothing."""
+    log = given(joined(), 7, joined())
+
+    assert {(R, 7): Member("member", since=1, since_seq=1, muted_until_ms=0)} == fold(members.projection, log)
+
+
+@pytest.mark.parametrize("end", [left(), MemberRemoved(room=R, mid=7)])
+def test_who_leaves_or_is_removed_is_no_member_and_comes_back_as_a_new_one(end: Fact) -> None:
+    muted = MemberMuted(room=R, mid=7, until_ms=10**15)
+
+    assert {} == fold(members.projection, given(joined(), end))
+    assert {(R, 7): Member("member", 4, 4, 0)} == fold(members.projection, given(joined(), muted, end, joined()))
+
+
+def test_roles_and_mutes_change_members_only() -> None:
+    owner, mute = RoleChanged(room=R, mid=7, role="owner"), MemberMuted(room=R, mid=7, until_ms=5)
+
+    assert {(R, 7): Member("owner", 1, 1, 5)} == fold(members.projection, given(joined(), owner, mute))
+    assert {} == fold(members.projection, given(owner, mute))
+
+
+# --- rooms -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_room_is_made_by_its_creation_or_by_the_first_join() -> None:
+    made = RoomCreated(room=R, public=False, history="all", title="t")
+
+    assert {(R,): Room(1, 7, False, "all", "t", 0)} == fold(rooms.projection, given(made))
+    assert {(R,): Room(1, 7, True, "joined", "", 2)} == fold(rooms.projection, given(joined(), joined(8)))
+
+
+def test_a_room_counts_its_members_and_stays_when_it_is_empty() -> None:
+    log = given(joined(), joined(8), left(), MemberRemoved(room=R, mid=8))
+
+    assert fold(rooms.projection, log)[R,].members == 0
+
+
+def test_a_room_is_made_once() -> None:
+    log = given(joined(), RoomCreated(room=R, public=False))
+
+    assert {(R,): Room(1, 7, True, "joined", "", 1)} == fold(rooms.projection, log)
+
+
+# --- sessions and deliveries ---------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_there_from_its_opening_to_its_close() -> None:
+    assert {(7, "phone"): Session(1, "a", "web", "10.0.0.1", ("live://1",), 1001)} == fold(
+        sessions.projection, given(opened())
+    )
+    assert {} == fold(sessions.projection, given(opened(), closed(1)))
+
+
+def test_a_late_close_does_not_end_the_session_that_took_over() -> None:
+    log = given(opened(), opened(node="b"), closed(1))
+
+    assert fold(sessions.projection, log)[7, "phone"].node == "b"
+
+
+def test_whose_session_it_is_says_the_stream() -> None:
+    """The service closes the sessions of a lost comet, and is not the person itself."""
+    log = given(opened(), closed(1), by=SERVICE_MID, mid=-3)
+
+    assert {(-3, "phone")} == fold(sessions.projection, log[:1]).keys()
+    assert {} == fold(sessions.projection, log)
+
+
+def test_entering_rooms_replaces_the_rooms_of_an_open_session() -> None:
+    entered = RoomsEntered(key="phone", opened=1, rooms=("live://2", "live://3"))
+
+    assert fold(sessions.projection, given(opened(), entered))[7, "phone"].rooms == ("live://2", "live://3")
+    assert {} == fold(sessions.projection, given(entered))
+    older = given(opened(), opened(), entered)
+    assert fold(sessions.projection, older) == fold(sessions.projection, older[:2]), (
+        "it was an older session that entered"
+    )
+
+
+def test_a_device_has_received_what_it_ever_said() -> None:
+    """Acks may come late and in any order; a close carries the last one; a new session takes nothing back."""
+    acks = (DeliveryAcked(key="phone", position=5), DeliveryAcked(key="phone", position=3))
+
+    assert {(7, "phone"): Delivery(5)} == fold(deliveries.projection, given(*acks))
+    assert {(7, "phone"): Delivery(9)} == fold(deliveries.projection, given(*acks, opened(), closed(3, delivered=9)))
+    assert {(7, "phone"): Delivery(5)} == fold(deliveries.projection, given(*acks, opened(), closed(3)))
+
+
+# --- inbox -------------------------------------------------------------------------------------------------------------------
+
+
+def unread(log: list[Recorded], mid: int = 7) -> int:
+    row = fold(inbox.projection, log)[mid, R]
+    return max(event.messages for event in log if event.room) - row.seen - (row.sent - row.sent_seen)
+
+
+def marked(seq: int, messages: int, sent: int, mid: int = 7) -> ReadMarked:
+    return ReadMarked(room=R, mid=mid, seq=seq, messages=messages, sent=sent)
+
+
+def test_unread_are_the_messages_of_others_after_the_join() -> None:
+    assert unread(given(8, 8, joined(), 8, 7, SERVICE_MID, 8)) == 3
+
+
+def test_reading_takes_away_what_it_covers_and_no_own_messages_twice() -> None:
+    log = given(joined(), 7, 8, 8, 7, 8, marked(seq=4, messages=3, sent=1))
+
+    assert unread(log) == 1
+    assert unread([*log, *given(joined(), 7, 8, 8, 7, 8, marked(seq=6, messages=5, sent=2))[-1:]]) == 0
+
+
+def test_a_mark_never_goes_back() -> None:
+    log = given(joined(), 8, 8, marked(3, 2, 0), marked(2, 1, 0))
+
+    assert fold(inbox.projection, log)[7, R].read_seq == 3
+    assert unread(log) == 0
+
+
+def test_a_second_join_forgets_nothing() -> None:
+    log = given(joined(), 8, marked(2, 1, 0), joined())
+
+    assert {(7, R): Inbox(since_seq=1, read_seq=2, seen=1, sent=0, sent_seen=0)} == fold(inbox.projection, log)
+
+
+def test_a_mark_of_an_earlier_membership_does_not_touch_the_next() -> None:
+    """It was made before the person left, and recorded after the person came back."""
+    log = given(joined(), 8, 7, 7, left(), joined(), 8, marked(seq=4, messages=3, sent=2))
+
+    assert {(7, R): Inbox(since_seq=6, read_seq=6, seen=3, sent=0, sent_seen=0)} == fold(inbox.projection, log)
+    assert unread(log) == 1
+
+
+def test_who_is_no_member_and_the_service_have_no_inbox() -> None:
+    assert {} == fold(inbox.projection, given(NOBODY, marked(1, 1, 1, mid=NOBODY), joined(SERVICE_MID), 8))
+
+
+# --- all together --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_projection_names_the_types_that_concern_it() -> None:
+    """The types are looked at first, so an event of another type would be lost silently."""
+    everything = given(
+        RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
+        marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1),
+    )  # fmt: skip
+    for projection in PROJECTIONS.values():
+        others = [event for event in everything if event.op == 0 or projection is inbox.projection]
+        concerned = {event.type for event in others if projection.keys(event)}
+
+        assert concerned == projection.types - {MESSAGE_PUSHED}, projection.name
+
+
+def test_a_guard_looks_at_the_membership_of_the_sender() -> None:
+    inline = InlineProjections()
+
+    assert inline.guard_key(Draft(ROOM + R, MESSAGE_SENT, "", 7)) == ("members", (R, 7))
+    refused = [inline.refusal(row, now_ms=5) for row in (None, Member("member", 1, 1, 6), Member("member", 1, 1, 5))]
+    assert [None if error is None else error.code for error in refused] == ["no_such_room", "muted", None]

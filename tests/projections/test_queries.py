@@ -1,0 +1,320 @@
+"""The read side: what it says, and that it finds it through an index however much there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from conftest import Server
+from imcore import nodes
+from imcore.database import connect, create_pool
+from imcore.events.names import Pool
+from imcore.events.types import (
+    SERVICE_MID,
+    DeliveryAcked,
+    MemberLeft,
+    MemberRemoved,
+    RoomCreated,
+    SessionClosed,
+    SessionOpened,
+)
+from imcore.nodes import Node
+from imcore.projections import inbox, queries
+from imcore.projections.members import Member
+from imcore.projections.projection import RowTable
+from imcore.projections.queries import InboxLine, MemberLine, Membership, OnlineTotal, ReadFacts
+from imcore.projections.rooms import Room
+from projections.place import Place, running
+
+A, B, C = "group://a", "group://b", "group://c"
+NODE = Node("n", "host", "127.0.0.1", 3101, 3102, 3103, "", 1)
+SOON_S = 20
+
+
+async def follow(here: Place) -> None:
+    """Let the projections hold everything."""
+    runner = here.runner()
+    async with running(runner.run()):
+        assert await runner.reached((await here.reader.head()).position, SOON_S)
+
+
+# --- memberships ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_memberships_are_those_at_the_head_that_comes_with_them(here: Place) -> None:
+    await here.in_room(RoomCreated(room=A, history="all"), 1)
+    await here.join(A, 1, 2)
+    await here.join(B, 1, role="owner")
+
+    assert await queries.memberships(here.pool, [1, 2, 3]) == (
+        4,
+        {
+            1: {A: Membership(2, 2, "member", "all"), B: Membership(4, 1, "owner", "joined")},
+            2: {A: Membership(3, 3, "member", "all")},
+            3: {},
+        },
+    )
+    assert await queries.memberships(here.pool, []) == (4, {})
+
+
+async def test_memberships_and_head_are_one_state_while_people_come_and_go(here: Place) -> None:
+    """At an odd position the person is a member, at an even one not: a hub that starts there is right from the first event on."""
+
+    async def come_and_go() -> None:
+        while True:
+            await here.join(A, 1)
+            await here.in_room(MemberLeft(room=A, mid=1))
+
+    async with running(come_and_go()):
+        heads = set[int]()
+        while len(heads) < 50:
+            head, found = await queries.memberships(here.pool, [1])
+            heads.add(head)
+            assert bool(found[1]) == (head % 2 == 1)
+
+
+async def test_a_member_and_a_room_are_there_or_not(here: Place) -> None:
+    await here.join(A, 1)
+
+    assert await queries.member(here.pool, A, 1) == Member("member", 1, 1, 0)
+    assert await queries.member(here.pool, A, 2) is None
+    assert await queries.room(here.pool, A) == Room(1, 1, True, "joined", "", 1)
+    assert await queries.room(here.pool, B) is None
+
+
+async def test_members_come_in_pages_with_who_is_online(here: Place) -> None:
+    await here.join(A, 3, 1, 2, -5)
+    await here.in_session(1, SessionOpened(key="phone", node="n"))
+    await here.in_session(2, SessionOpened(key="phone", node="gone"))
+    await nodes.register(here.pool, NODE)
+    await follow(here)
+
+    first = await queries.members_page(here.pool, A, None, 2)
+    assert [MemberLine(-5, "member", 4, False), MemberLine(1, "member", 2, True)] == first
+    assert [2, 3] == [line.mid for line in await queries.members_page(here.pool, A, 1, 9)]
+    assert [] == await queries.members_page(here.pool, A, 3, 9)
+
+
+# --- inbox ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_inbox_shows_each_room_with_what_is_unread_and_the_newest_message(here: Place) -> None:
+    await here.join(B, 1, 2)
+    (_, last) = await here.send(B, 2, 2)
+    await here.join(B, 3)
+    await here.send(A, 9)
+    await here.join(A, 1)
+    await follow(here)
+
+    page = await queries.inbox_page(here.pool, 1, "", 9)
+
+    assert page == [
+        InboxLine(A, "member", head=2, since_seq=2, read_seq=2, unread=0, last=None),
+        InboxLine(B, "member", head=5, since_seq=1, read_seq=1, unread=2, last=last),
+    ]
+    assert [B] == [line.room for line in await queries.inbox_page(here.pool, 1, A, 9)]
+    assert [A] == [line.room for line in await queries.inbox_page(here.pool, 1, "", 1)]
+
+
+async def test_the_newest_message_is_one_that_the_person_may_see(here: Place) -> None:
+    """In a room that shows its history, any; else none from before the join."""
+    await here.in_room(RoomCreated(room=A, history="all"))
+    (old,) = await here.send(A, 2)
+    await here.send(B, 2)
+    await here.join(A, 1)
+    await here.join(B, 1)
+    await follow(here)
+
+    shown = {line.room: (line.last, line.unread) for line in await queries.inbox_page(here.pool, 1, "", 9)}
+
+    assert {A: (old, 0), B: (None, 0)} == shown
+
+
+async def test_a_room_joined_a_moment_ago_is_there_before_its_row_is(here: Place) -> None:
+    """The rows of the inbox follow a little later; until then nothing of an earlier membership may be counted."""
+    await here.send(A, 2, 4)
+    await here.join(A, 1)
+    await here.send(A, 2, 3)
+    await here.mark(A, 1, 7)
+    await follow(here)
+    await here.in_room(MemberRemoved(room=A, mid=1))
+    await here.join(A, 1)
+    await here.send(A, 2, 2)
+
+    behind = await queries.inbox_page(here.pool, 1, "", 9)
+    await follow(here)
+
+    assert [(10, 10, 2)] == [(line.since_seq, line.read_seq, line.unread) for line in behind]
+    assert behind == await queries.inbox_page(here.pool, 1, "", 9)
+
+
+async def test_unread_counts_what_others_said_after_the_mark(here: Place) -> None:
+    await here.join(A, 1, 2)
+    await here.send(A, 2, 3)
+    await here.send(A, 1, 2)
+    await here.send(A, SERVICE_MID)
+    await here.send(A, 2)
+    for mark, unread in ((0, 5), (1, 5), (3, 4), (4, 3), (6, 2), (7, 2), (5, 2), (8, 1), (99, 0)):
+        await here.mark(A, 1, mark)
+        await follow(here)
+        assert [unread] == [line.unread for line in await queries.inbox_page(here.pool, 1, "", 9)], mark
+
+
+async def test_the_facts_of_a_mark_are_exact_whatever_the_lag(here: Place) -> None:
+    """Own messages are counted on from the mark before, or from the join when that mark is not in the rows or of an earlier time."""
+    await here.join(A, 1, 2)
+    await here.send(A, 1, 2)
+    await here.send(A, 2, 2)
+
+    async def expect(*facts: ReadFacts) -> None:
+        assert [await queries.read_facts(here.pool, A, 1, fact.seq) for fact in facts] == list(facts)
+
+    await expect(ReadFacts(2, 0, 0), ReadFacts(3, 1, 1), ReadFacts(4, 2, 2), ReadFacts(6, 4, 2))
+    await follow(here)
+    await here.mark(A, 1, 3)
+    await expect(ReadFacts(4, 2, 2), ReadFacts(6, 4, 2))
+    await follow(here)
+    await expect(ReadFacts(4, 2, 2), ReadFacts(6, 4, 2))
+
+    await here.in_room(MemberLeft(room=A, mid=1))
+    await here.join(A, 1)
+    await here.send(A, 1)
+    await expect(ReadFacts(9, 5, 1))
+    await follow(here)
+    await expect(ReadFacts(9, 5, 1))
+
+
+async def test_a_mark_covers_no_more_than_there_is(here: Place) -> None:
+    await here.join(A, 1)
+    await here.send(A, 2)
+
+    assert await queries.read_facts(here.pool, A, 1, 2**63 - 1) == ReadFacts(2, 1, 0)
+    assert await queries.read_facts(here.pool, A, 2, 1) is None
+    assert await queries.read_facts(here.pool, B, 1, 1) is None
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_sessions_are_online_while_the_lease_of_their_comet_holds(here: Place) -> None:
+    live = ("live://1", "live://2", "other://1")
+    await here.in_session(1, SessionOpened(key="phone", node="n", address="10.0.0.1", rooms=live[:1]))
+    await here.in_session(1, SessionOpened(key="web", node="n", address="10.0.0.1", rooms=live))
+    await here.in_session(2, SessionOpened(key="phone", node="n", address="10.0.0.2", rooms=()))
+    await here.in_session(3, SessionOpened(key="phone", node="gone", address="10.0.0.3", rooms=live))
+    await follow(here)
+    nobody = {"live://1": 0, "live://9": 0}
+    assert await queries.online_total(here.pool) == OnlineTotal(0, 0)
+    assert await queries.online_rooms(here.pool, list(nobody)) == nobody
+
+    await nodes.register(here.pool, NODE)
+
+    assert await queries.online_total(here.pool) == OnlineTotal(addresses=2, connections=3)
+    assert await queries.online_rooms(here.pool, list(nobody)) == {"live://1": 2, "live://9": 0}
+    assert await queries.online_elsewhere(here.pool, list(nobody), "n") == nobody
+    assert await queries.online_top(here.pool, "live", 9) == [("live://1", 2), ("live://2", 1)]
+    assert await queries.online_top(here.pool, "live", 1) == [("live://1", 2)]
+    found = await queries.sessions_of(here.pool, [1, 3])
+    assert {mid: [session.key for session in sessions] for mid, sessions in found.items()} == {
+        1: ["phone", "web"],
+        3: [],
+    }
+    assert found[1][1].rooms == live
+
+
+async def test_marks_of_delivery_outlive_the_session(here: Place) -> None:
+    opened = await here.in_session(1, SessionOpened(key="phone", node="n"))
+    await here.in_session(1, DeliveryAcked(key="web", position=1))
+    await here.in_session(1, SessionClosed(key="phone", opened=opened.position, reason="left", delivered=2))
+    await follow(here)
+
+    assert await queries.delivered(here.pool, [1, 2]) == {(1, "phone"): 2, (1, "web"): 1}
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------------------
+
+ROOMS, MEMBERS_OF_EACH, MESSAGES_OF_EACH = 20_000, 10, 5
+BIG_ROOM = 5  # everybody is in it, and 50,000 messages
+SEED = f"""
+INSERT INTO streams (name, seq, position, messages)
+SELECT 'room:group://' || r, {MESSAGES_OF_EACH}, {MESSAGES_OF_EACH} * r, {MESSAGES_OF_EACH} FROM generate_series(1, {ROOMS}) r;
+UPDATE streams SET seq = 50000, messages = 50000 WHERE name = 'room:group://{BIG_ROOM}';
+INSERT INTO rooms SELECT 'group://' || r, 1, 1, true, 'joined', '', {MEMBERS_OF_EACH} FROM generate_series(1, {ROOMS}) r;
+INSERT INTO members SELECT 'group://' || r, (r * 7 + m) % 20000 + 1, 'member', 1, 1, 0
+FROM generate_series(1, {ROOMS}) r, generate_series(1, {MEMBERS_OF_EACH}) m WHERE r <> {BIG_ROOM};
+INSERT INTO members SELECT 'group://{BIG_ROOM}', mid, 'member', 1, 1, 0 FROM generate_series(1, 20000) mid;
+INSERT INTO inbox (mid, room, since_seq, read_seq, seen, sent, sent_seen)
+SELECT mid, room, 1, CASE room WHEN 'group://{BIG_ROOM}' THEN 40000 ELSE 1 END, 1, 0, 0 FROM members
+WHERE (mid, room) <> (40, 'group://{BIG_ROOM}');
+INSERT INTO deliveries SELECT mid, 'phone', 1 FROM generate_series(1, 20000) mid;
+INSERT INTO sessions SELECT mid, 'phone', mid, 'n', '', '10.0.0.1', '{{}}', 0 FROM generate_series(1, 20000) mid;
+INSERT INTO nodes VALUES ('n', '', '', 1, 1, 1, '', 1, 0, 0, now(), now() + '1 day', 15);
+INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
+SELECT (n - 1) * {ROOMS} + r, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
+FROM generate_series(1, {ROOMS}) r JOIN streams s ON s.name = 'room:group://' || r, generate_series(1, {MESSAGES_OF_EACH}) n
+WHERE r <> {BIG_ROOM};
+INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
+SELECT 1000000 + n, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
+FROM generate_series(1, 50000) n JOIN streams s ON s.name = 'room:group://{BIG_ROOM}';
+ANALYZE streams, rooms, members, inbox, deliveries, sessions, nodes, events;
+"""
+STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
+QUERIES = {  # what is asked, for whom, and how many blocks that may take
+    "memberships": (queries.MEMBERSHIPS, "ARRAY[5, 6, 7]::bigint[]", 300),
+    "memberships of a storm": (queries.MEMBERSHIPS, STORM, 12_000),
+    "delivered": (queries.DELIVERED, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "member": (queries.MEMBER, "'group://5', 40", 10),
+    "room": (queries.ROOM_ROW, "'group://5'", 10),
+    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),
+    "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
+    "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
+    "sessions_of": (queries.SESSIONS_OF, "ARRAY[5, 6, 7]::bigint[]", 20),
+}
+PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
+QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
+BIG = {"members", "inbox", "deliveries", "sessions"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def full(server: Server, template: str) -> AsyncIterator[Pool]:
+    """A database with 20,000 rooms, 220,000 memberships and 150,000 messages."""
+    async with server.database(template) as url:
+        connection = await connect(url)
+        await connection.execute(SEED)
+        await connection.close()
+        async with create_pool(url) as pool:
+            yield pool
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", QUERIES)
+async def test_queries_find_their_rows_through_an_index(full: Pool, name: str, mode: str) -> None:
+    """With the parameters known, and with a plan that is kept for all parameters, as it is after five executions.
+
+    No table that grows is read as a whole, and no more of an index than is wanted: the count of blocks tells.
+    """
+    query, arguments, blocks_max = QUERIES[name]
+    async with full.acquire() as connection, connection.transaction():
+        await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
+        await connection.execute(f"PREPARE asked AS {query}")
+        told = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked({arguments})")
+        await connection.execute("DEALLOCATE asked")
+    (explained,) = json.loads(told)
+    plan = explained["Plan"]
+    read_whole = {scan["Relation Name"] for scan in scans(plan) if scan["Node Type"] == "Seq Scan"}
+
+    assert not {table for table in read_whole if table in BIG or table.startswith("events")}, told
+    assert plan["Actual Rows"] > 0
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= blocks_max, told
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "Relation Name" in plan:
+        yield plan
+    for child in plan.get("Plans", ()):
+        yield from scans(child)
