@@ -15,6 +15,8 @@ VOLUME /data
 
 # goim's ports: TCP, WebSocket, HTTP.
 EXPOSE 3101 3102 3111
+# Inside the container every interface; which of the ports are published is decided outside.
+ENV IMCORE_DATA=/data IMCORE_HTTP=0.0.0.0:3111 IMCORE_WS=0.0.0.0:3102 IMCORE_TCP=0.0.0.0:3101
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["imcore"]
-CMD ["serve", "--data-dir", "/data"]
+CMD ["serve"]

@@ -225,7 +225,7 @@ class AddMember(Decision):
         """One join, or none."""
         if _room(rows, self.room) is None:
             raise NoSuchRoom
-        _check_rank(rows, self.room, self.by, above=RANK[self.role] - 1)
+        _check_rank(rows, self.room, self.by, above=RANK[self.role])
         self.existing = _member(rows, self.room, self.mid)
         if self.existing is not None:
             return []

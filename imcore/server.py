@@ -30,7 +30,7 @@ from aiohttp import web
 from imcore import nodes, reads
 from imcore.api.app import make_app
 from imcore.api.services import Services
-from imcore.auth import Authenticate, Verifier, believe, load_or_create_keys, ring
+from imcore.auth import Authenticate, authenticator
 from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.comet.server import Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
@@ -55,6 +55,7 @@ REPORT_S: Final = 1.0
 READY_S: Final = 2.0
 READY_LAG_EVENTS: Final = 100_000
 KEEPALIVE_S: Final = 15.0  # of HTTP; aiohttp takes it as the deadline of the request's header too
+LINGER_S: Final = 2.0  # how long a refused request's body is still read, so that the answer arrives
 ALL_ROLES: Final = frozenset(("comet", "api", "projector"))
 
 
@@ -186,15 +187,6 @@ class Process:
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
         return None if self.comet is None else self.comet.tail.recent(after, limit)
-
-
-def authenticator(settings: Settings) -> Authenticate:
-    """How connections and requests prove who they are, in the mode of the settings. Raises BadConfiguration."""
-    if settings.auth_mode == "open":
-        log.warning("auth_mode is open: every client and backend is believed; use jwt where strangers can connect")
-        return believe
-    keys = ring(settings.auth_keys) if settings.auth_keys else [load_or_create_keys(Path(settings.data)).verifying]
-    return Verifier(keys, audience=settings.auth_audience, leeway_s=settings.auth_leeway_s)
 
 
 @asynccontextmanager
@@ -355,7 +347,12 @@ async def _open_comet_doors(process: Process, comet: Comet, doors: AsyncExitStac
     app.router.add_route("*", "/sub", binary)
     app.router.add_route("*", "/ws", text)
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=KEEPALIVE_S, handle_signals=False, shutdown_timeout=1.0
+        app,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_S,
+        lingering_time=LINGER_S,
+        handle_signals=False,
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     doors.push_async_callback(runner.cleanup)
@@ -370,7 +367,12 @@ async def _open_comet_doors(process: Process, comet: Comet, doors: AsyncExitStac
 
 async def _open_http(app: web.Application, where: Address, doors: AsyncExitStack) -> Address:
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=KEEPALIVE_S, handle_signals=False, shutdown_timeout=5.0
+        app,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_S,
+        lingering_time=LINGER_S,
+        handle_signals=False,
+        shutdown_timeout=5.0,
     )
     await runner.setup()
     doors.push_async_callback(runner.cleanup)

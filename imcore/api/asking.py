@@ -211,8 +211,8 @@ async def read_bytes(request: web.Request, bytes_max: int) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"The body did not arrive in {read_s:g} s.") from None
-    except (web.RequestPayloadError, ValueError):
-        raise BadRequest("the body is not as its headers say") from None
+    except (web.RequestPayloadError, ConnectionError, ValueError):
+        raise BadRequest("the body is not as its headers say, or the client is gone") from None
     return b"".join(chunks)
 
 

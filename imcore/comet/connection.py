@@ -78,7 +78,7 @@ class Carrier(Protocol):
         """Take bytes to be sent; never blocks."""
 
     def unsent(self) -> int:
-        """How many bytes the socket has not taken yet."""
+        """How many bytes the client's end has not taken yet, as far as that is known."""
 
     def has_taken_all(self) -> bool:
         """Has the socket taken every byte that was written? False too where nobody can know any more: it broke."""
@@ -163,7 +163,9 @@ class Connection(Session):
 
     def take_packets(self, packets: list[Packet]) -> None:
         """Packets of the binary form, in order."""
-        self.heard_at = self.comet.now()
+        comet = self.comet
+        self.heard_at = comet.now()
+        text_bytes_max, goim_bytes_max = comet.text_body_bytes_max, comet.goim_body_bytes_max
         for packet in packets:
             ver, op, seq, body = packet
             if self.phase != _OPEN:
@@ -180,7 +182,7 @@ class Connection(Session):
             if not self._may_pass(op, seq):
                 continue
             try:
-                request = requests.from_packet(op, body, ver)
+                request = requests.from_packet(op, body, ver, text_bytes_max, goim_bytes_max)
             except ImcoreError as error:
                 self._refuse(op, seq, error)
             else:
@@ -201,7 +203,7 @@ class Connection(Session):
         if not self._may_pass(op, seq):
             return
         try:
-            request = requests.from_value(op, value, raw)
+            request = requests.from_value(op, value, raw, self.comet.text_body_bytes_max)
         except ImcoreError as error:
             self._refuse(op, seq, error)
         else:

@@ -105,6 +105,8 @@ class Comet:
         self.live_types = frozenset(settings.live_room_types)
         self.trusted = networks(settings.trusted_proxies)
         self.sends_pending_max = settings.sends_pending_per_session_max
+        self.text_body_bytes_max = settings.text_body_bytes_max
+        self.goim_body_bytes_max = settings.goim_body_bytes_max
         self.hub = Hub(position, settings.live_room_types)
         self.tail = Tail(
             position,

@@ -317,9 +317,10 @@ export class Client extends EventTarget {
       return;
     }
     this.#ask(Op.ACK, { position }, (reply, error) => {
+      if (error?.retry) this.#after("ack", ACK_MS, () => this.#acknowledge());
       if (error) return;
       this.#acked = Math.max(this.#acked, position);
-      if (reply.cursor) this.#store.set("cursor", reply.cursor);
+      this.#store.set("cursor", reply.cursor);
     });
   }
 
@@ -346,7 +347,8 @@ export class Client extends EventTarget {
       if (error) this.#emit("refused", { ...message, error });
       else {
         this.#emit("sent", { ...message, position: reply.position, seq: reply.seq });
-        this.#place(room, reply.seq, null);
+        // In a room of which nothing came yet, what is missed may still be on its way, and lies before.
+        if (this.#rooms.has(room)) this.#place(room, reply.seq, null);
       }
       this.#pump();
     });

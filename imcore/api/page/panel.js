@@ -2,27 +2,24 @@
  * One person on the page: the connection, the rooms, the conversation, the box to write in.
  *
  * Everything shown is made from state by `#render`, which runs a moment after the state changed, once for all changes of that
- * moment, and keeps the elements that are right already. Text comes in as text nodes only, so nothing that people write is ever
- * markup.
+ * moment, and keeps the elements that are right already.
  *
  * A room is *looked at* when it is the one shown, at its end, on a visible page. After an absence it also takes a touch, a key or
  * a turn of the wheel: otherwise what was missed would count as read before anybody saw that it was missed.
  */
 
 import { BODY_BYTES_MAX, Client, Lost, bytesOf } from "./client.js";
+import { arrange, label, make, makeButton, paint, setText } from "./elements.js";
+import { messageItem, noticeItem, noticeText, textOf } from "./message.js";
 import { Room, isMessage } from "./rooms.js";
 
 const PAGE_EVENTS = 50;
 const GROUP_MS = 5 * 60_000; // messages of one person within this time stand under one name
-const LONG_CHARS = 1_200;
-const LONG_LINES = 14;
 const MARK_MS = 1_000;
 const LEARN_MS = 3_000;
 const NEAR_PX = 60;
 
-const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 
 export class Panel {
   /**
@@ -33,13 +30,14 @@ export class Panel {
     Object.assign(this, { person, names, store, tape, first, changed });
     this.url = url;
     this.rooms = new Map();
-    this.room = null;
+    this.room = null; // the one shown
+    this.listed = null; // the one that was last brought into view in the list
     this.connection = { state: "offline" };
     this.isBack = false; // online, and the rooms are known
     this.stick = true; // the end of the messages is in view
     this.onScreen = true;
     this.timer = 0;
-    this.messages = new Map(); // key -> {element, facts}: what is drawn
+    this.items = new Map(); // key -> {element, facts}: the conversation as it is drawn
     this.opened = new Set(); // long messages that are shown whole
     this.element = document.querySelector("#panel").content.firstElementChild.cloneNode(true);
     this.client = new Client({ url, mid: person.mid || null, key: deviceKey(store), token, store });
@@ -72,16 +70,16 @@ export class Panel {
     const title = this.part("name");
     title.id = id;
     title.textContent = name;
-    this.part("name").title = `member id ${mid}`;
+    title.title = `member id ${mid}`;
     paint(this.part("avatar"), mid, name);
     this.part("rooms").setAttribute("aria-label", `Rooms of ${name}`);
     this.part("messages").setAttribute("aria-label", `Messages, as ${name} sees them`);
     this.part("text").setAttribute("aria-label", `Message from ${name}`);
     this.part("enter-name").setAttribute("aria-label", `Name of a room for ${name} to join or create`);
-    const window_ = this.part("window");
-    window_.href = `?${new URLSearchParams({ me: mid, name })}`;
-    label(window_, `Open ${name} in a window of their own`);
-    window_.hidden = !closed;
+    const alone = this.part("window");
+    alone.href = `?${new URLSearchParams({ me: mid, name })}`;
+    label(alone, `Open ${name} in a window of their own`);
+    alone.hidden = !closed;
     label(this.part("close"), `Close the panel of ${name}`);
     this.part("close").hidden = !closed;
     this.part("close").addEventListener("click", () => closed?.(this));
@@ -236,7 +234,6 @@ export class Panel {
       const room = await this.#join(name.includes("://") ? name : `group://${name.replace(/\s+/gu, "-")}`);
       this.part("enter-name").value = "";
       await this.#show(room);
-      [...this.part("room-list").children].find((item) => item.dataset.room === room.name)?.scrollIntoView({ block: "nearest" });
       this.part("text").focus();
     });
   }
@@ -266,7 +263,7 @@ export class Panel {
       if (this.room) this.room.divider = null;
       this.room = room;
       this.stick = true;
-      this.messages.clear();
+      this.items.clear();
       this.part("messages").replaceChildren();
       this.store.set("room", room?.name ?? "");
     }
@@ -433,21 +430,26 @@ export class Panel {
       button.setAttribute("aria-label", `${room.title}${room.unread ? `, ${room.unread} unread` : ""}`);
       return item;
     }));
+    if (this.listed === this.room) return;
+    this.listed = this.room; // another room is shown: have its place in the list in view, without moving the page
+    const item = [...list.children].find((other) => other.dataset.room === this.room?.name);
+    if (!item) return;
+    const nav = this.part("rooms");
+    nav.scrollLeft = item.offsetLeft - nav.offsetLeft - NEAR_PX;
+    list.scrollTop = item.offsetTop - list.offsetTop - NEAR_PX;
   }
 
   #roomItem(name) {
-    const item = make("li", "");
+    const item = make("li");
     item.dataset.room = name;
-    const button = make("button", "room");
-    button.type = "button";
-    button.title = name;
-    const last = make("span", "room-last");
-    last.append(make("span", "room-by"), make("bdi", ""));
-    button.append(make("span", "room-title"), make("span", "badge"), last);
-    button.addEventListener("click", async () => {
+    const button = makeButton("room", "", async () => {
       await this.#show(this.rooms.get(name));
       this.#touch();
     });
+    button.title = name;
+    const last = make("span", "room-last");
+    last.append(make("span", "room-by"), make("bdi"));
+    button.append(make("span", "room-title"), make("span", "badge"), last);
     item.append(button);
     return item;
   }
@@ -465,163 +467,71 @@ export class Panel {
 
   #renderMessages() {
     const list = this.part("messages");
-    const { room, messages } = this;
+    const { room } = this;
     // Where one reads, the first event in view stays where it is, whatever comes above it.
     const inView = (item) => item.dataset.seq && item.offsetTop + item.offsetHeight > list.scrollTop;
     const anchor = this.stick ? null : [...list.children].find(inView);
     const anchorTop = anchor?.offsetTop ?? 0;
-    const drawn = [];
-    const keep = (key, facts, build) => {
+    const hadFocus = list.contains(document.activeElement) ? document.activeElement.closest("li") : null;
+
+    const items = new Map();
+    for (const [key, facts, build] of this.#items()) {
+      const before = this.items.get(key);
       const now = JSON.stringify(facts);
-      const before = messages.get(key);
-      const element = before?.facts === now ? before.element : build();
-      if (before?.facts !== now) messages.set(key, { element, facts: now });
-      drawn.push(element);
-      return element;
-    };
-    let dividerElement = null;
-    if (room) {
-      if (room.more) keep("older", [], () => this.#olderButton());
-      let before = null;
-      let today = "";
-      const { divider } = room;
-      const entries = [...room.events, ...room.pending.map((message) => ({ ...message, mid: room.mid, type: "message_sent" }))];
-      for (const entry of entries) {
-        const date = day.format(entry.time);
-        if (date !== today) {
-          keep(`day ${date}`, [], () => make("li", "day", date));
-          before = null;
-        }
-        today = date;
-        if (divider && !dividerElement && entry.seq > divider.after && isMessage(entry) && entry.mid !== room.mid) {
-          dividerElement = keep("divider", [divider.count], () => make("li", "divider", missedText(divider.count)));
-          before = null;
-        }
-        if (!isMessage(entry)) {
-          keep(entry.seq, [this.#noticeText(entry)], () => this.#notice(entry));
-          before = null;
-          continue;
-        }
-        const isFirst = before === null || before.mid !== entry.mid || entry.time - before.time > GROUP_MS;
-        const facts = [isFirst, this.#nameOf(entry.mid), entry.position, this.#stateOf(entry), this.opened.has(keyOf(entry))];
-        keep(keyOf(entry), facts, () => this.#message(entry, isFirst));
-        before = entry;
-      }
+      items.set(key, before?.facts === now ? before : { element: build(), facts: now, replaces: before?.element });
     }
-    if (room === null && this.isBack) keep("nowhere", [], () => make("li", "empty", "In no room yet. Join one by its name."));
-    if (room?.loaded && !room.last && room.pending.length === 0) {
-      keep("empty", [], () => make("li", "empty", "No messages yet. Write the first."));
-    }
-    const kept = new Set(drawn);
-    for (const [key, { element }] of messages) if (!kept.has(element)) messages.delete(key);
-    arrange(list, drawn);
+    this.items = items;
+    arrange(list, [...items.values()].map(({ element }) => element));
+
+    const divider = items.get("divider")?.element;
     const end = list.scrollHeight - list.clientHeight;
-    if (this.stick && room?.missed && dividerElement) list.scrollTop = Math.min(end, dividerElement.offsetTop - 8);
-    else if (this.stick) list.scrollTop = end;
+    if (this.stick) list.scrollTop = room?.missed && divider ? Math.min(end, divider.offsetTop - 8) : end;
     else if (anchor) list.scrollTop += (list.querySelector(`[data-seq="${anchor.dataset.seq}"]`) ?? anchor).offsetTop - anchorTop;
+    if (hadFocus && !hadFocus.isConnected) {
+      const instead = [...items.values()].find(({ replaces }) => replaces === hadFocus)?.element;
+      (instead?.querySelector("button") ?? list).focus({ preventScroll: true });
+    }
     const newer = this.part("newer");
     newer.hidden = this.stick;
-    setText(newer, room?.unread ? `↓ ${room.unread} new` : "↓ To the end");
+    setText(newer, room?.unread ? `↓ ${room.unread.toLocaleString("en")} new` : "↓ To the end");
   }
 
-  #message(entry, isFirst) {
-    const isOwn = entry.mid === this.person.mid;
-    const item = make("li", `message ${isOwn ? "own" : "theirs"}${isFirst ? " first" : ""}`);
-    if (entry.seq) item.dataset.seq = entry.seq;
-    const name = this.#nameOf(entry.mid);
-    if (!isOwn) {
-      const avatar = make("span", "avatar small");
-      avatar.setAttribute("aria-hidden", "true");
-      paint(avatar, entry.mid, this.names.of(entry.mid));
-      item.append(avatar);
-    }
-    const bubble = make("div", "bubble");
-    const by = make("p", isFirst && !isOwn ? "by" : "by visually-hidden", name);
-    by.dir = "auto";
-    const content = make("p", "content", textOf(entry));
-    content.dir = "auto";
-    bubble.append(by, content);
-    const key = keyOf(entry);
-    const { length } = content.textContent;
-    if (length > LONG_CHARS || content.textContent.split("\n", LONG_LINES + 1).length > LONG_LINES) {
-      const isOpen = this.opened.has(key);
-      content.classList.toggle("clamped", !isOpen);
-      const more = make("button", "more", isOpen ? "Show less" : `Show all ${length.toLocaleString("en")} characters`);
-      more.type = "button";
-      more.setAttribute("aria-expanded", String(isOpen));
-      more.addEventListener("click", () => {
-        if (!this.opened.delete(key)) this.opened.add(key);
-        this.stick = false;
-        this.#draw();
-      });
-      bubble.append(more);
-    }
-    const meta = make("p", "meta");
-    const time = make("time", "", hour.format(entry.time));
-    time.dateTime = new Date(entry.time).toISOString();
-    time.title = full.format(entry.time);
-    meta.append(time);
-    if (entry.seq) {
-      const seq = make("span", "seq", `#${entry.seq}`);
-      seq.title = `event ${entry.seq} of this room, position ${entry.position} of the log`;
-      meta.append(" ", seq);
-    }
-    if (isOwn) meta.append(" ", make("span", "state", this.#stateOf(entry)));
-    bubble.append(meta);
-    if (entry.error) {
-      item.classList.add("failed");
-      bubble.append(this.#choices(entry));
-    } else if (!entry.seq) item.classList.add("sending");
-    item.append(bubble);
-    return item;
-  }
-
-  #choices(entry) {
+  /** What stands in the conversation: [key, the facts that it is made of, how to make it], in order. */
+  *#items() {
     const { room } = this;
-    const forget = () => (room.pending = room.pending.filter((message) => message.id !== entry.id));
-    const again = make("button", "more", "Try again");
-    again.type = "button";
-    again.addEventListener("click", () => {
-      forget();
-      this.#write(room, textOf(entry));
-    });
-    const discard = make("button", "more", "Discard");
-    discard.type = "button";
-    discard.addEventListener("click", () => {
-      forget();
-      this.#draw();
-    });
-    const choices = make("p", "message-choices");
-    choices.append(again, " ", discard);
-    return choices;
-  }
-
-  #stateOf(entry) {
-    if (entry.mid !== this.person.mid) return "";
-    if (entry.seq) return `sent ✓ at ${entry.position.toLocaleString("en")}`;
-    if (entry.error) return `not sent: ${entry.error.message}`;
-    return this.connection.state === "online" ? "sending…" : "waiting for the connection";
-  }
-
-  #notice(event) {
-    const item = make("li", "notice", this.#noticeText(event));
-    item.dataset.seq = event.seq;
-    item.title = `${event.type}, position ${event.position} of the log, ${full.format(event.time)}`;
-    item.append(" ", make("span", "seq", `#${event.seq}`));
-    return item;
-  }
-
-  #noticeText({ type, mid, body }) {
-    const by = this.#nameOf(mid);
-    const who = this.#nameOf(body?.mid ?? mid);
-    switch (type) {
-      case "room_created": return `${by} created the room`;
-      case "member_joined": return body?.mid === undefined || body.mid === mid ? `${who} joined` : `${by} brought ${inner(who)} in`;
-      case "member_left": return `${who} left`;
-      case "member_removed": return `${by} removed ${inner(who)}`;
-      case "member_muted": return body?.until_ms ? `${by} muted ${inner(who)}` : `${by} let ${inner(who)} speak again`;
-      case "role_changed": return `${by} made ${inner(who)} ${body?.role ?? "something else"}`;
-      default: return type;
+    if (!room) {
+      if (this.isBack) yield ["nowhere", [], () => make("li", "empty", "In no room yet. Join one by its name.")];
+      return;
+    }
+    const { divider } = room;
+    let before = null;
+    let today = "";
+    let isMissed = false;
+    if (room.more) yield ["older", [], () => this.#olderItem()];
+    for (const event of room.entries()) {
+      const date = day.format(event.time);
+      if (date !== today) yield [`day ${date}`, [], () => make("li", "day", date)];
+      const isOwn = event.mid === this.person.mid;
+      if (divider && !isMissed && event.seq > divider.after && isMessage(event) && !isOwn) {
+        isMissed = true;
+        before = null;
+        yield ["divider", [divider.count], () => make("li", "divider", missedText(divider.count))];
+      }
+      if (isMessage(event)) {
+        const name = this.#nameOf(event.mid);
+        const key = event.id ? `${event.mid} ${event.id}` : event.seq;
+        const isFirst = date !== today || before?.mid !== event.mid || event.time - before.time > GROUP_MS;
+        const look = { isOwn, isFirst, isOpen: this.opened.has(key), state: isOwn ? this.#stateOf(event) : "" };
+        yield [key, [look, name, event.seq], () => messageItem({ ...event, name }, look, this.#actsOn(room, event, key))];
+      } else {
+        const text = noticeText(event, (mid) => this.#nameOf(mid));
+        yield [event.seq, [text], () => noticeItem(event, text)];
+      }
+      before = isMessage(event) ? event : null;
+      today = date;
+    }
+    if (room.loaded && !room.last && room.pending.length === 0) {
+      yield ["empty", [], () => make("li", "empty", "No messages yet. Write the first.")];
     }
   }
 
@@ -629,69 +539,44 @@ export class Panel {
     return mid === this.person.mid ? "You" : this.names.of(mid);
   }
 
-  #olderButton() {
+  #actsOn(room, event, key) {
+    return {
+      open: () => {
+        if (!this.opened.delete(key)) this.opened.add(key);
+        this.stick = false;
+        this.#draw();
+      },
+      again: () => {
+        room.discard(event.id);
+        this.#write(room, textOf(event));
+      },
+      discard: () => {
+        room.discard(event.id);
+        this.#draw();
+      },
+    };
+  }
+
+  #stateOf({ seq, position, error }) {
+    if (seq) return `sent ✓ at ${position.toLocaleString("en")}`;
+    if (error) return `not sent: ${error.message}`;
+    return this.connection.state === "online" ? "sending…" : "waiting for the connection";
+  }
+
+  #olderItem() {
     const item = make("li", "older");
-    const button = make("button", "button quiet", "Earlier messages");
-    button.type = "button";
-    button.addEventListener("click", () => {
+    item.append(makeButton("button quiet", "Earlier messages", () => {
       this.stick = false;
       this.#older();
-    });
-    item.append(button);
+    }));
     return item;
   }
 }
 
-// --- helpers: pure, or of one element ---
-
-const inner = (name) => (name === "You" ? "you" : name);
-const keyOf = (entry) => entry.id ?? entry.seq;
 const missedText = (count) => `${count.toLocaleString("en")} missed while you were away`;
-
-/** What an event says: ours have a text; a push may be anything. */
-function textOf({ body, base64 }) {
-  if (base64) return `(${Math.floor((body.replace(/=+$/, "").length * 3) / 4).toLocaleString("en")} bytes)`;
-  if (typeof body === "string") return body;
-  return typeof body?.text === "string" ? body.text : JSON.stringify(body) ?? "";
-}
 
 /** The name of this device for this person: the server resumes, and closes a second connection, by it. */
 function deviceKey(store) {
   if (!store.get("key")) store.set("key", `web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`);
   return store.get("key");
-}
-
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
-function label(element, text) {
-  element.setAttribute("aria-label", text);
-  element.title = text;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-function paint(avatar, mid, name) {
-  avatar.textContent = [...name.trim()][0]?.toLocaleUpperCase() ?? "?";
-  avatar.dataset.colour = String(mid % 8);
-}
-
-/** Make `nodes` the children of `parent`, and leave alone those that stand where they belong. */
-function arrange(parent, nodes) {
-  let at = parent.firstChild;
-  for (const node of nodes) {
-    if (node === at) at = at.nextSibling;
-    else parent.insertBefore(node, at);
-  }
-  while (at) {
-    const next = at.nextSibling;
-    at.remove();
-    at = next;
-  }
 }

@@ -35,9 +35,19 @@ export class Room {
     return this.name.startsWith("group://") ? this.name.slice("group://".length) : this.name;
   }
 
+  /** What stands in the conversation: the events, then what is on its way. */
+  entries() {
+    return [...this.events, ...this.pending.map((message) => ({ ...message, mid: this.mid, type: "message_sent" }))];
+  }
+
+  /** Forget a message that was refused. */
+  discard(id) {
+    this.pending = this.pending.filter((message) => message.id !== id);
+  }
+
   /** An event came. */
   take(event) {
-    if (event.id) this.pending = this.pending.filter((message) => message.id !== event.id);
+    if (event.id && event.mid === this.mid) this.discard(event.id);
     if (!this.#insert(event)) return;
     if (isMessage(event) && event.seq >= (this.last?.seq ?? 0)) this.last = event;
     if (event.seq <= this.head) return;
