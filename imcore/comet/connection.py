@@ -231,22 +231,27 @@ class Connection(Session):
             return
         self.early.append(packet)
 
-    def _may_pass(self, op: int, seq: int) -> bool:
-        """One token a frame; without one the request is refused, and nothing was done."""
-        comet = self.comet
-        if not comet.rate_limits:
+    def has_token(self) -> bool:
+        """May another frame pass now? Takes the token for it."""
+        if not self.comet.rate_limits:
             return True
-        settings = comet.settings
+        settings = self.comet.settings
         tokens = self.tokens + (self.heard_at - self.tokens_at) * settings.inbound_frames_per_s
         self.tokens_at = self.heard_at
         self.tokens = min(tokens, settings.inbound_frames_burst)
         if self.tokens < 1:
-            comet.limited += 1
-            wait_ms = int((1 - self.tokens) * 1000 / settings.inbound_frames_per_s) + 1
-            self._refuse(op, seq, RateLimited(retry_after_ms=wait_ms))
+            self.comet.limited += 1
             return False
         self.tokens -= 1
         return True
+
+    def _may_pass(self, op: int, seq: int) -> bool:
+        """One token a frame; without one the request is refused, and nothing was done."""
+        if self.has_token():
+            return True
+        wait_ms = int((1 - self.tokens) * 1000 / self.comet.settings.inbound_frames_per_s) + 1
+        self._refuse(op, seq, RateLimited(retry_after_ms=wait_ms))
+        return False
 
     # --- requests --------------------------------------------------------------------------------------------------------------
 

@@ -66,21 +66,21 @@ class WebSocketCarrier(TransportCarrier):
                     connection.end(error)
                     return
                 connection.take_packets(packets)
-            elif opcode == PING:
+            elif opcode == PING or opcode == PONG:
                 connection.heard_at = self.comet.now()
-                self.write(websocket.pong(payload))
+                # A ping beyond the limit of frames stays without its pong: nobody is made to talk by shouting.
+                if opcode == PING and connection.has_token():
+                    self.write(websocket.pong(payload))
             elif opcode == CLOSE:
+                connection.flush_replies()
                 connection.finish("closed")
                 self._answer_close(payload)
-                return
-            elif opcode != PONG:
-                wanted = "text" if self.is_text else "binary"
-                connection.end(BadPacket(f"this address takes {wanted} frames only"))
                 return
             if connection.is_ended:
                 return
         if self.frames.error is not None:
             code, reason = self.frames.error
+            connection.flush_replies()
             connection.finish({1009: PacketTooLarge.code, 1007: InvalidText.code}.get(code, BadPacket.code))
             self.close(code, reason)
 

@@ -19,7 +19,8 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -355,6 +356,7 @@ class Log:
                 self.batch_s = loop.time() - started
                 self.batches += 1
         finally:
+            self._closing = True
             self._tell(self._untold, Unavailable("the server is stopping"))
             self._tell(self._pending, Overloaded("the server is stopping"))
             self._pending.clear()
@@ -367,15 +369,23 @@ class Log:
         loop = asyncio.get_running_loop()
         refuse_at = loop.time() + self._append_timeout_s / 2
         while True:
+            connection: OwnConnection | None = None
             try:
                 connection = await self._connect()
-                await self._make_partitions(connection)
-                return connection
+                async with asyncio.timeout(self._append_timeout_s / 2):
+                    await self._make_partitions(connection)
+                ready, connection = connection, None
+                return ready
             except DATABASE_ERRORS as error:
                 log.warning("cannot connect to append: %s", error)
+            finally:
+                if connection is not None:
+                    connection.terminate()
             if loop.time() > refuse_at:
                 waiting, self._pending = self._pending, deque()
                 self._tell(waiting, Overloaded("the database is not there", retry_after_ms=1000))
+                self._wake.clear()
+                self._idle.set()
             await asyncio.sleep(RECONNECT_S)
 
     @staticmethod
@@ -589,7 +599,7 @@ class Log:
         """The road for batches with decisions: a transaction that reads rows, decides in order, appends, and writes the rows."""
         inline = self._inline
         settled: list[Callable[[], None]] = []
-        async with connection.transaction():
+        async with _transaction(connection):
             head = await connection.fetchrow(LOCK)
             assert head is not None, "a migrated database has a head"
             base, at = head
@@ -676,6 +686,18 @@ class Log:
         head = await connection.fetchval("SELECT position FROM log_head")
         self._partitions_upto = head + 2 * PARTITION_MARGIN_EVENTS
         await connection.execute("SELECT imcore_make_partitions($1)", self._partitions_upto)
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that is committed at the end, or left to die with its connection, which every error ends (see `run`).
+
+    asyncpg's own would send a rollback and wait for the answer: for ever, if it was silence that ended the transaction.
+    """
+    await connection.execute("BEGIN")
+    yield
+    ended = await connection.execute("COMMIT")
+    assert ended == "COMMIT", f"an error in a transaction was swallowed: {ended}"
 
 
 def recorded(row: asyncpg.Record, names: Names) -> Recorded:

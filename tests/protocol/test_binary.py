@@ -79,7 +79,9 @@ def test_a_batch_in_a_websocket_frame_has_goims_outer_header() -> None:
     batch = encode_batch(inner)
 
     assert batch == bytes.fromhex(
-        "00000034 0010 0001 00000009 00000000 00000012 0010 0001 000003e8 00000000 6869 00000012 0010 0001 000003e9 00000000 686f"
+        "00000034 0010 0001 00000009 00000000"
+        "00000012 0010 0001 000003e8 00000000 6869"
+        "00000012 0010 0001 000003e9 00000000 686f"
     )
     [outer] = decode_frame(batch, PACKET_BYTES_MAX)
     assert outer.op == Op.BATCH

@@ -3,19 +3,20 @@
  *
  * What it promises to the program above it:
  *
- * - `event` comes once for each (room, seq), in the order of seq, with nothing left out. What arrives twice is dropped; what
- *   is missing for longer than GAP_MS is fetched.
- * - A message given to `send` is kept until the server has stored it or refused it for good. It is sent again after a lost
- *   connection, under the same id, so it is stored once. Messages leave in the order in which they were given.
- * - The cursor, the unsent messages and nothing else are kept in `store`; with them the next page goes on where this one ended.
+ * - `event` comes once for each (room, seq), in the order of seq, with nothing left out. What arrives twice is
+ *   dropped; what is missing for longer than GAP_MS is fetched.
+ * - A message given to `send` is kept until the server has stored it or refused it for good. It is sent again after a
+ *   lost connection, under the same id, so it is stored once. Messages leave in the order in which they were given.
+ * - The cursor, the unsent messages and nothing else are kept in `store`; with them the next page goes on where this
+ *   one ended.
  *
- * The trap: a reply to a send may overtake the events before it. So only positions that came as events are acknowledged, and an
- * own message takes its place among the others before what follows it is handed on.
+ * The trap: a reply to a send may overtake the events before it. So only positions that came as events are
+ * acknowledged, and an own message takes its place among the others before what follows it is handed on.
  */
 
 export const Op = Object.freeze({
-  HEARTBEAT: 2, SEND: 4, DISCONNECT: 6, AUTH: 7, BATCH: 9, ERROR: 20, EVENT: 21, JOIN: 22, LEAVE: 24, HISTORY: 26, READ: 28,
-  MEMBERS: 30, INBOX: 32, ACK: 34, REMOVED: 36,
+  HEARTBEAT: 2, SEND: 4, DISCONNECT: 6, AUTH: 7, BATCH: 9, ERROR: 20, EVENT: 21, JOIN: 22, LEAVE: 24, HISTORY: 26,
+  READ: 28, MEMBERS: 30, INBOX: 32, ACK: 34, REMOVED: 36,
 });
 
 export const BODY_BYTES_MAX = 16_384; // of a message, as JSON text
@@ -29,10 +30,10 @@ const STEADY_MS = 5_000; // a connection that lived for so long ends the doublin
 const PAGE_EVENTS = 500;
 const TRIES = 5;
 
-// Coming back would end the same way. The server says so itself (operation 6); the code is for when that did not arrive.
+// Coming back would end the same way. The server says so itself (operation 6); the code is for when that was lost.
 const FINAL_CLOSES = new Map([
-  [1002, "protocol_error"], [1003, "unsupported"], [1007, "invalid_text"], [4400, "bad_packet"], [4401, "unauthenticated"],
-  [4403, "bad_order"], [4409, "taken_over"], [4413, "packet_too_large"],
+  [1002, "protocol_error"], [1003, "unsupported"], [1007, "invalid_text"], [4400, "bad_packet"],
+  [4401, "unauthenticated"], [4403, "bad_order"], [4409, "taken_over"], [4413, "packet_too_large"],
 ]);
 
 /** The server said no. `retry`: the same request may succeed later. */
@@ -50,11 +51,12 @@ export class Lost extends Error {
 }
 
 /**
- * Events: `state` {state, code, text, retryAt}, `online` {…the auth reply}, `event` {…envelope}, `sent` {id, room, body, time,
- * position, seq}, `refused` {id, room, body, time, error}, `removed` {room, position, type, by}; the facts are in `detail`.
+ * Events: `state` {state, code, text, retryAt}, `online` {…the auth reply}, `event` {…envelope}, `sent` {id, room,
+ * body, time, position, seq}, `refused` {id, room, body, time, error}, `removed` {room, position, type, by}; the
+ * facts are in `detail`.
  *
- * States: `offline` (nobody wants a connection), `connecting`, `online`, `waiting` (to try again at `retryAt`), `stopped` (trying
- * again is pointless: `code` says why, "taken_over" above all).
+ * States: `offline` (nobody wants a connection), `connecting`, `online`, `waiting` (to try again at `retryAt`),
+ * `stopped` (trying again is pointless: `code` says why, "taken_over" above all).
  */
 export class Client extends EventTarget {
   state = "offline";
@@ -106,11 +108,11 @@ export class Client extends EventTarget {
     else if (this.state === "online") this.#ask(Op.HEARTBEAT, null, () => {});
   }
 
-  /** Keep a message until it is stored. Returns {id, room, body, time}; `sent` or `refused` follows, after a reload if need be. */
+  /** Keep a message until it is stored, also over a reload. Returns {id, room, body, time}; `sent` or `refused` follows. */
   send(room, body) {
     body = storable(body);
     const bytes = bytesOf(body);
-    if (bytes > BODY_BYTES_MAX) throw new RangeError(`the message is ${bytes} bytes long, and ${BODY_BYTES_MAX} is the limit`);
+    if (bytes > BODY_BYTES_MAX) throw new RangeError(`the body is ${bytes} bytes long, ${BODY_BYTES_MAX} is the limit`);
     const message = { id: uuid(), room, body, time: Date.now() };
     this.#outbox.push(message);
     this.#keepOutbox();
@@ -152,8 +154,7 @@ export class Client extends EventTarget {
   }
 
   #authenticate() {
-    const cursor = this.#store.get("cursor");
-    const auth = Object.fromEntries(Object.entries({ ...this.#who, cursor }).filter(([, value]) => value != null && value !== ""));
+    const auth = { ...this.#who, cursor: this.#store.get("cursor") ?? null };
     this.#ask(Op.AUTH, auth, (session, error) => {
       if (error instanceof Lost) return;
       if (error) {

@@ -1,5 +1,6 @@
 /**
- * The few things that the page does with elements. Text goes in as text only, so nothing that people write is ever markup.
+ * The few things that the page does with elements. Text goes in as text only, so nothing that people write is ever
+ * markup.
  */
 
 export function make(tag, className = "", text = "") {

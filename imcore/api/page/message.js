@@ -18,8 +18,9 @@ export function textOf({ body, base64 }) {
 }
 
 /**
- * A message, or one on its way: {mid, name, body, time}, with {seq, position} once it is stored. `look` says how: {isOwn, isFirst (of
- * several by one person), isOpen (shown whole, however long), state}. `acts` are what its buttons do: {open, again, discard}.
+ * A message, or one on its way: {mid, name, body, time}, with {seq, position} once it is stored. `look` says how:
+ * {isOwn, isFirst (of several by one person), isOpen (shown whole, however long), state}. `acts` are what its buttons
+ * do: {open, again, discard}.
  */
 export function messageItem(entry, look, acts) {
   const { isOwn, isFirst, isOpen, state } = look;
@@ -42,7 +43,8 @@ export function messageItem(entry, look, acts) {
   const { length } = content.textContent;
   if (length > LONG_CHARS || content.textContent.split("\n", LONG_LINES + 1).length > LONG_LINES) {
     content.classList.toggle("clamped", !isOpen);
-    const more = makeButton("more", isOpen ? "Show less" : `Show all ${length.toLocaleString("en")} characters`, acts.open);
+    const offer = isOpen ? "Show less" : `Show all ${length.toLocaleString("en")} characters`;
+    const more = makeButton("more", offer, acts.open);
     more.setAttribute("aria-expanded", String(isOpen));
     bubble.append(more);
   }

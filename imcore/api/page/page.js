@@ -1,10 +1,11 @@
 /**
  * The page: who is on it, side by side, and the strip of the log below.
  *
- * `/` shows the people of the last visit (at first Alice and Bob); `/?me=3&name=Carol` shows one person alone, for a window of its
- * own; `&room=team` is the room to join. Names are this browser's own: imcore knows numbers.
+ * `/` shows the people of the last visit (at first Alice and Bob); `/?me=3&name=Carol` shows one person alone, for a
+ * window of its own; `&room=team` is the room to join. Names are this browser's own: imcore knows numbers.
  */
 
+import { make } from "./elements.js";
 import { Panel } from "./panel.js";
 import { Tape } from "./tape.js";
 
@@ -70,10 +71,7 @@ start();
 async function start() {
   const config = await configuration();
   if (config === null) {
-    const notice = document.createElement("p");
-    notice.className = "notice";
-    notice.textContent = "The server does not answer. Reload the page to ask again.";
-    find("people").replaceChildren(notice);
+    find("people").replaceChildren(make("p", "notice", "The server does not answer. Reload the page to ask again."));
     return;
   }
   const query = new URLSearchParams(location.search);
@@ -107,11 +105,10 @@ async function start() {
   };
 
   if (alone) {
-    const link = document.createElement("a");
+    const link = make("a", "", "See two people side by side");
     link.href = ".";
-    link.textContent = "See two people side by side";
     find("hint").replaceChildren(link);
-  } else find("hint").textContent = "Write as one, take the other offline, write again, and let them come back to what they missed.";
+  }
   find("add").hidden = alone !== null && isOpen;
   find("add").addEventListener("click", async () => {
     if (isOpen) {
@@ -162,12 +159,13 @@ async function configuration() {
   }
 }
 
-/** Where the WebSocket is, for this browser: a server that listens everywhere, or only on its own machine, cannot know. */
+/** Where the WebSocket is for this browser: a server that listens everywhere, or for its own machine only, cannot know. */
 function address(ws) {
   const [, scheme, host, rest] = /^(wss?:)\/\/(\[[^\]]*\]|[^:/]*)(.*)$/.exec(ws) ?? [];
   if (scheme === undefined) return new URL(ws, location.href.replace(/^http/, "ws")).href;
   const isNowhere = ["", "0.0.0.0", "[::]"].includes(host);
-  const isElsewhere = /^(127\.|localhost$|\[::1\]$)/.test(host) && !/^(127\.|localhost$|\[::1\]$)/.test(location.hostname);
+  const isHere = (name) => /^(127\.|localhost$|\[::1\]$)/.test(name);
+  const isElsewhere = isHere(host) && !isHere(location.hostname);
   return `${scheme}//${isNowhere || isElsewhere ? location.hostname : host}${rest}`;
 }
 

@@ -1,11 +1,12 @@
 /**
  * One person on the page: the connection, the rooms, the conversation, the box to write in.
  *
- * Everything shown is made from state by `#render`, which runs a moment after the state changed, once for all changes of that
- * moment, and keeps the elements that are right already.
+ * Everything shown is made from state by `#render`, which runs a moment after the state changed, once for all changes
+ * of that moment, and keeps the elements that are right already.
  *
- * A room is *looked at* when it is the one shown, at its end, on a visible page. After an absence it also takes a touch, a key or
- * a turn of the wheel: otherwise what was missed would count as read before anybody saw that it was missed.
+ * A room is *looked at* when it is the one shown, at its end, on a visible page. After an absence it also takes a
+ * touch, a key or a turn of the wheel: otherwise what was missed would count as read before anybody saw that it was
+ * missed.
  */
 
 import { BODY_BYTES_MAX, Client, Lost, bytesOf } from "./client.js";
@@ -23,8 +24,9 @@ const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric"
 
 export class Panel {
   /**
-   * `person` is {mid, name}, `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room to join
-   * when there is none, then those to join in any case, `changed` is called when the count of unread messages may have changed.
+   * `person` is {mid, name}, `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room
+   * to join when there is none, then those to join in any case, `changed` is called when the count of unread messages
+   * may have changed.
    */
   constructor({ person, token, url, names, store, tape, first, changed, closed }) {
     Object.assign(this, { person, names, store, tape, first, changed });
@@ -168,7 +170,7 @@ export class Panel {
     const room = this.#roomOf(event.room);
     room.take(event);
     if (!this.isBack) return; // the rooms are not known yet, so neither is what this means
-    if (event.type === "member_joined" && event.body?.mid === this.person.mid && !room.loaded) this.#show(this.room ?? room);
+    if (this.room === null && event.type === "member_joined" && event.body.mid === this.person.mid) this.#show(room);
     if (room !== this.room || this.stick) room.trim();
     this.#look();
     if (room === this.room && isMessage(event) && event.mid !== this.person.mid) {
@@ -392,25 +394,21 @@ export class Panel {
   #renderConnection() {
     const { state, code, text } = this.connection;
     const { name } = this.person;
-    const isOff = state === "offline" || state === "stopped";
+    const [status, offer, note] = {
+      offline: ["Offline", "Come back", `${name} is offline. What is sent to ${name} waits in the log.`],
+      connecting: ["Connecting…", "Go offline", ""],
+      online: ["Online", "Go offline", ""],
+      waiting: ["Reconnecting…", "Go offline", text || `No connection to ${this.url}. It is tried again by itself.`],
+      stopped: code === "taken_over"
+        ? ["Opened elsewhere", "Use it here", `${name} is connected in another window now.`]
+        : ["Disconnected", "Try again", text || "The server ended the connection."],
+    }[state];
     this.element.dataset.state = state;
-    setText(this.part("status"), {
-      offline: "Offline",
-      connecting: "Connecting…",
-      online: "Online",
-      waiting: "Reconnecting…",
-      stopped: code === "taken_over" ? "Opened elsewhere" : "Disconnected",
-    }[state]);
-    const button = this.part("switch");
-    setText(button, isOff ? (code === "taken_over" ? "Use it here" : state === "stopped" ? "Try again" : "Come back") : "Go offline");
-    button.setAttribute("aria-label", `${button.textContent}: ${name}`);
-    const away = this.part("away");
-    away.hidden = state === "online" || state === "connecting";
-    setText(away, {
-      offline: `${name} is offline. What is sent to ${name} waits in the log.`,
-      waiting: text || `No connection to ${this.url}. It is tried again by itself.`,
-      stopped: code === "taken_over" ? `${name} is connected in another window now.` : text || "The server ended the connection.",
-    }[state] ?? "");
+    setText(this.part("status"), status);
+    setText(this.part("switch"), offer);
+    this.part("switch").setAttribute("aria-label", `${offer}: ${name}`);
+    this.part("away").hidden = note === "";
+    setText(this.part("away"), note);
   }
 
   #renderRooms() {
@@ -486,7 +484,10 @@ export class Panel {
     const divider = items.get("divider")?.element;
     const end = list.scrollHeight - list.clientHeight;
     if (this.stick) list.scrollTop = room?.missed && divider ? Math.min(end, divider.offsetTop - 8) : end;
-    else if (anchor) list.scrollTop += (list.querySelector(`[data-seq="${anchor.dataset.seq}"]`) ?? anchor).offsetTop - anchorTop;
+    else if (anchor) {
+      const now = list.querySelector(`[data-seq="${anchor.dataset.seq}"]`) ?? anchor;
+      list.scrollTop += now.offsetTop - anchorTop;
+    }
     if (hadFocus && !hadFocus.isConnected) {
       const instead = [...items.values()].find(({ replaces }) => replaces === hadFocus)?.element;
       (instead?.querySelector("button") ?? list).focus({ preventScroll: true });
@@ -522,7 +523,8 @@ export class Panel {
         const key = event.id ? `${event.mid} ${event.id}` : event.seq;
         const isFirst = date !== today || before?.mid !== event.mid || event.time - before.time > GROUP_MS;
         const look = { isOwn, isFirst, isOpen: this.opened.has(key), state: isOwn ? this.#stateOf(event) : "" };
-        yield [key, [look, name, event.seq], () => messageItem({ ...event, name }, look, this.#actsOn(room, event, key))];
+        const build = () => messageItem({ ...event, name }, look, this.#actsOn(room, event, key));
+        yield [key, [look, name, event.seq], build];
       } else {
         const text = noticeText(event, (mid) => this.#nameOf(mid));
         yield [event.seq, [text], () => noticeItem(event, text)];

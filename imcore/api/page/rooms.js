@@ -1,14 +1,14 @@
 /**
  * What one person knows of one room. No DOM, no network.
  *
- * `events` is a part of the room's stream without a hole, ascending by seq: a page of history and what came after it. Unread
- * is the server's count as of one seq, and from there on what came in.
+ * `events` is a part of the room's stream without a hole, ascending by seq: a page of history and what came after it.
+ * Unread is the server's count as of one seq, and from there on what came in.
  *
- * The trap: the count comes from a projection, which may be a moment behind the events. So an event is counted only if it
- * lies after the seq that the count is for.
+ * The trap: the count comes from a projection, which may be a moment behind the events. So an event is counted only
+ * if it lies after the seq that the count is for.
  */
 
-const KEEP_EVENTS = 300; // when as many again have come, the older ones are dropped, to be read again if somebody scrolls up
+const KEEP_EVENTS = 300; // when as many again have come, the older ones are dropped, and read again if asked for
 
 export const isMessage = (event) => event.type === "message_sent" || event.type === "message_pushed";
 
@@ -20,7 +20,7 @@ export class Room {
   read = 0; // the person has looked at everything up to here
   marked = 0; // and the server knows it up to here
   unread = 0;
-  missed = null; // {after, base}: the seq and the count before what came while the person was away, until somebody looks
+  missed = null; // {after, base}: seq and count before what came in an absence, until somebody looks
   divider = null; // {after, count}: where the page says so; it stays while one looks
   more = false; // are there older events on the server?
   loaded = false;

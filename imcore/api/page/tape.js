@@ -1,8 +1,8 @@
 /**
  * The end of the log, as far as the people on this page may see it: one cell an event, by position.
  *
- * Positions are dense, so where a number is left out there is an event that is not for this page: connects, acks, what is said in
- * other rooms.
+ * Positions are dense, so where a number is left out there is an event that is not for this page: connects, acks,
+ * what is said in other rooms.
  */
 
 import { isMessage } from "./rooms.js";
