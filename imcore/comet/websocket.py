@@ -66,7 +66,7 @@ class WebSocketCarrier(TransportCarrier):
                     connection.end(error)
                     return
                 connection.take_packets(packets)
-            elif opcode == PING or opcode == PONG:
+            elif opcode in (PING, PONG):
                 connection.heard_at = self.comet.now()
                 # A ping beyond the limit of frames stays without its pong: nobody is made to talk by shouting.
                 if opcode == PING and connection.has_token():
