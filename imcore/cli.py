@@ -85,10 +85,7 @@ def serve(
 
     def announce(line: dict[str, object]) -> None:
         told(line)
-        if sys.stderr.isatty() or os.environ.get("IMCORE_PAGE"):
-            print(
-                f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n", file=sys.stderr, flush=True
-            )
+        sys.stderr.write(f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n\n")
 
     async def go() -> None:
         stop = asyncio.Event()

@@ -29,5 +29,6 @@ def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for name in ("asyncio", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)

@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
 RESTART_S: Final = 1.0
+SECOND_SIGNAL_S: Final = 1.0
 REPORT_S: Final = 1.0
 READY_S: Final = 2.0
 READY_LAG_EVENTS: Final = 100_000
@@ -512,13 +513,18 @@ def _services(process: Process, events: Log, pool: Pool, authenticate: Authentic
 
 
 def install_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT drain; a second one ends the process at once."""
+    """SIGTERM and SIGINT drain; another one, a second later or more, ends the process at once. (A terminal and make both pass on the
+    first.)"""
     loop = asyncio.get_running_loop()
+    first_at = 0.0
 
     def on_signal() -> None:
-        if stop.is_set():
+        nonlocal first_at
+        if stop.is_set() and loop.time() > first_at + SECOND_SIGNAL_S:
             os._exit(1)
-        stop.set()
+        if not stop.is_set():
+            first_at = loop.time()
+            stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)

@@ -1,7 +1,7 @@
 """Stream names are interned: the log holds a number, this holds what it means.
 
 A name, once given a number, keeps it for ever, so both directions are cached without a way to go stale. The caches are bounded:
-when one is full it is emptied, which costs queries and nothing else.
+when one is full it is replaced by an empty one, which costs queries and nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ NAMES = "SELECT name, id FROM streams WHERE id = ANY($1::bigint[])"
 
 
 class Names:
-    """Stream names by number and numbers by name, for one process."""
+    """Stream names by number and numbers by name, for one process.
+
+    Whatever was asked for is there when the method returns, and until the caller awaits something else; `ids` and `names`, held
+    on to, keep what they have.
+    """
 
     def __init__(self) -> None:
         self.ids: dict[str, int] = {}
@@ -39,26 +43,33 @@ class Names:
 
     async def find(self, connection: Connection, names: Iterable[str]) -> None:
         """Learn the numbers of those names that have one."""
-        if wanted := [name for name in names if name not in self.ids]:
+        asked = list(names)
+        if wanted := [name for name in asked if name not in self.ids]:
             self._learn(await connection.fetch(IDS, wanted))
+            # The caches may have been emptied meanwhile, by ourselves or by others, of what was there before.
+            missing = {name for name in asked if name not in self.ids}
+            if not missing.issubset(wanted):
+                self._learn(await connection.fetch(IDS, asked))
 
     async def intern(self, connection: Connection, names: Iterable[str]) -> None:
         """Learn the numbers of all those names; new ones are given one."""
-        if wanted := [name for name in names if name not in self.ids]:
-            await self.find(connection, wanted)
-            if new := [name for name in wanted if name not in self.ids]:
-                await connection.execute(INTERN, new)
-                await self.find(connection, new)
+        asked = list(names)
+        await self.find(connection, asked)
+        if new := [name for name in asked if name not in self.ids]:
+            await connection.execute(INTERN, new)
+            await self.find(connection, asked)
 
     async def resolve(self, connection: Connection, ids: Iterable[int]) -> None:
         """Learn the names of those numbers."""
-        if wanted := [number for number in ids if number not in self.names]:
+        asked = list(ids)
+        if wanted := [number for number in asked if number not in self.names]:
             self._learn(await connection.fetch(NAMES, wanted))
+            if any(number not in self.names for number in asked):
+                self._learn(await connection.fetch(NAMES, asked))
 
     def _learn(self, rows: Iterable[asyncpg.Record]) -> None:
         if len(self.ids) > NAMES_MAX:
-            self.ids.clear()
-            self.names.clear()
+            self.ids, self.names = {}, {}  # not cleared: a batch may be at work with the old ones
         for name, number in rows:
             self.ids[name] = number
             self.names[number] = name

@@ -426,22 +426,21 @@ class Log:
         return batch
 
     async def _append(self, connection: Connection, batch: list[Draft | Decision]) -> None:
-        await self._intern(connection, batch)
-        ids = self.names.ids
+        ids = await self._intern(connection, batch)
         drafts = [item for item in batch if type(item) is Draft and item.stream in ids]
         if len(drafts) == len(batch):
-            await self._append_drafts(connection, drafts)
+            await self._append_drafts(connection, drafts, ids)
             return
         known = [item for item in batch if all(stream in ids for stream in _streams(item))]
         self._untold = known
         if len(known) < len(batch):
             self._tell([item for item in batch if not all(stream in ids for stream in _streams(item))], NoSuchRoom())
         if len(drafts) < len(known):
-            await self._append_decided(connection, known)
+            await self._append_decided(connection, known, ids)
         elif drafts:
-            await self._append_drafts(connection, drafts)
+            await self._append_drafts(connection, drafts, ids)
 
-    async def _intern(self, connection: Connection, batch: list[Draft | Decision]) -> None:
+    async def _intern(self, connection: Connection, batch: list[Draft | Decision]) -> dict[str, int]:
         """Numbers for the streams of the batch. A guarded draft makes no stream: a room that nobody joined is no room."""
         ids = self.names.ids
         new, old = set[str](), set[str]()
@@ -454,12 +453,13 @@ class Log:
                 (new if item.creates else old).update(stream for stream in item.streams if stream not in ids)
         if new:
             await self.names.intern(connection, new)
-        if old:
-            await self.names.find(connection, old)
+        if new or old:
+            await self.names.find(connection, {stream for item in batch for stream in _streams(item)})
+        return self.names.ids
 
-    async def _append_drafts(self, connection: Connection, drafts: list[Draft]) -> None:
+    async def _append_drafts(self, connection: Connection, drafts: list[Draft], ids: dict[str, int]) -> None:
         """The fast road: one round trip."""
-        columns, slots, ranks, said = self._columns(drafts)
+        columns, slots, ranks, said = _columns(drafts, ids)
         row = await connection.fetchrow(APPEND, *columns)
         assert row is not None, "a function returns a row"
         base, at, seqs, messages, refused, codes, facts = row
@@ -519,68 +519,6 @@ class Log:
             item.done(item, recorded, False)
         self._committed(batch)
 
-    def _columns(
-        self, drafts: list[Draft], *, judged: bool = False
-    ) -> tuple[tuple[object, ...], list[int], list[int], list[int]]:
-        """The batch as imcore_append takes it, and slot, rank and messages of each. `judged`: guards and seqs were looked at."""
-        ids = self.names.ids
-        slot_of: dict[str, int] = {}
-        kind_of: dict[tuple[str, int, int, int, int], int] = {}
-        slots: list[int] = []
-        ranks: list[int] = []
-        said: list[int] = []
-        kinds: list[int] = []
-        events: list[int] = []
-        last: list[int] = []
-        messages: list[int] = []
-        for n, item in enumerate(drafts, 1):
-            stream = item.stream
-            slot = slot_of.get(stream)
-            if slot is None:
-                slot = slot_of[stream] = len(events) + 1
-                events.append(0)
-                last.append(0)
-                messages.append(0)
-            events[slot - 1] += 1
-            last[slot - 1] = n
-            if item.op > 0:
-                messages[slot - 1] += 1
-            slots.append(slot)
-            ranks.append(events[slot - 1])
-            said.append(messages[slot - 1])
-            kinds.append(
-                kind_of.setdefault((item.type, item.version, item.op, item.format, item.guard), len(kind_of) + 1)
-            )
-        types, versions, ops, formats, guards = zip(*kind_of, strict=True)
-        client_ids = [item.client_id or "NULL" for item in drafts]
-        expected = [item.expected for item in drafts]
-        if judged:
-            guards, expected = (NO_GUARD,) * len(guards), [ANY_SEQ] * len(drafts)
-        any_expected = expected.count(ANY_SEQ) < len(expected)
-        columns = (
-            any_expected or any(guards) or client_ids.count("NULL") < len(client_ids),
-            _array(slots),
-            _array(ranks),
-            _array(said),
-            _array([item.mid for item in drafts]),
-            [item.key for item in drafts],
-            _array(client_ids),
-            _array(kinds),
-            [item.body for item in drafts],
-            _array("NULL" if seq == ANY_SEQ else seq for seq in expected) if any_expected else None,
-            types,
-            versions,
-            ops,
-            formats,
-            guards,
-            [ids[stream] for stream in slot_of],
-            [stream[5:] for stream in slot_of],  # the room, where the stream is one
-            events,
-            last,
-            messages,
-        )
-        return columns, slots, ranks, said
-
     async def _tell_duplicates(self, connection: Connection, duplicates: list[tuple[Draft, int]]) -> None:
         """A retry gets the place of the first append; another message under a used id is refused."""
         rows = await connection.fetch(ORIGINALS, [position for _, position in duplicates])
@@ -595,7 +533,7 @@ class Log:
             else:
                 item.done(item, IdConflict(), False)
 
-    async def _append_decided(self, connection: Connection, items: list[Draft | Decision]) -> None:
+    async def _append_decided(self, connection: Connection, items: list[Draft | Decision], ids: dict[str, int]) -> None:
         """The road for batches with decisions: a transaction that reads rows, decides in order, appends, and writes the rows."""
         inline = self._inline
         settled: list[Callable[[], None]] = []
@@ -609,7 +547,7 @@ class Log:
             rows = await inline.load(connection, keys)
             before = dict(rows)
             used = await self._used_ids(connection, [item for item in items if isinstance(item, Draft)])
-            heads = await self._heads(connection, items)
+            heads = await _heads(connection, items, ids)
             drafts: list[Draft] = []
             expected: list[Recorded] = []
 
@@ -646,7 +584,7 @@ class Log:
                     except ImcoreError as error:
                         settled.append(_answering(item, error))
             if drafts:
-                columns, *_ = self._columns(drafts, judged=True)
+                columns, *_ = _columns(drafts, ids, judged=True)
                 # The time goes in as well: what was folded must be what is in the log.
                 row = await connection.fetchrow(APPEND_AT, *columns, at)
                 assert row is not None, "a function returns a row"
@@ -670,12 +608,6 @@ class Log:
             return {}
         rows = await connection.fetch(USED_IDS, [item.mid for item in asking], [item.client_id for item in asking])
         return {id(asking[n - 1]): position for n, position in rows}
-
-    async def _heads(self, connection: Connection, items: list[Draft | Decision]) -> dict[str, tuple[int, int]]:
-        streams = {stream for item in items for stream in _streams(item)}
-        ids = {self.names.ids[stream]: stream for stream in streams}
-        rows = await connection.fetch(HEADS, list(ids))
-        return {ids[row["id"]]: (row["seq"], row["messages"]) for row in rows}
 
     async def _grow(self, connection: Connection) -> None:
         if self.position + PARTITION_MARGIN_EVENTS > self._partitions_upto:
@@ -718,6 +650,74 @@ def recorded(row: asyncpg.Record, names: Names) -> Recorded:
         int(row["recorded_at"].timestamp() * 1000),
         row["body"],
     )
+
+
+def _columns(
+    drafts: list[Draft], ids: dict[str, int], *, judged: bool = False
+) -> tuple[tuple[object, ...], list[int], list[int], list[int]]:
+    """The batch as imcore_append takes it, and slot, rank and messages of each. `judged`: guards and seqs were looked at."""
+    slot_of: dict[str, int] = {}
+    kind_of: dict[tuple[str, int, int, int, int], int] = {}
+    slots: list[int] = []
+    ranks: list[int] = []
+    said: list[int] = []
+    kinds: list[int] = []
+    events: list[int] = []
+    last: list[int] = []
+    messages: list[int] = []
+    for n, item in enumerate(drafts, 1):
+        stream = item.stream
+        slot = slot_of.get(stream)
+        if slot is None:
+            slot = slot_of[stream] = len(events) + 1
+            events.append(0)
+            last.append(0)
+            messages.append(0)
+        events[slot - 1] += 1
+        last[slot - 1] = n
+        if item.op > 0:
+            messages[slot - 1] += 1
+        slots.append(slot)
+        ranks.append(events[slot - 1])
+        said.append(messages[slot - 1])
+        kinds.append(kind_of.setdefault((item.type, item.version, item.op, item.format, item.guard), len(kind_of) + 1))
+    types, versions, ops, formats, guards = zip(*kind_of, strict=True)
+    client_ids = [item.client_id or "NULL" for item in drafts]
+    expected = [item.expected for item in drafts]
+    if judged:
+        guards, expected = (NO_GUARD,) * len(guards), [ANY_SEQ] * len(drafts)
+    any_expected = expected.count(ANY_SEQ) < len(expected)
+    columns = (
+        any_expected or any(guards) or client_ids.count("NULL") < len(client_ids),
+        _array(slots),
+        _array(ranks),
+        _array(said),
+        _array([item.mid for item in drafts]),
+        [item.key for item in drafts],
+        _array(client_ids),
+        _array(kinds),
+        [item.body for item in drafts],
+        _array("NULL" if seq == ANY_SEQ else seq for seq in expected) if any_expected else None,
+        types,
+        versions,
+        ops,
+        formats,
+        guards,
+        [ids[stream] for stream in slot_of],
+        [stream[5:] for stream in slot_of],  # the room, where the stream is one
+        events,
+        last,
+        messages,
+    )
+    return columns, slots, ranks, said
+
+
+async def _heads(
+    connection: Connection, items: list[Draft | Decision], ids: dict[str, int]
+) -> dict[str, tuple[int, int]]:
+    names = {ids[stream]: stream for item in items for stream in _streams(item)}
+    rows = await connection.fetch(HEADS, list(names))
+    return {names[row["id"]]: (row["seq"], row["messages"]) for row in rows}
 
 
 def _streams(item: Draft | Decision) -> Sequence[str]:

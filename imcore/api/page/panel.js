@@ -533,7 +533,7 @@ export class Panel {
       today = date;
     }
     if (room.loaded && !room.last && room.pending.length === 0) {
-      yield ["empty", [], () => make("li", "empty", "No messages yet. Write the first.")];
+      yield ["empty", [], () => make("li", "empty", "Nothing said since you joined. Write something.")];
     }
   }
 
