@@ -38,7 +38,7 @@ test: env missing
 
 # Not every machine has a browser or a compiler: the tests that need one skip themselves, and this says so first.
 missing:
-	@absent=; for program in chromium chromedriver gcc; do \
+	@absent=; for program in chromium gcc; do \
 		command -v $$program >/dev/null 2>&1 || absent="$$absent $$program"; done; \
 	if [ -n "$$absent" ]; then \
 		echo "Not on this machine:$$absent. The tests that need it will be skipped."; \

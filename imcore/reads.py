@@ -33,12 +33,16 @@ from imcore.projections import queries
 PAGE_BYTES_MAX: Final = 1 << 20  # of a reply; the rest is the next page
 REACHED_S: Final = 1.0
 
-# A person's mark in a room, and the messages of others after it.
+# A person's mark in a room, and the messages of others after it. Own messages that the rows do not know yet are counted in the log.
 MARK: Final = """
-SELECT i.read_seq, s.messages - i.seen - (i.sent - i.sent_seen) AS unread
+SELECT i.read_seq, s.messages - i.seen - (i.sent - i.sent_seen) - late.sent AS unread
 FROM inbox i
+JOIN checkpoints c ON c.projection = 'inbox'
 JOIN members m ON m.mid = i.mid AND m.room = i.room AND m.since_seq = i.since_seq
 JOIN streams s ON s.name = 'room:' || i.room
+CROSS JOIN LATERAL (
+  SELECT count(*) AS sent FROM events e
+  WHERE s.position > c.position AND e.stream_id = s.id AND e.position > c.position AND e.mid = i.mid AND e.op > 0) late
 WHERE i.mid = $1 AND i.room = $2
 """
 

@@ -63,6 +63,11 @@ SELECT * FROM imcore_append($1, $2::text::integer[], $3::text::integer[], $4::te
   $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
 APPEND_AT = APPEND.replace("$20)", "$20, $21)")
+# As in imcore_append: for a batch of a thousand Postgres would rather read a whole table of some 100,000 rows, under the lock.
+BEGIN = """
+BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+SET LOCAL plan_cache_mode = force_generic_plan
+"""
 LOCK = "SELECT position, clock_timestamp() FROM log_head FOR UPDATE"
 HEADS = "SELECT id, seq, messages FROM streams WHERE id = ANY($1::bigint[])"
 USED_IDS = """
@@ -626,7 +631,7 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
 
     asyncpg's own would send a rollback and wait for the answer: for ever, if it was silence that ended the transaction.
     """
-    await connection.execute("BEGIN")
+    await connection.execute(BEGIN)
     yield
     ended = await connection.execute("COMMIT")
     assert ended == "COMMIT", f"an error in a transaction was swallowed: {ended}"

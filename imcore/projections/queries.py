@@ -47,16 +47,22 @@ LIMIT $3
 
 # The rooms of a person in order of name: where each is, what is unread, and the newest message that the person may see. A row of
 # inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
+# The rows of inbox are as of its checkpoint and the heads of streams as of now, so own messages between the two are counted in the log.
 INBOX_PAGE: Final = """
 SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_seq) AS read_mark,
   s.messages
     - coalesce(i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0)
-    - coalesce(i.sent - i.sent_seen, 0) AS unread,
+    - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
   last.*
 FROM members m
 JOIN rooms r ON r.room = m.room
 JOIN streams s ON s.name = 'room:' || m.room
+LEFT JOIN checkpoints c ON c.projection = 'inbox'
 LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+CROSS JOIN LATERAL (
+  SELECT count(*) AS sent FROM events e
+  WHERE s.position > coalesce(c.position, 0) AND e.stream_id = s.id AND e.position > coalesce(c.position, 0)
+    AND e.seq > m.since_seq AND e.mid = m.mid AND e.op > 0) late
 LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0

@@ -174,3 +174,14 @@ async def test_no_more_people_than_a_page(api: Place) -> None:
 
     assert (await api.get(f"/v1/sessions?{many}")).status == 400
     assert (await api.get(f"/v1/sessions?{many.rpartition('&')[0]}")).status == 200
+
+
+async def test_own_messages_are_never_unread_while_they_are_sent(api: Place) -> None:
+    """The head of the room moves with the commit and the rows of the inbox a moment later; between the two the log is asked."""
+    await api.room("group://alone", 7)
+
+    for _ in range(30):
+        _, inbox = await asyncio.gather(
+            api.send("/v1/rooms/group/alone", 7, {"text": "hello"}), api.get("/v1/inbox", mid=7)
+        )
+        assert 0 == inbox.json["rooms"][0]["unread"]

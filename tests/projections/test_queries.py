@@ -243,6 +243,7 @@ SEED = f"""
 INSERT INTO streams (name, seq, position, messages)
 SELECT 'room:group://' || r, {MESSAGES_OF_EACH}, {MESSAGES_OF_EACH} * r, {MESSAGES_OF_EACH} FROM generate_series(1, {ROOMS}) r;
 UPDATE streams SET seq = 50000, messages = 50000 WHERE name = 'room:group://{BIG_ROOM}';
+INSERT INTO checkpoints SELECT 'inbox', max(position) - 3 FROM streams;
 INSERT INTO rooms SELECT 'group://' || r, 1, 1, true, 'joined', '', {MEMBERS_OF_EACH} FROM generate_series(1, {ROOMS}) r;
 INSERT INTO members SELECT 'group://' || r, (r * 7 + m) % 20000 + 1, 'member', 1, 1, 0
 FROM generate_series(1, {ROOMS}) r, generate_series(1, {MEMBERS_OF_EACH}) m WHERE r <> {BIG_ROOM};

@@ -1,0 +1,510 @@
+"""The page to try imcore with, in a real Chromium against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from chromium import Chromium, Json, Tab
+
+from serving import PROGRAM, Running, serving
+from waiting import eventually
+
+pytest_plugins = ["browsing"]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MIDS = itertools.count(101)
+LOBBY, TEAM = "group://lobby", "group://the-team"
+HERE = Path(__file__).parent
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def imcore() -> AsyncIterator[Running]:
+    """One server for all tests of the page: each has people of its own, who see what was said since they came."""
+    with tempfile.TemporaryDirectory(prefix="imcore-", dir="/tmp") as folder:
+        async with serving(Path(folder)) as running:
+            yield running
+
+
+@asynccontextmanager
+async def looking(browser: Chromium, *, complains: bool = False) -> AsyncIterator[Window]:
+    """A window whose page has nothing to complain of, unless it is said to. If the block fails, pictures of all windows are kept."""
+    before = len(browser.tabs)
+    window = Window(await browser.tab())
+    try:
+        await window.tab.look(width=1280, height=800)
+        yield window
+        assert complains or [] == window.tab.complaints
+    except Exception as error:
+        folder = Path(tempfile.mkdtemp(prefix="imcore-page-"))
+        for number, tab in enumerate(browser.tabs[before:]):
+            await tab.screenshot(folder / f"{number}.png")
+        error.add_note(f"What the page complained of: {window.tab.complaints}. Pictures: {folder}")
+        raise
+    finally:
+        browser.tabs.remove(window.tab)
+        await window.tab.close()
+
+
+class Window:
+    """What a person does on the page and sees there. People are named by their member ids."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.tab = tab
+        self._url = ""
+        self._people: tuple[int, ...] = ()
+
+    async def open(self, imcore: Running) -> tuple[int, int]:
+        """Open the page with an Alice and a Bob who were never there before."""
+        alice, bob = next(MIDS), next(MIDS)
+        kept = {"people": [alice, bob], "names": {alice: "Alice", bob: "Bob"}}
+        await self.tab.before_each_page(
+            "".join(
+                f"localStorage['imcore:{name}'] = JSON.stringify({json.dumps(value)});" for name, value in kept.items()
+            )
+        )
+        await self.go(imcore.page, alice, bob)
+        return alice, bob
+
+    async def go(self, url: str, *people: int) -> None:
+        """Open this address, and wait until these people are online and in a room."""
+        self._url, self._people = url, people
+        await self.tab.go(url)
+        for mid in people:
+            await self.until_online(mid)
+            await self.tab.until(part(mid, ".notice, .message"))
+
+    async def reload(self) -> None:
+        """Open the page once more, for the same people."""
+        await self.go(self._url, *self._people)
+
+    async def until_online(self, mid: int) -> None:
+        await self.tab.until(f"{part(mid)}?.dataset.state === 'online'")
+
+    async def until_offline(self, mid: int) -> None:
+        await self.tab.until(f"{part(mid)}.dataset.state === 'offline'")
+
+    async def write(self, mid: int, text: str) -> None:
+        """Write into the box of this person, and press Enter."""
+        await self.tab.click(part(mid, ".text"))
+        await self.tab.type(text)
+        await self.tab.press("Enter")
+
+    async def until_shown(self, mid: int, *texts: str) -> None:
+        """Wait until exactly these messages stand in the conversation of this person."""
+        await self.tab.until(f"JSON.stringify({contents(mid)}) === JSON.stringify({json.dumps(texts)})")
+
+    async def until_sent(self, mid: int) -> None:
+        """Wait until all that this person wrote is acknowledged."""
+        await self.tab.until(f"{part(mid, '.own')} && !{part(mid, '.sending')}")
+
+    async def unread(self, mid: int, room: str = LOBBY) -> int:
+        badge = in_list(mid, room, ".badge")
+        return int(await self.tab.run(f"{badge}.hidden ? 0 : Number({badge}.textContent)"))
+
+
+def part(mid: int, selector: str = "") -> str:
+    """A script for an element in the panel of a person."""
+    whole = f".panel[data-mid='{mid}'] {selector}".strip()
+    return f"document.querySelector({json.dumps(whole)})"
+
+
+def in_list(mid: int, room: str, selector: str = "") -> str:
+    """A script for an element of a room in the list of a person."""
+    return part(mid, f"[data-room='{room}'] {selector}")
+
+
+def contents(mid: int) -> str:
+    """A script for the texts of the messages that a person sees, in order."""
+    return f"[...{part(mid, '.messages')}.querySelectorAll('.content')].map(element => element.textContent)"
+
+
+# --- the promises ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_first_visitor_finds_two_people_in_a_room(browser: Chromium, imcore: Running) -> None:
+    """Nothing has to be set up, and a third is a click away."""
+    async with looking(browser) as window:
+        await window.tab.before_each_page("localStorage.clear()")
+        await window.go(imcore.page, 1, 2)
+        assert ["Alice", "Bob"] == await window.tab.run(
+            "[...document.querySelectorAll('.panel .name')].map(element => element.textContent)"
+        )
+        assert ["lobby", "lobby"] == [await window.tab.run(f"{part(mid, '.room-name')}.textContent") for mid in (1, 2)]
+
+        await window.tab.click("document.querySelector('#add')")
+
+        await window.until_online(3)
+        await window.tab.until(f"{part(1, '.messages')}.textContent.includes('Carol joined')")
+
+
+async def test_what_one_writes_both_see(browser: Chromium, imcore: Running) -> None:
+    """At once as being sent, then with its place; and the log at the bottom shows it at that position."""
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+
+        await window.write(alice, "Hello, Bob")
+
+        await window.until_shown(alice, "Hello, Bob")
+        await window.until_shown(bob, "Hello, Bob")
+        await window.until_sent(alice)
+        state = await window.tab.run(f"{part(alice, '.own .state')}.textContent")
+        position = state.removeprefix("sent ✓ at ")
+        await window.tab.until(f"document.querySelector('#tape .is-message[data-position=\"{position}\"]')")
+        await window.write(bob, "Hello, Alice")
+        await window.until_shown(alice, "Hello, Bob", "Hello, Alice")
+        by = await window.tab.run(f"{part(alice, '.theirs .by')}.textContent")
+        assert "Bob" == by
+
+
+async def test_who_comes_back_sees_what_was_missed(browser: Chromium, imcore: Running) -> None:
+    """The unread count stays until somebody looks; then the server knows it too, also after a reload."""
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+        await window.write(alice, "before")
+        await window.until_shown(bob, "before")
+        await window.tab.click(part(bob, ".switch"))
+        await window.until_offline(bob)
+        for text in ("one", "two", "three"):
+            await window.write(alice, text)
+        await window.until_sent(alice)
+        await window.until_shown(bob, "before")
+
+        await window.tab.click(part(bob, ".switch"))
+
+        await window.until_shown(bob, "before", "one", "two", "three")
+        await window.tab.until(f"{part(bob, '.divider')}?.textContent === '3 missed while you were away'")
+        first_missed = await window.tab.run(f"{part(bob, '.divider + .message .content')}.textContent")
+        assert "one" == first_missed
+        assert 3 == await window.unread(bob)
+        assert "(3) imcore" == await window.tab.run("document.title")
+
+        await window.tab.click(part(bob, ".messages"))
+
+        await window.tab.until(f"{part(bob, '.badge')}.hidden")
+        await until_read(imcore, bob)
+        await window.reload()
+        await window.until_shown(bob, "before", "one", "two", "three")
+        assert 0 == await window.unread(bob)
+        assert not await window.tab.run(f"Boolean({part(bob, '.divider')})")
+
+
+async def test_what_is_written_offline_is_sent_once_on_return(browser: Chromium, imcore: Running) -> None:
+    """Also by a page that was loaded anew meanwhile: it is kept in the browser until it is acknowledged."""
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+        await window.tab.click(part(bob, ".switch"))
+        await window.until_offline(bob)
+        await window.write(bob, "from nowhere")
+        await window.tab.until(f"{part(bob, '.sending .state')}?.textContent === 'waiting for the connection'")
+        await window.until_shown(alice)
+
+        await window.reload()
+
+        await window.until_shown(alice, "from nowhere")
+        await window.until_sent(bob)
+        await window.until_shown(bob, "from nowhere")
+
+
+async def test_a_reload_keeps_what_was_said(browser: Chromium, imcore: Running) -> None:
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+        await window.write(alice, "first")
+        await window.until_shown(bob, "first")
+        await window.write(bob, "second")
+        await window.until_sent(bob)
+
+        await window.reload()
+
+        await window.until_shown(alice, "first", "second")
+        await window.until_shown(bob, "first", "second")
+
+
+async def test_two_windows_talk_and_a_second_one_of_the_same_person_takes_over(
+    browser: Chromium, imcore: Running
+) -> None:
+    """Where a person was is said, and not fought over: it comes back there only when asked to."""
+    carol, dave = next(MIDS), next(MIDS)
+    async with looking(browser) as carols, looking(browser) as daves:
+        await carols.go(f"{imcore.page}?me={carol}&name=Carol", carol)
+        await daves.go(f"{imcore.page}?me={dave}&name=Dave+the+Brave", dave)
+        await carols.write(carol, "Hello from my window")
+        await daves.until_shown(dave, "Hello from my window")
+        await daves.write(dave, "and from mine")
+        await carols.until_shown(carol, "Hello from my window", "and from mine")
+        await carols.tab.until(f"{part(carol, '.theirs .by')}.textContent === 'Dave the Brave'")
+
+        async with looking(browser) as second:
+            await second.go(f"{imcore.page}?me={carol}", carol)
+            await second.until_shown(carol, "Hello from my window", "and from mine")
+            await carols.tab.until(f"{part(carol)}.dataset.state === 'stopped'")
+            assert "Opened elsewhere" == await carols.tab.run(f"{part(carol, '.status')}.textContent")
+
+            await carols.tab.click(part(carol, ".switch"))
+
+            await carols.until_online(carol)
+            await second.tab.until(f"{part(carol)}.dataset.state === 'stopped'")
+
+
+HOSTILE = (
+    "<b>bold</b> <script>alert(1)</script> <img src=x onerror=alert(1)> &amp; &lt;",
+    "שלום עולם, and مرحبا بالعالم: who is first?",
+    "\u202eoverridden\u202c and \u2067isolated\u2069 text",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301 Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳͂̌̌͘!͖̬̰̙̗̿̋ͥͥ̂ͣ̐́́͜͞",
+    "x" * 10_000,
+    "https://example.org/" + "a-long-path/" * 40,
+    "{{constructor}} ${7*7} %s \\u0041 ' \" ` javascript:alert(1)",
+)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+async def test_text_is_text_and_never_overflows(browser: Chromium, imcore: Running, width: int, height: int) -> None:
+    async with looking(browser) as window:
+        await window.tab.look(width=width, height=height)
+        alice, bob = await window.open(imcore)
+
+        for text in HOSTILE:
+            await window.write(alice, text)
+
+        await window.until_shown(bob, *HOSTILE)
+        await window.until_shown(alice, *HOSTILE)
+        assert not await window.tab.run("document.querySelector('.content *')?.outerHTML")
+        wide = "[...document.querySelectorAll('body, .panel, .who, .talk, .messages, .bubble, .room, .compose, .log')]"
+        assert [] == await window.tab.run(
+            f"{wide}.filter(element => element.scrollWidth > element.clientWidth + 1).map(element => element.className)"
+        )
+        assert await window.tab.run("document.documentElement.scrollWidth <= innerWidth")
+        await window.tab.click(f"[...{part(bob, '.messages')}.querySelectorAll('.more')].at(-1)")
+        await window.tab.until(f"{part(bob, '.more[aria-expanded=true]')}")
+
+
+async def test_older_messages_come_on_the_way_up(browser: Chromium, imcore: Running) -> None:
+    """A page at a time, in order and without a hole, and what one reads stays where it is."""
+    async with looking(browser) as window:
+        alice = next(MIDS)
+        await window.go(f"{imcore.page}?me={alice}", alice)
+        position = await say(imcore, next(MIDS), *(f"number {n}" for n in range(130)))
+        # The page has acknowledged the last of them, so none of them will be sent to it again.
+        await window.tab.until(f"/\\d+$/.exec(localStorage['imcore:{alice}:cursor']) >= {position}")
+        await window.reload()
+        await window.tab.until(f"{contents(alice)}.at(-1) === 'number 129'")
+        shown = await window.tab.run(contents(alice))
+        assert len(shown) < 130
+
+        while shown[0] != "number 0":
+            seen = await window.tab.run(f"({part(alice, '.messages')}.scrollTop = 0, {contents(alice)}.length)")
+            await window.tab.until(f"{contents(alice)}.length > {seen}")
+            assert await window.tab.run(f"{part(alice, '.messages')}.scrollTop > 0")
+            shown = await window.tab.run(contents(alice))
+
+        assert [f"number {n}" for n in range(130)] == shown
+
+
+async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium, imcore: Running) -> None:
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+        for mid in (alice, bob):
+            await window.tab.click(part(mid, ".enter-name"))
+            await window.tab.type("the team")
+            await window.tab.press("Enter")
+            await window.tab.until(f"{part(mid, '.room-name')}.textContent === 'the-team'")
+        await window.tab.click(in_list(bob, LOBBY, "button"))
+        await window.tab.until(f"{part(bob, '.room-name')}.textContent === 'lobby'")
+
+        await window.write(alice, "only for the team")
+
+        await window.tab.until(f"!{in_list(bob, TEAM, '.badge')}.hidden")
+        assert 1 == await window.unread(bob, TEAM)
+        assert 0 == await window.unread(bob, LOBBY)
+        await window.tab.click(in_list(bob, TEAM, "button"))
+        await window.until_shown(bob, "only for the team")
+        await window.tab.until(f"{in_list(bob, TEAM, '.badge')}.hidden")
+
+        await window.tab.click(part(bob, ".leave"))
+
+        await window.tab.until(f"!{in_list(bob, TEAM)}")
+        await window.tab.until(f"{part(alice, '.messages')}.textContent.includes('Bob left')")
+
+
+async def test_a_server_that_comes_back_is_found_again(browser: Chromium, data_dir: Path) -> None:
+    """What was written meanwhile arrives once, and nobody has to press anything."""
+    async with looking(browser, complains=True) as window:
+        async with serving(data_dir) as imcore:
+            alice, bob = await window.open(imcore)
+            await window.write(alice, "before")
+            await window.until_shown(bob, "before")
+        await window.tab.until(f"{part(alice)}.dataset.state === 'waiting'")
+        await window.write(alice, "into the void")
+        await window.until_shown(alice, "before", "into the void")
+
+        async with serving(data_dir, at=imcore):
+            await window.until_online(alice)
+            await window.until_online(bob)
+
+            await window.until_sent(alice)
+            await window.until_shown(bob, "before", "into the void")
+            await window.until_shown(alice, "before", "into the void")
+
+
+async def test_what_is_read_elsewhere_is_read_here(browser: Chromium, imcore: Running) -> None:
+    """The mark is the person's, not the device's."""
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+        await window.tab.click(part(bob, ".switch"))
+        await window.until_offline(bob)
+        await window.write(alice, "news")
+        await window.until_sent(alice)
+        await window.tab.click(part(bob, ".switch"))
+        await window.tab.until(part(bob, ".divider"))
+        assert 1 == await window.unread(bob)
+
+        async with connected(imcore, bob) as phone:
+            (row,) = (await ask(phone, 32, {}))["rooms"]
+            await ask(phone, 28, {"room": LOBBY, "seq": row["head"]})
+
+        await window.tab.until(f"{in_list(bob, LOBBY, '.badge')}.hidden")
+
+
+async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_dir: Path) -> None:
+    """And who has a wrong one is told so."""
+    async with looking(browser) as window, serving(data_dir, "--auth", "jwt") as imcore:
+        await window.tab.go(imcore.page)
+        for name, token in (("Grace", await token_of(7, data_dir)), ("Mallory", "not.a.token")):
+            await window.tab.until("document.querySelector('dialog[open]')")
+            await window.tab.click("document.querySelector('#sign-in-name')")
+            await window.tab.type(name)
+            await window.tab.click("document.querySelector('#sign-in-token')")
+            await window.tab.type(token)
+            await window.tab.click("document.querySelector('#sign-in .main')")
+            await window.tab.until(f"[...document.querySelectorAll('.name')].at(-1)?.textContent === '{name}'")
+            await window.tab.click("document.querySelector('#add')")
+
+        await window.until_online(7)
+        await window.tab.until(f"{part(7, '.empty')}?.textContent.startsWith('In no room yet')")
+        await window.tab.until(f"{part(0)}.dataset.state === 'stopped'")
+        assert "token" in await window.tab.run(f"{part(0, '.away')}.textContent")
+
+
+async def test_a_keyboard_is_enough(browser: Chromium, imcore: Running) -> None:
+    """Everything is reached with Tab, in the order in which it stands, and does what Enter says."""
+    async with looking(browser) as window:
+        alice = next(MIDS)
+        await window.go(f"{imcore.page}?me={alice}", alice)
+        await window.tab.run("document.activeElement.blur()")
+        reached = []
+        for _ in range(20):
+            await window.tab.press("Tab")
+            reached.append(await window.tab.run("document.activeElement.className.split(' ')[0]"))
+            if reached[-1] == "text":
+                break
+        assert ["switch", "room", "enter-name"] == [
+            name for name in reached if name in ("switch", "room", "enter-name")
+        ]
+
+        await window.tab.type("typed")
+        await window.tab.press("Enter", shift=True)
+        await window.tab.type("in two lines")
+        await window.tab.press("Enter")
+
+        await window.until_shown(alice, "typed\nin two lines")
+        await window.until_sent(alice)
+        await window.tab.run(f"{part(alice, '.switch')}.focus()")
+        await window.tab.press("Enter")
+        await window.until_offline(alice)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_text_is_readable(browser: Chromium, imcore: Running, dark: bool) -> None:
+    """WCAG AA: 4.5 to 1, for every text on the page, whatever the colour scheme; and every control has a name."""
+    async with looking(browser) as window:
+        await window.tab.look(width=1280, height=800, dark=dark)
+        alice, bob = await window.open(imcore)
+        await window.write(alice, "Can you read this?")
+        await window.until_shown(bob, "Can you read this?")
+        await window.tab.click(part(bob, ".switch"))
+        await window.until_offline(bob)
+        await window.write(alice, "and this?")
+        await window.write(bob, "not yet")
+        await window.tab.until(part(bob, ".sending"))
+
+        faults = await window.tab.run((HERE / "readable.js").read_text())
+
+        assert [] == faults
+
+
+async def test_the_page_asks_nobody_else(imcore: Running) -> None:
+    """It is there without the internet, and tells the browser to hold it to that."""
+    async with aiohttp.ClientSession() as http:
+        for path in ("", "page/page.css", "page/page.js", "page/client.js", "page/icon.svg"):
+            async with http.get(imcore.page + path) as response:
+                assert 200 == response.status, path
+                text = await response.text()
+                policy = response.headers["Content-Security-Policy"]
+                assert policy.startswith("default-src 'self'; connect-src 'self' ws: wss:")
+                assert "unsafe" not in policy
+                assert "nosniff" == response.headers["X-Content-Type-Options"]
+                assert [] == re.findall(r"https?://(?!www\.w3\.org/2000/svg)\S*", text)
+        async with http.get(imcore.page + "page/config.json") as response:
+            config = await response.json()
+        assert {"ws", "auth", "version"} <= config.keys()
+
+
+# --- another client ----------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connected(imcore: Running, mid: int) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A client of our own, as this person."""
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"ws://{imcore.ws}/ws") as socket:
+        await ask(socket, 7, {"mid": mid, "key": f"test-{uuid.uuid4()}"})
+        yield socket
+
+
+async def ask(socket: aiohttp.ClientWebSocketResponse, op: int, body: Json) -> Json:
+    """The reply to one request, which is asked again while the server says that it may succeed later."""
+    while True:
+        await socket.send_json({"op": op, "seq": 1, "body": body})
+        while (packet := await socket.receive_json(timeout=20))["op"] != op + 1:
+            pass
+        reply: Json = packet["body"]
+        if not reply.get("error", {}).get("retry"):
+            return reply
+
+
+async def token_of(mid: int, data_dir: Path) -> str:
+    """A token for this person, from the server's own hand."""
+    process = await asyncio.create_subprocess_exec(
+        *(*PROGRAM, "token", str(mid), "--data", str(data_dir / "imcore")), stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert 0 == process.returncode
+    return printed.decode().strip()
+
+
+async def until_read(imcore: Running, mid: int) -> None:
+    """Wait until the server holds nothing unread for this person."""
+    async with connected(imcore, mid) as socket:
+
+        async def is_read() -> bool:
+            return not any(row["unread"] for row in (await ask(socket, 32, {}))["rooms"])
+
+        await eventually(is_read)
+
+
+async def say(imcore: Running, mid: int, *texts: str) -> int:
+    """Join the lobby and send these messages; returns the position of the last."""
+    async with connected(imcore, mid) as socket:
+        await ask(socket, 22, {"room": LOBBY})
+        for text in texts:
+            sent = await ask(socket, 4, {"room": LOBBY, "id": str(uuid.uuid4()), "body": {"text": text}})
+        return int(sent["position"])
