@@ -90,7 +90,6 @@ class Workers:
     count: int
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     restarts: int = 0
-    stopping: bool = False
 
     async def run(self) -> None:
         """Keep them running; ends them when cancelled."""
@@ -101,8 +100,6 @@ class Workers:
     async def _keep(self, number: int) -> None:
         while True:
             await self._run_one(number)
-            if self.stopping:
-                return
             self.restarts += 1
             log.error("worker %d ended; starting it again", number)
             await asyncio.sleep(RESTART_S)
@@ -285,6 +282,7 @@ async def _run(
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
             owned.append(tasks.create_task(_report(comet, events, report), name="report"))
+        keeping: asyncio.Task[None] | None = None
         try:
             async with AsyncExitStack() as doors:
                 if comet is not None:
@@ -300,17 +298,19 @@ async def _run(
                     }
                     given = settings.model_copy(update={**ports, "database_url": url, "workers": 1})
                     process.workers = Workers(given, settings.workers - 1)
-                    owned.append(tasks.create_task(process.workers.run(), name="workers"))
+                    keeping = tasks.create_task(process.workers.run(), name="workers")
                 settle_memory()
                 announce({**process.addresses, "pid": os.getpid(), "auth": settings.auth_mode, "node": process.node})
                 await stop.wait()
                 log.info("stopping: clients are sent elsewhere")
-                if process.workers is not None:
-                    process.workers.stopping = True
+                if keeping is not None:
+                    keeping.cancel()  # the workers drain beside us
             # The doors are closed now: nobody new comes in.
             if comet is not None:
                 await comet.drain()
             async with asyncio.timeout(settings.drain_s):
+                if keeping is not None:
+                    await asyncio.wait([keeping])  # while the projections, which they wait for, still run here
                 await events.drain()
                 if events.position:
                     await runner.reached(events.position, settings.drain_s / 2)

@@ -104,12 +104,20 @@ class PostgresBus:
                     connection.terminate()
 
     def _on_ring(self, connection: object, pid: int, channel: str, payload: object) -> None:
-        if not isinstance(payload, str):
+        assert isinstance(payload, str), "asyncpg gives notifications as text"
+        try:
+            origin, said = _read(payload)
+        except (ValueError, TypeError):  # whoever may connect to the database may notify
+            log.warning("a notification that nobody of us made", extra={"bytes": len(payload)})
             return
-        if payload.isdigit():
-            self._heard(int(payload))
-            return
-        origin, op, body, room, mids, keys, everybody = json.loads(payload)
-        if origin != self._origin and self._passed_on is not None:
-            message = Ephemeral(op, base64.b64decode(body), room, tuple(mids), tuple(keys), everybody)
-            self._passed_on(message)
+        if isinstance(said, int):
+            self._heard(said)
+        elif origin != self._origin and self._passed_on is not None:
+            self._passed_on(said)
+
+
+def _read(payload: str) -> tuple[str, int | Ephemeral]:
+    if payload.isdigit():
+        return "", int(payload)
+    origin, op, body, room, mids, keys, everybody = json.loads(payload)
+    return origin, Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody)

@@ -129,7 +129,9 @@ class Tail:
     async def catch_up(self) -> None:
         """Read on from the log, until a page says that there is no more. Whoever rings during the last page wakes `run` again."""
         while True:
-            page = await self._read(self.position, self._read_events_max)
+            after = self.position
+            page = await self._read(after, self._read_events_max)
+            assert not page or page[0].position == after + 1, f"the log has a hole after position {after}"
             if page and page[-1].position > self.position:
                 self.gaps += 1
                 self.gap_events += len(page)

@@ -19,6 +19,7 @@ import orjson
 from imcore import commands, reads
 from imcore.auth import Claim, Identity
 from imcore.comet import encode
+from imcore.comet.catchup import admit
 from imcore.comet.hub import BEHIND, LIVE, OPENING, Session
 from imcore.errors import (
     BadOrder,
@@ -30,6 +31,7 @@ from imcore.errors import (
     NoSuchRoom,
     Overloaded,
     RateLimited,
+    TakenOver,
     TooManyConnections,
     TryLater,
     Unauthenticated,
@@ -106,8 +108,8 @@ class Connection(Session):
         "comet",
         "early",
         "ended_at",
+        "entering",
         "expires_at",
-        "full",
         "heard_at",
         "identity",
         "is_text",
@@ -138,6 +140,7 @@ class Connection(Session):
         self.ver = 2 if is_text else 1
         self.phase = _NEW
         self.room = ""  # the room entered: where a send goes that names none
+        self.entering: tuple[list[str], str] | None = None  # see _inside; None when nothing is on its way
         self.platform = ""
         self.identity: Identity | None = None
         self.expires_at: float | None = None
@@ -150,7 +153,6 @@ class Connection(Session):
         self.reading = 0  # tasks under way
         self.replies: list[bytes] | None = None
         self.early: list[Packet | tuple[int, int, object, bytes]] | None = None
-        self.full = False  # the socket has not taken what it was given
         self.progress_at = now
         self.progress_unsent = 0
         self.acked = 0  # what the client said it has
@@ -342,7 +344,8 @@ class Connection(Session):
         if not identity.may_enter(room):
             raise NoSuchRoom
         if room_type(room) in comet.live_types:
-            self._enter(Op.JOIN_REPLY, seq, [*self._rooms(), room])
+            inside, entered = self._inside()
+            self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
         joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
@@ -360,9 +363,10 @@ class Connection(Session):
 
     def _leave(self, seq: int, room: str) -> None:
         if room_type(room) in self.comet.live_types:
-            if "room:" + room not in self.entered:
+            inside, entered = self._inside()
+            if room not in inside:
                 raise NoSuchRoom
-            self._enter(Op.LEAVE_REPLY, seq, [one for one in self._rooms() if one != room])
+            self._enter(Op.LEAVE_REPLY, seq, [one for one in inside if one != room], entered)
             return
         leaving = commands.Leave(room, self.mid, key=self.key)
 
@@ -381,7 +385,6 @@ class Connection(Session):
         assert identity is not None
         if room and not identity.may_enter(room):
             raise NoSuchRoom
-        kept = [one for one in self._rooms() if one != self.room]
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
             joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
@@ -390,42 +393,54 @@ class Connection(Session):
                 if isinstance(outcome, ImcoreError):
                     self._refuse(Op.CHANGE_ROOM, seq, outcome)
                 elif self.phase == _OPEN:
-                    self.room = room
-                    self._enter(Op.CHANGE_ROOM_REPLY, seq, kept)
+                    try:
+                        self._enter(Op.CHANGE_ROOM_REPLY, seq, self._others(), room)
+                    except ImcoreError as error:  # the log calls this: what is raised here would end it
+                        self._refuse(Op.CHANGE_ROOM, seq, error)
 
             joining.done = joined
             comet.log.submit(joining)
             return
-        self._enter(Op.CHANGE_ROOM_REPLY, seq, [*kept, room] if room else kept, room)
+        self._enter(Op.CHANGE_ROOM_REPLY, seq, [*self._others(), *([room] if room else ())], room)
 
-    def _enter(self, op: Op, seq: int, rooms: list[str], room: str | None = None) -> None:
-        """Be in exactly these live rooms, from the event's place in the log on."""
+    def _enter(self, op: Op, seq: int, rooms: list[str], room: str) -> None:
+        """Be in exactly these live rooms, with `room` as the room entered, from the event's place in the log on."""
         rooms = list(dict.fromkeys(rooms))
         if len(rooms) > self.comet.settings.rooms_per_session_max:
             raise BadRequest(f"more than {self.comet.settings.rooms_per_session_max} rooms")
 
+        entering = rooms, room
+
         def entered(draft: Draft, outcome: Outcome, duplicate: bool) -> None:
+            if self.entering is entering:
+                self.entering = None
             if isinstance(outcome, ImcoreError):
                 self._refuse(op - 1, seq, outcome)
                 return
             if self.phase == _OPEN:
-                if room is not None:
-                    self.room = room
+                self.room = room
                 self.comet.hub.enter(self, rooms, outcome.position)
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
 
         self.comet.log.submit(commands.enter_rooms(self.mid, self.key, self.opened, rooms, done=entered))
+        self.entering = entering
 
-    def _rooms(self) -> list[str]:
-        """The live rooms that this connection is in."""
-        return [stream[5:] for stream in self.entered]
+    def _inside(self) -> tuple[list[str], str]:
+        """The live rooms that this connection is in, and the room entered, once everything on its way is committed: a client need
+        not wait for one answer before it asks again."""
+        return self.entering or ([stream[5:] for stream in self.entered], self.room)
+
+    def _others(self) -> list[str]:
+        """The live rooms beside the room entered."""
+        inside, entered = self._inside()
+        return [one for one in inside if one != entered]
 
     def _accept(self, op: int, seq: int, ops: frozenset[int]) -> None:
         if len(ops) > ACCEPTS_MAX:
             raise BadRequest(f"more than {ACCEPTS_MAX} operations")
-        self.accepts = ops
         self.comet.log.submit(commands.accept_ops(self.mid, self.key, sorted(ops)))
+        self.accepts = ops
         self.reply(op + 1, seq, b"{}" if self.ver == 2 else b"")
 
     # --- requests that read --------------------------------------------------------------------------------------------------
@@ -511,6 +526,8 @@ class Connection(Session):
         live = [
             room for room in dict.fromkeys((auth.room, *auth.rooms)) if room and room_type(room) in comet.live_types
         ]
+        if len(live) > comet.settings.rooms_per_session_max:
+            raise BadRequest(f"more than {comet.settings.rooms_per_session_max} rooms")
         durable = [room for room in dict.fromkeys((auth.room, *auth.rooms)) if room and room not in live]
         person = hub.hold(self.mid)
         recorded: Recorded | None = None
@@ -526,25 +543,27 @@ class Connection(Session):
                     protocol=("v1", "v1", "v2", "v2", "json")[self.codec],
                 )
             )
-            known = await comet.loader.load(self.mid, self.key)
-            recorded = await opening
+            try:
+                known = await comet.loader.load(self.mid, self.key)
+            finally:
+                recorded = await opening  # what is opened must be closed, whatever the loader says
             hub.know(person, known.head, known.rooms)
             for room in durable:
                 if "room:" + room not in person.rooms:
                     joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
                     await comet.log.decide(joining)
+            # The hub must be there before the session is: what it gives goes on from here.
+            await comet.tail.reached(recorded.position)
             if self.phase != _AUTHENTICATING:
                 return
             self.opened = recorded.position
             self.room = auth.room
             resume = comet.resume(auth.cursor, known, self)
             self.floor = resume.start if resume.is_known else self.opened
-            hub.enter(self, live, resume.start if resume.by_cursor else self.opened)
-            start = resume.start
-            if known.newest <= start:
-                start = max(start, min(known.head, hub.position))
-            if not hub.add(self, person, min(start, hub.position)):
-                raise BadOrder("another connection with the same key came later")
+            since = resume.start if resume.by_cursor else self.opened
+            start, head, newest = resume.start, known.head, known.newest
+            if not admit(hub, self, person, live, start=start, since=since, head=head, newest=newest):
+                raise TakenOver
             self.acked = self.marked = min(resume.start, hub.position)
             self.taken = self.received = self.acked
             self.phase = _OPEN
@@ -573,7 +592,7 @@ class Connection(Session):
                     self.take_text(*packet)
         finally:
             hub.release(person)
-            if recorded is not None and self.phase != _OPEN:
+            if recorded is not None and not self.was_authenticated:
                 comet.closed(self, recorded.position, "lost", None)
 
     def fail_auth(self, seq: int, error: ImcoreError) -> None:

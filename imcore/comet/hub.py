@@ -16,7 +16,7 @@ ends where another stream's event comes between.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from imcore.comet.encode import Run
@@ -505,6 +505,3 @@ def filtered(events: Iterable[Recorded], streams: Mapping[str, int], session: Se
         and not _is_own(event, session)
         and (accepts is None or event.op == 0 or event.op in accepts)
     ]
-
-
-Ending = Callable[[ImcoreError], None]

@@ -16,15 +16,16 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, reads
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
+from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
-from imcore.comet.encode import FORM_OF, Run, packet, wire
-from imcore.comet.hub import BEHIND, LIVE, Hub, filtered
+from imcore.comet.encode import Run
+from imcore.comet.hub import BEHIND, LIVE, Hub
 from imcore.comet.loader import Known, Loader
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
@@ -52,7 +53,6 @@ REST: Final = 2.5  # how much longer than a flush took the next one waits
 REST_MAX_S: Final = 0.1
 SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
 PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
-SCAN_EVENTS_MAX: Final = 2_000
 RETRY_S: Final = 0.5
 
 T = TypeVar("T")
@@ -114,6 +114,13 @@ class Comet:
             self._apply,
             quiet_s=settings.quiet_s,
             recent_events_max=settings.recent_events_max,
+        )
+        self.catching = CatchUp(
+            self.hub,
+            self.tail.recent,
+            self._read_page,
+            lambda: asyncio.sleep(0),
+            page_events_max=settings.page_events_max,
         )
         self.loader = Loader(pool, guarded)
         self.guarded = guarded
@@ -226,12 +233,13 @@ class Comet:
         streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
         streams += [ROOM + room] if room is not None else []
         streams += [ALL] if everybody else []
+        time_ms = int(self.wall() * 1000)
         reached = 0
         for stream in streams:
             audience = self.hub.audiences.get(stream)
             if audience is None:
                 continue
-            event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, 0, body)
+            event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, time_ms, body)
             run = Run([event])
             for session in audience.sessions:
                 if session.state == LIVE:
@@ -251,59 +259,24 @@ class Comet:
         """Bring a session that is behind back to live: at once if nothing is missing, else by a task."""
         if session.state != BEHIND or session.full or session in self._catching_up:
             return
-        if self._is_up_to_date(session):
-            return
-        self._catching_up.add(session)
-        self.spawn(self._catch_up(session))
-
-    def _is_up_to_date(self, session: Connection) -> bool:
-        hub = self.hub
-        if session.position < hub.position and hub.is_fresh(session, hub.entitled(session)) is False:
-            session.position = hub.position
-        return hub.settle(session)
+        if not self.catching.is_up_to_date(session):
+            self._catching_up.add(session)
+            self.spawn(self._catch_up(session))
 
     async def _catch_up(self, session: Connection) -> None:
-        hub, page_events_max = self.hub, self.settings.page_events_max
         try:
             while session.state == BEHIND and not session.full:
-                if self._is_up_to_date(session):
-                    return
-                recent = self.tail.recent(session.position, SCAN_EVENTS_MAX)
-                if recent is not None:
-                    events = filtered(recent, hub.entitled(session), session)
-                    upto = recent[-1].position
-                else:
-                    limit = hub.position
-                    try:
-                        async with self._pages:
-                            page = await self.reader.read_streams(hub.entitled(session), limit, page_events_max)
-                    except DATABASE_ERRORS as error:
-                        log.warning("a page cannot be read: %s", error)
-                        await asyncio.sleep(RETRY_S)
-                        continue
-                    if session.state != BEHIND:
-                        return
-                    # Who was removed from a room while the page was read gets nothing of it any more.
-                    events = filtered(page, hub.entitled(session), session)
-                    upto = page[-1].position if len(page) == page_events_max else limit
-                self._write_page(session, events, upto)
-                if hub.settle(session):
-                    return
-                await asyncio.sleep(0)
+                try:
+                    await self.catching.run(session)
+                except DATABASE_ERRORS as error:
+                    log.warning("a page cannot be read: %s", error)
+                    await asyncio.sleep(RETRY_S)
         finally:
             self._catching_up.discard(session)
-            if session.state == BEHIND and not session.full:
-                self.catch_up(session)
 
-    def _write_page(self, session: Connection, events: list[Recorded], upto: int) -> None:
-        form = FORM_OF[session.codec]
-        packets = [one for one in (packet(event, form) for event in events) if one]
-        session.position = upto
-        if events:
-            session.received = events[-1].position
-            self.hub.deliveries += len(events)
-        if packets:
-            session.write(wire(packets, session.codec))
+    async def _read_page(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
+        async with self._pages:
+            return await self.reader.read_streams(streams, upto, limit)
 
     def resume(self, cursor: str, known: Known, session: Connection) -> Resume:
         """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""

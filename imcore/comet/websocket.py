@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from imcore.comet.connection import Connection
 from imcore.comet.encode import JSON_WS, V1_WS
@@ -116,6 +116,18 @@ def _refused(error: ImcoreError) -> web.HTTPException:
     return kind(text=f"{error.detail}\n", headers={hdrs.RETRY_AFTER: "2", hdrs.CONNECTION: "close"})
 
 
+def _asks_for_websocket(request: web.Request) -> bool:
+    """RFC 6455, 4.2.1. Without the word in Connection, or in another version of HTTP, Upgrade means nothing (RFC 9110, 7.8)."""
+    headers = request.headers
+    options = ",".join(headers.getall(hdrs.CONNECTION, ())).lower().split(",")
+    return (
+        request.method == "GET"
+        and request.version == HttpVersion11
+        and headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
+        and "upgrade" in (option.strip() for option in options)
+    )
+
+
 async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.StreamResponse:
     """Turn an HTTP request into a WebSocket connection of the comet.
 
@@ -128,13 +140,15 @@ async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.St
         raise _refused(refusal)
     if not may_connect(headers.get(hdrs.ORIGIN), headers.get(hdrs.HOST, ""), comet.settings.origins):
         raise web.HTTPForbidden(text="pages of this origin may not connect\n")
-    if request.method != "GET" or headers.get(hdrs.UPGRADE, "").strip().lower() != "websocket":
+    if not _asks_for_websocket(request):
         raise web.HTTPUpgradeRequired(text="this address speaks WebSocket\n", headers={hdrs.UPGRADE: "websocket"})
+    if hdrs.TRANSFER_ENCODING in headers or headers.get(hdrs.CONTENT_LENGTH, "0") != "0":
+        raise web.HTTPBadRequest(text="a handshake has no body\n")  # and what follows it is frames, not the rest of one
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
         raise web.HTTPUpgradeRequired(
             text="only WebSocket version 13 is spoken here\n", headers={hdrs.SEC_WEBSOCKET_VERSION: "13"}
         )
-    key = headers.get(hdrs.SEC_WEBSOCKET_KEY, "")
+    key = ",".join(headers.getall(hdrs.SEC_WEBSOCKET_KEY, ()))  # twice is once too often
     try:
         websocket.check_key(key)
     except ImcoreError as error:

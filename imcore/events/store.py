@@ -63,7 +63,7 @@ SELECT * FROM imcore_append($1, $2::text::integer[], $3::text::integer[], $4::te
   $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
 APPEND_AT = APPEND.replace("$20)", "$20, $21)")
-# As in imcore_append: for a batch of a thousand Postgres would rather read a whole table of some 100,000 rows, under the lock.
+# As in imcore_append: to look up 1,000 ids Postgres would rather read all of 100,000 (19 ms, under the lock, instead of 1 ms).
 BEGIN = """
 BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
 SET LOCAL plan_cache_mode = force_generic_plan

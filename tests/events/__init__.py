@@ -1,0 +1,1 @@
+"""Tests of imcore.events, on a real Postgres."""

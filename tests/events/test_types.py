@@ -1,0 +1,196 @@
+"""What is stored today is read for ever: names, versions, and the way from old bodies to new."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from imcore.events.types import (
+    FACTS,
+    MESSAGE_TYPES,
+    DeliveryAcked,
+    Fact,
+    MemberJoined,
+    MemberLeft,
+    MemberMuted,
+    MemberRemoved,
+    OpsAccepted,
+    ReadMarked,
+    Recorded,
+    Registry,
+    RoleChanged,
+    RoomCreated,
+    RoomsEntered,
+    SessionClosed,
+    SessionOpened,
+    UnknownType,
+    registry,
+    room_type,
+)
+
+# Never change a line of this: logs hold these bodies under these names. A new version gets a line of its own, and the old one still
+# has to be read.
+STORED = {
+    ("room_created", 1): (
+        '{"room":"group://r","public":false,"history":"all","title":"Ä \\u0000"}',
+        RoomCreated(room="group://r", public=False, history="all", title="Ä \0"),
+    ),
+    ("member_joined", 1): (
+        '{"room":"group://r","mid":7,"role":"owner"}',
+        MemberJoined(room="group://r", mid=7, role="owner"),
+    ),
+    ("member_left", 1): ('{"room":"group://r","mid":-7}', MemberLeft(room="group://r", mid=-7)),
+    ("member_removed", 1): (
+        '{"room":"group://r","mid":9223372036854775807}',
+        MemberRemoved(room="group://r", mid=2**63 - 1),
+    ),
+    ("member_muted", 1): (
+        '{"room":"group://r","mid":7,"until_ms":1764000000000}',
+        MemberMuted(room="group://r", mid=7, until_ms=1_764_000_000_000),
+    ),
+    ("role_changed", 1): (
+        '{"room":"group://r","mid":7,"role":"admin"}',
+        RoleChanged(room="group://r", mid=7, role="admin"),
+    ),
+    ("read_marked", 1): (
+        '{"room":"group://r","mid":7,"seq":30,"messages":20,"sent":3}',
+        ReadMarked(room="group://r", mid=7, seq=30, messages=20, sent=3),
+    ),
+    ("session_opened", 1): (
+        '{"key":"k","node":"n","platform":"web","address":"::1","rooms":["live://1"],"protocol":"json"}',
+        SessionOpened(key="k", node="n", platform="web", address="::1", rooms=("live://1",), protocol="json"),
+    ),
+    ("session_closed", 1): (
+        '{"key":"k","opened":12,"reason":"bye","delivered":null}',
+        SessionClosed(key="k", opened=12, reason="bye"),
+    ),
+    ("rooms_entered", 1): (
+        '{"key":"k","opened":12,"rooms":["live://1","live://2"]}',
+        RoomsEntered(key="k", opened=12, rooms=("live://1", "live://2")),
+    ),
+    ("ops_accepted", 1): ('{"key":"k","ops":[1000,1001]}', OpsAccepted(key="k", ops=(1000, 1001))),
+    ("delivery_acked", 1): ('{"key":"k","position":99}', DeliveryAcked(key="k", position=99)),
+}
+
+
+def test_every_type_ever_stored_is_read_as_it_was_meant() -> None:
+    for (type_, version), (body, fact) in STORED.items():
+        assert fact == registry.parse(type_, version, body), type_
+
+
+def test_every_type_is_among_the_stored_ones() -> None:
+    """A new type, or a new version, gets a line above in the same commit."""
+    assert {(fact.type, fact.version) for fact in FACTS} <= set(STORED)
+    assert {"message_sent", "message_pushed"} == MESSAGE_TYPES
+
+
+def test_every_fact_is_stored_under_its_own_name() -> None:
+    for (type_, version), (body, fact) in STORED.items():
+        assert (type_, version) == (fact.type, fact.version)
+        assert body == fact.model_dump_json()
+
+
+def test_a_stored_fact_is_read_from_its_event() -> None:
+    body, fact = STORED["member_joined", 1]
+    event = Recorded(1, "room:group://r", 1, 0, "member_joined", 1, 7, "", None, 0, 0, 0, body)
+    assert fact == event.fact
+    assert "group://r" == event.room
+    assert "" == event._replace(stream="user:7").room
+
+
+def test_a_message_is_no_fact() -> None:
+    event = Recorded(1, "room:group://r", 1, 1, "message_sent", 1, 7, "", None, 1000, 0, 0, "{}")
+    with pytest.raises(UnknownType):
+        _ = event.fact
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"room":"r","mid":"7"}',
+        '{"room":"r","mid":7.0}',
+        '{"room":"r","mid":true}',
+        '{"room":"r","mid":9223372036854775808}',
+        '{"room":"r","mid":7,"more":1}',
+        '{"room":"r"}',
+        '{"room":7,"mid":7}',
+        "[]",
+        "",
+    ],
+)
+def test_a_body_that_is_not_of_its_type_is_refused(body: str) -> None:
+    with pytest.raises(ValidationError):
+        registry.parse("member_left", 1, body)
+
+
+def test_a_fact_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        MemberLeft(room="r", mid=7).mid = 8  # type: ignore[misc]
+
+
+# --- versions --------------------------------------------------------------------------------------------------------------------
+
+
+class Painted(Fact):
+    """Version 1 had a `color`, version 2 a list of them, version 3 calls them shades and counts coats."""
+
+    type = "painted"
+    version: ClassVar[int] = 3
+    shades: tuple[str, ...]
+    coats: int
+
+
+def to_list(stored: dict[str, object]) -> dict[str, object]:
+    return {"colors": [stored["color"]]}
+
+
+def to_shades(stored: dict[str, object]) -> dict[str, object]:
+    return {"shades": stored["colors"], "coats": 1}
+
+
+PAINTED = Registry((Painted,), {("painted", 1): to_list, ("painted", 2): to_shades})
+
+
+def test_older_versions_are_read_through_each_upcaster_in_turn() -> None:
+    red = Painted(shades=("red",), coats=1)
+    assert red == PAINTED.parse("painted", 1, '{"color":"red"}')
+    assert red == PAINTED.parse("painted", 2, '{"colors":["red"]}')
+    assert red == PAINTED.parse("painted", 3, '{"shades":["red"],"coats":1}')
+    assert Painted(shades=(), coats=2) == PAINTED.parse("painted", 3, '{"shades":[],"coats":2}')
+
+
+@pytest.mark.parametrize(
+    ("type_", "version"), [("painted", 4), ("painted", 0), ("painted", -1), ("sanded", 1), ("", 1)]
+)
+def test_a_type_or_version_of_a_newer_program_is_said_to_be_unknown(type_: str, version: int) -> None:
+    with pytest.raises(UnknownType, match=f"{type_} version {version}"):
+        PAINTED.parse(type_, version, "{}")
+
+
+def test_a_version_without_a_way_to_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="painted is at version 3 but has no upcaster from 2"):
+        Registry((Painted,), {("painted", 1): to_list})
+    with pytest.raises(ValueError, match="has no upcaster from 1"):
+        Registry().add(Painted)
+
+
+def test_a_name_is_given_once() -> None:
+    with pytest.raises(ValueError, match="there is an event type painted already"):
+        PAINTED.add(Painted, {1: to_list, 2: to_shades})
+    for taken in MESSAGE_TYPES:
+        another = type("Another", (Fact,), {"type": taken, "__module__": __name__})
+        with pytest.raises(ValueError, match=f"there is an event type {taken} already"):
+            Registry().add(another)
+
+
+def test_upcasters_of_one_type_are_not_anothers() -> None:
+    other = Registry((MemberLeft,), {("painted", 1): to_list})
+    with pytest.raises(UnknownType):
+        other.parse("painted", 1, '{"color":"red"}')
+
+
+def test_the_kind_of_a_room_stands_before_its_name() -> None:
+    assert "live" == room_type("live://1000")
+    assert "group" == room_type("group://a://b")
