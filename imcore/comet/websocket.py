@@ -161,10 +161,13 @@ async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.St
             hdrs.SEC_WEBSOCKET_ACCEPT: websocket.accept_key(key),
         },
     )
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+    except ConnectionResetError:
+        return response  # the client left during the handshake, and aiohttp finds that out by itself
     transport = request.transport
     if transport is None:
-        raise ConnectionResetError("the client left during the handshake")
+        return response
     protocol = request.protocol
     early = _Handover()
     protocol.set_parser(early)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol
 
 import asyncpg
@@ -63,6 +64,9 @@ SELECT * FROM imcore_append($1, $2::text::integer[], $3::text::integer[], $4::te
   $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
 APPEND_AT = APPEND.replace("$20)", "$20, $21)")
+# The same with keys and bodies joined by a sign that is in none of them, which is nearly always so.
+APPEND_JOINED = APPEND.replace("$6,", "string_to_array($6, E'\\x1f'),").replace("$9,", "string_to_array($9, E'\\x1f'),")
+SEPARATOR = "\x1f"
 # As in imcore_append: to look up 1,000 ids Postgres would rather read all of 100,000 (19 ms, under the lock, instead of 1 ms).
 BEGIN = """
 BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
@@ -236,6 +240,7 @@ class Log:
         self._idle.set()
         self._closing = False
         self._untold: Iterable[Draft | Decision] = ()  # of the batch in hand; who an error from the database concerns
+        self._unsettled: Callable[[], None] | None = None  # a batch that is committed, and nobody told
         self._partitions_upto = 0
         self.names = Names()
         self.position = 0  # the last position that this process appended
@@ -344,8 +349,10 @@ class Log:
                     connection = await self._reconnect()
                 batch = self._take()
                 if not batch:
-                    self._wake.clear()
-                    self._idle.set()
+                    self._settle_last()
+                    if not self._pending:
+                        self._wake.clear()
+                        self._idle.set()
                     continue
                 started = loop.time()
                 self._untold = batch
@@ -354,6 +361,7 @@ class Log:
                         await self._append(connection, batch)
                         await self._grow(connection)
                 except DATABASE_ERRORS as error:
+                    self._settle_last()
                     log.warning("a batch of %d events has an unknown outcome", len(batch), exc_info=error)
                     self._tell(self._untold, Unavailable())
                     connection.terminate()
@@ -362,6 +370,7 @@ class Log:
                 self.batches += 1
         finally:
             self._closing = True
+            self._settle_last()
             self._tell(self._untold, Unavailable("the server is stopping"))
             self._tell(self._pending, Overloaded("the server is stopping"))
             self._pending.clear()
@@ -436,6 +445,7 @@ class Log:
         if len(drafts) == len(batch):
             await self._append_drafts(connection, drafts, ids)
             return
+        self._settle_last()
         known = [item for item in batch if all(stream in ids for stream in _streams(item))]
         self._untold = known
         if len(known) < len(batch):
@@ -463,14 +473,18 @@ class Log:
         return self.names.ids
 
     async def _append_drafts(self, connection: Connection, drafts: list[Draft], ids: dict[str, int]) -> None:
-        """The fast road: one round trip."""
+        """The fast road: one round trip. While Postgres works on it, those of the batch before are told."""
         columns, slots, ranks, said = _columns(drafts, ids)
-        row = await connection.fetchrow(APPEND, *columns)
+        query, columns = _joined(columns, len(drafts))
+        asking = asyncio.ensure_future(connection.fetchrow(query, *columns))
+        await asyncio.sleep(0)  # now it is on its way
+        self._settle_last()
+        row = await asking
         assert row is not None, "a function returns a row"
         base, at, seqs, messages, refused, codes, facts = row
         if refused is None:
             self._untold = ()
-            self._settle(drafts, base, at, slots, ranks, said, seqs, messages)
+            self._unsettled = partial(self._settle, drafts, base, at, slots, ranks, said, seqs, messages)
             return
         verdicts = dict(zip(refused, zip(codes, facts, strict=True), strict=True))
         accepted, duplicates, slots, ranks, said = _accepted(drafts, verdicts, slots)
@@ -479,6 +493,13 @@ class Log:
             self._settle(accepted, base, at, slots, ranks, said, seqs, messages)
         if duplicates:
             await self._tell_duplicates(connection, duplicates)
+
+    def _settle_last(self) -> None:
+        """Tell those of the last batch, if nobody has yet. It is committed; telling it waits until the next one is on its way, so that
+        Postgres is not kept waiting for it."""
+        settle, self._unsettled = self._unsettled, None
+        if settle is not None:
+            settle()
 
     def _settle(
         self,
@@ -727,6 +748,15 @@ async def _heads(
 
 def _streams(item: Draft | Decision) -> Sequence[str]:
     return (item.stream,) if isinstance(item, Draft) else item.streams
+
+
+def _joined(columns: tuple[object, ...], drafts: int) -> tuple[str, tuple[object, ...]]:
+    """Keys and bodies as one text each, if they can be told apart in it: half of what the driver costs for them."""
+    if drafts > 1:
+        keys, bodies = SEPARATOR.join(columns[5]), SEPARATOR.join(columns[8])  # type: ignore[arg-type]
+        if keys.count(SEPARATOR) == bodies.count(SEPARATOR) == drafts - 1:
+            return APPEND_JOINED, (*columns[:5], keys, *columns[6:8], bodies, *columns[9:])
+    return APPEND, columns
 
 
 def _array(values: Iterable[object]) -> str:

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 PAGE_EVENTS_MAX: Final = 5_000
 READ_EVENTS_MAX: Final = 1_000  # of a page that the log is read for: its bodies come with it, 64 KiB each at worst
 PAGE_GAP_S: Final = 0.05
+# A page of more than so many events waits this many gaps: the same few rows are then read and written for more events.
+BUSY_EVENTS, BUSY_GAPS = 1_000, 4
 QUIET_S: Final = 1.0
 STUCK_S: Final = 15.0
 POLL_S: Final = 0.02  # of the checkpoints, while standing by and somebody waits
@@ -231,10 +233,12 @@ class Runner:
             if self.lag_events == 0:
                 await _first_of(self._woken, max(0, looked_at + self._quiet_s - loop.time()))
             else:
+                folded = self.events
                 async with asyncio.timeout(PAGE_TIMEOUT_S):
                     full = await self._round(connection)
                 if not full and not self._waiting:
-                    await _first_of(self._hurried, self._page_gap_s)
+                    is_busy = self.events - folded > BUSY_EVENTS
+                    await _first_of(self._hurried, self._page_gap_s * (BUSY_GAPS if is_busy else 1))
 
     async def _look(self, connection: Connection) -> int:
         """Learn where the checkpoints and the log are; the head of the log."""

@@ -102,7 +102,7 @@ def submit(log: Log, *items: Draft | Decision) -> Submitted:
     return submitted
 
 
-@dataclass
+@dataclass(repr=False)  # Hypothesis would show all batches
 class AtWork:
     """A log at work. `batches` is what it committed."""
 

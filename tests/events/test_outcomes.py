@@ -96,18 +96,18 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_the_retry(
     between, url = line
     async with appending(url, database=database_url) as here:
         await here.join(R, 1)
-        await here.together(*items(road, message(R)))  # from here on an append is one trip
+        await here.together(*items(road, message(R), message(R)))  # from here on an append of two is one trip
         used = new_id()
         between.lose_replies(after=b"COMMIT" if road == "decisions" else None)
         on_its_way = submit(here.log, *items(road, message(R, 1, used), message(R, 7)))
         await between.lost.wait()
-        await has_head(here, 3)
+        await has_head(here, 4)
         between.cut()
         assert {Unavailable} == kinds(await on_its_way.all_told())
 
         between.pass_on()
         (told,) = await here.tell(message(R, 1, used))
-        assert (True, (3, 3)) == (told.duplicate, told.place)
+        assert (True, (4, 4)) == (told.duplicate, told.place)
         assert 1 == len(here.batches[-1]), "nobody was shown what nobody knew to be committed"
         await assert_sound(here.pool)
 
