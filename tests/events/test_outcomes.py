@@ -108,7 +108,7 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_the_retry(
         between.pass_on()
         (told,) = await here.tell(message(R, 1, used))
         assert (True, (4, 4)) == (told.duplicate, told.place)
-        assert 1 == len(here.batches[-1]), "nobody was shown what nobody knew to be committed"
+        assert 2 == len(here.batches[-1]), "nobody was shown what nobody knew to be committed"
         await assert_sound(here.pool)
 
 
