@@ -9,6 +9,8 @@ import logging
 import sys
 from typing import Final
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -24,6 +26,20 @@ class OneLine(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class NoHttp(logging.Filter):
+    """What is no HTTP is no error of ours: one short line, not a traceback that anybody could fill the log with."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record, made small if it is about bytes that could not be parsed."""
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if isinstance(error, HttpProcessingError):
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            record.msg, record.args = "what came was no HTTP", ()
+            return logging.getLogger().isEnabledFor(logging.DEBUG)
+        return True
+
+
 def set_up(level: str) -> None:
     """Write what is at least this grave."""
     handler = logging.StreamHandler(sys.stderr)
@@ -32,3 +48,4 @@ def set_up(level: str) -> None:
     for name in ("asyncio", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(NoHttp())

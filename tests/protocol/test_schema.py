@@ -112,7 +112,7 @@ def test_a_batch_is_of_packets_and_not_of_batches() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"position": 0}, {"position": "1"}, {"position": 2**63}, {"seq": 0}, {"seq": None}, {"mid": None},
+        {"position": -1}, {"position": "1"}, {"position": 2**63}, {"seq": -1}, {"seq": None}, {"mid": None},
         {"mid": True}, {"key": None},
         {"id": ID.upper()}, {"id": None}, {"time": 1.5}, {"time": "now"}, {"type": ""}, {"type": "Message"},
         {"op": None},
