@@ -280,9 +280,11 @@ class Connection(Session):
                 case ChangeRoom(room=room):
                     self._change_room(seq, room)
                 case Subscribe(ops=ops):
-                    self._accept(op, seq, (self.accepts or frozenset()) | ops)
+                    self._accept(op, seq, None if self.accepts is None else self.accepts | ops)
                 case Unsubscribe(ops=ops):
-                    self._accept(op, seq, (self.accepts or frozenset()) - ops)
+                    if self.accepts is None:
+                        raise BadRequest("every operation is accepted; name in accepts those that are wanted")
+                    self._accept(op, seq, self.accepts - ops)
                 case History():
                     self._read(op, seq, self._history(request))
                 case Read(room=room, seq=upto):
@@ -436,10 +438,15 @@ class Connection(Session):
         inside, entered = self._inside()
         return [one for one in inside if one != entered]
 
-    def _accept(self, op: int, seq: int, ops: frozenset[int]) -> None:
-        if len(ops) > ACCEPTS_MAX:
+    def _accept(self, op: int, seq: int, ops: frozenset[int] | None) -> None:
+        """Want messages of these operations from now on; None is all of them."""
+        identity = self.identity
+        assert identity is not None
+        if ops is not None and len(ops) > ACCEPTS_MAX:
             raise BadRequest(f"more than {ACCEPTS_MAX} operations")
-        self.comet.log.submit(commands.accept_ops(self.mid, self.key, sorted(ops)))
+        if identity.ops is not None and (ops is None or not ops <= identity.ops):
+            raise Forbidden("these are not all operations that are allowed to you")
+        self.comet.log.submit(commands.accept_ops(self.mid, self.key, None if ops is None else sorted(ops)))
         self.accepts = ops
         self.reply(op + 1, seq, b"{}" if self.ver == 2 else b"")
 

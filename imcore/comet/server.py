@@ -49,7 +49,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 1.0
 FAREWELL_S: Final = 5.0  # a connection that was told to end is cut after this
-REST: Final = 2.5  # how much longer than a flush took the next one waits
+QUICK_S: Final = 0.01  # a flush that took no longer lets the next one leave at once
+REST: Final = 3.0  # after a longer one the next waits so many times what it took beyond that
 REST_MAX_S: Final = 0.1
 SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
 PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
@@ -200,7 +201,7 @@ class Comet:
 
     def _flushed(self, started: float) -> None:
         now = self.now()
-        self._flush_at = now + min((now - started) * REST, REST_MAX_S)
+        self._flush_at = now + min(max(0.0, now - started - QUICK_S) * REST, REST_MAX_S)
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None

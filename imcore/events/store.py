@@ -346,6 +346,7 @@ class Log:
             while True:
                 await self._wake.wait()
                 if connection is None or connection.is_closed():
+                    self._settle_last()
                     connection = await self._reconnect()
                 batch = self._take()
                 if not batch:
@@ -466,6 +467,8 @@ class Log:
             else:
                 assert isinstance(item, Decision)
                 (new if item.creates else old).update(stream for stream in item.streams if stream not in ids)
+        if new or old:
+            self._settle_last()
         if new:
             await self.names.intern(connection, new)
         if new or old:
@@ -477,9 +480,12 @@ class Log:
         columns, slots, ranks, said = _columns(drafts, ids)
         query, columns = _joined(columns, len(drafts))
         asking = asyncio.ensure_future(connection.fetchrow(query, *columns))
-        await asyncio.sleep(0)  # now it is on its way
-        self._settle_last()
-        row = await asking
+        try:
+            await asyncio.sleep(0)  # now it is on its way
+            self._settle_last()
+            row = await asking
+        finally:
+            asking.cancel()  # for who is cancelled before the last line
         assert row is not None, "a function returns a row"
         base, at, seqs, messages, refused, codes, facts = row
         if refused is None:
@@ -496,7 +502,7 @@ class Log:
 
     def _settle_last(self) -> None:
         """Tell those of the last batch, if nobody has yet. It is committed; telling it waits until the next one is on its way, so that
-        Postgres is not kept waiting for it."""
+        Postgres is not kept waiting for it. It must not wait for anything else."""
         settle, self._unsettled = self._unsettled, None
         if settle is not None:
             settle()
@@ -637,6 +643,7 @@ class Log:
 
     async def _grow(self, connection: Connection) -> None:
         if self.position + PARTITION_MARGIN_EVENTS > self._partitions_upto:
+            self._settle_last()
             await self._make_partitions(connection)
 
     async def _make_partitions(self, connection: Connection) -> None:

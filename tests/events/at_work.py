@@ -24,6 +24,7 @@ from imcore.projections.inline import InlineProjections
 from imcore.projections.projection import fold
 
 Answer = list[Recorded] | ImcoreError
+PATIENCE_S = 60.0  # with an appender, where its timeout is not what is tested: the machine may be busy
 
 
 class Told(NamedTuple):
@@ -181,6 +182,7 @@ async def appending(
 ) -> AsyncIterator[AtWork]:
     """A log at work; `url` is how it reaches the database `database` (which is `url`, if there is nothing between)."""
     batches: list[list[Recorded]] = []
+    limits = {"append_timeout_s": PATIENCE_S, **limits}
     async with create_pool(database or url, connections_max=3) as pool:
         log = Log(
             lambda: connect(url, application_name="appender"),

@@ -439,16 +439,32 @@ async def test_a_batch_of_decisions_that_do_nothing_appends_nothing(here: AtWork
     assert [] == here.batches
 
 
-async def test_a_body_is_kept_to_the_sign(here: AtWork) -> None:
-    await here.join(R, 1)
+@pytest.mark.parametrize("road", ["drafts", "decisions"])
+async def test_a_body_is_kept_to_the_sign(here: AtWork, road: str) -> None:
+    """Alone and beside others, whatever batches travel as."""
+    tell = here.tell if road == "drafts" else here.tell_decided
     bodies = [
+        "",
+        " ",
+        "NULL",
         '"\\u0000"',
-        json.dumps("☃\U0001f600 \x7f"),
+        "\x1f",
+        "a\x1fb\x1f",
+        "{}",
         '{"a" : 1}',
+        '{"a,b\\"}',
         "1e131071",
+        json.dumps("☃\U0001f600 \x7f"),
+        "☃\U0001f600\n\r\t\x01\x7f\ufeff\uffff",
         '"' + "x" * 100_000 + '"',
         "[" * 32 + "]" * 32,
     ]
-    told = await here.tell(*(message(R, body=body) for body in bodies))
-    assert bodies == [one.event.body for one in told]
-    assert bodies == [event.body for event in (await here.whole_log())[1:]]
+    for batch in (bodies, bodies[:2], bodies[3:5], [""], ["", ""], ["\x1f"], ["\x1f", ""]):
+        head = (await here.reader.head()).position
+        drafts = [
+            Draft("user:1", "message_pushed", body, SERVICE_MID, key=body[:9], op=MESSAGE_OP, format_=TEXT)
+            for body in batch
+        ]
+        told = await tell(*drafts)
+        assert batch == [one.event.body for one in told]
+        assert [one.event for one in told] == await here.reader.read(head)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from asyncpg.connection import LoggedQuery
 
 from events.at_work import (
     AtWork,
@@ -31,7 +32,7 @@ from imcore.database.embedded import embedded
 from imcore.database.migrations import upgrade
 from imcore.errors import ImcoreError, Overloaded, Unavailable
 from imcore.events.names import OwnConnection
-from imcore.events.store import Decision, Draft, Log
+from imcore.events.store import APPEND, Decision, Draft, Log
 from imcore.events.types import Recorded
 from imcore.projections.inline import InlineProjections
 from waiting import eventually
@@ -270,6 +271,45 @@ async def test_a_short_absence_of_the_database_costs_nobody_anything(database_ur
 
     async with running((log := Log(reach, InlineProjections(), lambda batch: None)).run()):
         assert 1 == (await log.appending(message("live://r", is_member=False))).position
+
+
+async def test_what_is_committed_is_told_though_the_database_said_goodbye_behind_its_answer(database_url: str) -> None:
+    """The story: those of a batch were told only when the next one was on its way, and before that there was an outage to wait for."""
+    goodbye = asyncio.Event()
+
+    async def reach() -> OwnConnection:
+        if goodbye.is_set():
+            raise ConnectionRefusedError
+        connection = await connect(database_url, application_name="appender")
+
+        def end(query: LoggedQuery) -> None:
+            if query.query == APPEND and not goodbye.is_set():
+                goodbye.set()
+                connection.terminate()
+
+        connection.add_query_logger(end)
+        return connection
+
+    log = Log(reach, InlineProjections(), lambda batch: None, batch_events_max=1, append_timeout_s=60)
+    async with running(log.run()):
+        first, second = (log.appending(message("live://r", is_member=False)) for _ in range(2))
+        async with asyncio.timeout(SOON_S):
+            assert 1 == (await first).position
+        assert not second.done()
+    assert isinstance(second.exception(), Overloaded)
+
+
+async def test_what_is_committed_is_told_while_the_next_batch_waits_for_a_name(database_url: str) -> None:
+    """The story: the next batch waited for its streams to get their numbers, and those who were stored already waited with it."""
+    async with appending(database_url, batch_events_max=1) as here, connected(database_url) as connection:
+        await here.say("live://old", is_member=False)
+        async with connection.transaction():
+            await connection.execute("INSERT INTO streams (name) VALUES ('room:live://new')")
+            first, second = (here.log.appending(message(f"live://{name}", is_member=False)) for name in ("old", "new"))
+            async with asyncio.timeout(SOON_S):
+                assert 2 == (await first).position
+            assert not second.done()
+        assert 3 == (await second).position
 
 
 async def test_nobody_waits_for_ever_for_a_connection_that_cannot_be_made_ready(database_url: str) -> None:

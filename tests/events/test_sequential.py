@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -196,6 +197,7 @@ def shape(answer: Told | Answer) -> list[object]:
     return [[event.position, event.seq, event.messages] for event in answer]
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # else it hides what failed
 @settings(
     max_examples=120,
     deadline=None,
@@ -207,9 +209,8 @@ async def test_batches_are_the_same_as_one_after_the_other(
     here: AtWork, joins: list[Verb], batches: list[tuple[str, Sequence[Send | Verb]]]
 ) -> None:
     """Drafts and decisions, duplicates, refusals, conflicts and neighbours, on the road of drafts and on that of decisions."""
-    start = (
-        await here.reader.head()
-    ).position  # examples share a database: nothing in it can be deleted, so each has its own rooms
+    # Examples share a database. Nothing in it can be deleted, so each has rooms of its own.
+    start = (await here.reader.head()).position
     model = Model(start)
     for road, batch in [("decisions", joins), *batches]:
         items: list[Draft | Decision] = []

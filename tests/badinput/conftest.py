@@ -1,0 +1,293 @@
+"""Servers under attack, the clients that must not notice, and what is looked at after every test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import psutil
+import pytest_asyncio
+
+from badinput.wire import (
+    EVENT,
+    FORMS,
+    HEARTBEAT,
+    JOIN,
+    SEND,
+    TCP2,
+    Line,
+    Where,
+    connected,
+    head_of,
+    message,
+    touched,
+    upgrade,
+)
+from conftest import copy_cluster, temporary_folder
+from imcore.database import connect
+from imcore.database.embedded import running_url
+from serving import serving
+from waiting import eventually
+
+# SQLSTATE 22 is data that Postgres cannot take, 42 is SQL that it cannot read: both mean that input came where it should not. Its log
+# names them in words, and nothing here should make it say ERROR at all.
+POSTGRES_FAULTS: Final = re.compile(
+    r"\b(ERROR|FATAL|PANIC): (?! terminating connection due to administrator command)"  # that is how it is stopped
+    r"|syntax error|invalid byte sequence|invalid input syntax"
+)
+SERVER_FAULTS: Final = re.compile(r"Traceback| (error|critical) +[a-z_.]+:|never (retrieved|awaited)|RuntimeWarning")
+ENTRY: Final = re.compile(r"^(?=\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", re.MULTILINE)
+UNPRINTED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+DRIP_S: Final = 30  # how long a client goes on that sends a byte a second
+AUTH_TIMEOUT_S: Final = 2.0
+HEARTBEAT_S: Final = 2.0
+HEARTBEAT_MISSES: Final = 2
+BEHIND_S: Final = 1.0
+SWEEP_S: Final = 1.0  # how often deadlines are looked at
+UNSENT_BYTES_MAX: Final = 65_536
+STRICT: Final = {
+    "inbound_frames_per_s": 20,
+    "inbound_frames_burst": 10,
+    "unauthenticated_per_address_max": 3,
+    "connections_per_user_max": 2,
+    "rooms_per_session_max": 3,
+    "packet_bytes_max": 8_192,
+    "text_body_bytes_max": 1_000,
+    "goim_body_bytes_max": 512,
+}
+
+
+@dataclass
+class Place:
+    """A running server, and the clients that are connected to it all the while."""
+
+    where: Where
+    data: Path
+    process: psutil.Process
+    logs: dict[Path, re.Pattern[str]]
+    witnesses: list[Line]
+    room: str = "group://witnesses"
+    said: int = 0
+    lasting: int = 0  # connections that are there all the while
+
+    def __post_init__(self) -> None:
+        self._mids = count(1000)
+        self._read_bytes = dict.fromkeys(self.logs, 0)
+
+    def new_mid(self) -> int:
+        """A person whom nobody else knows."""
+        return next(self._mids)
+
+    def new_room(self, kind: str = "group") -> str:
+        """A room that nobody else uses."""
+        return f"{kind}://r{next(self._mids)}"
+
+    async def told_of(self, mid: int, key: str) -> list[str]:
+        """What the log says of this device, in order. Ask when something later is in the log."""
+        url = running_url(self.data)
+        assert url is not None
+        connection = await connect(url, application_name="tests")
+        try:
+            rows = await connection.fetch(
+                "SELECT type FROM events WHERE mid = $1 AND key = $2 ORDER BY position", mid, key
+            )
+        finally:
+            await connection.close()
+        return [row["type"] for row in rows]
+
+    async def get(self, path: str) -> bytes:
+        """What the HTTP API answers."""
+        async with touched(self.where.http) as line:
+            line.put(f"GET {path} HTTP/1.1\r\nHost: badinput\r\nConnection: close\r\n\r\n".encode())
+            assert 200 == await head_of(line)
+            return await line.reader.read()
+
+    async def endings(self, reason: str) -> int:
+        """How many connections ended for this reason, as the metrics tell."""
+        text = (await self.get("/metrics")).decode()
+        found = re.search(rf'^imcore_comet_endings_total{{.*reason="{reason}".*}} (\d+)', text, re.MULTILINE)
+        return 0 if found is None else int(found[1])
+
+    async def sessions_of(self, mid: int) -> list[dict[str, object]]:
+        """The open sessions of a person, as the API tells. They follow the log by some milliseconds."""
+        found: list[dict[str, object]] = json.loads(await self.get(f"/v1/sessions?mid={mid}"))["sessions"]
+        return found
+
+    @property
+    def sockets(self) -> int:
+        """How many connections of clients the server's process holds, those that end included."""
+        doors = {int(address.rpartition(":")[2]) for address in self.where}
+        held = self.process.net_connections("tcp4")
+        return sum(1 for one in held if one.raddr and one.laddr.port in doors)
+
+    @property
+    def rss_bytes(self) -> int:
+        """What the server's process holds."""
+        rss: int = self.process.memory_info().rss
+        return rss
+
+    async def assert_well(self) -> None:
+        """The process lives, the next connection sends, whoever was connected all the while gets it, and no log has a fault."""
+        assert self.process.is_running()
+        assert psutil.STATUS_ZOMBIE != self.process.status()
+        self.said += 1
+        async with connected(self.where, TCP2, self.new_mid()) as newcomer:
+            assert not (await newcomer.ask(JOIN, {"room": self.room})).code
+            place = (await newcomer.ask(SEND, message(self.room, self.said))).json
+        for witness in self.witnesses:
+            await _saw(witness, self.said, place["seq"])
+        self.assert_no_complaints()
+
+    async def assert_forgotten(self) -> None:
+        """The server holds no socket of those who are gone."""
+
+        async def is_so() -> bool:
+            return self.sockets <= self.lasting
+
+        assert await eventually(is_so)
+
+    def assert_no_complaints(self) -> None:
+        """Nothing that is new in the logs should not be there, and nothing is what a terminal would obey."""
+        for log, faults in self.logs.items():
+            with log.open("rb") as file:
+                file.seek(self._read_bytes[log])
+                text = file.read().decode(errors="replace")
+                self._read_bytes[log] = file.tell()
+            entries = [entry for entry in ENTRY.split(text) if faults.search(entry)]
+            assert [] == entries, log.name
+            assert UNPRINTED.search(text) is None, log.name
+
+
+async def _saw(witness: Line, body: int, seq: int) -> None:
+    """The next message of this client is this one. What went before are joins."""
+    while True:
+        packet = await witness.hear()
+        if packet.op != EVENT:
+            assert packet.op >= 1000, packet  # version 1
+            assert str(body).encode() == packet.body
+            return
+        if packet.json["type"] == "message_sent":
+            assert (body, seq) == (packet.json["body"], packet.json["seq"])
+            return
+
+
+@asynccontextmanager
+async def attacked(cluster: Path, *arguments: str, witnesses: bool = True) -> AsyncIterator[Place]:
+    """A server, with one client of each form that is connected as long as it is."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        async with serving(folder, *arguments) as running, AsyncExitStack() as stack:
+            (process,) = [one for one in psutil.Process().children() if str(folder) in " ".join(one.cmdline())]
+            place = Place(
+                Where(running.http, running.ws, running.tcp),
+                folder / "imcore",
+                process,
+                {running.log: SERVER_FAULTS, folder / "imcore" / "postgres.log": POSTGRES_FAULTS},
+                [],
+            )
+            for form in FORMS if witnesses else ():
+                mid = place.new_mid()
+                line = await stack.enter_async_context(connected(place.where, form, mid, room_id=place.room))
+                place.witnesses.append(line)
+                place.lasting += 1
+            yield place
+            for witness in place.witnesses:
+                assert witness.close is None, "nobody was disturbed"
+                while (await witness.ask(HEARTBEAT)).op != HEARTBEAT + 1:
+                    pass
+        place.assert_no_complaints()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def place(cluster: Path) -> AsyncIterator[Place]:
+    """A server that limits nobody's rate, so that a test may ask a thousand times; otherwise with the default settings."""
+    async with attacked(cluster, "--no-rate-limits") as place:
+        yield place
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package", autouse=True)
+async def drips(place: Place) -> AsyncIterator[dict[str, asyncio.Task[float]]]:
+    """HTTP that comes slowly: by name, when it is over, after how many seconds the server cut it. It begins before the first test
+    and goes on beside all of them, because its deadline is long."""
+    async with asyncio.TaskGroup() as tasks:
+        place.lasting += len(DRIPS)
+        dripping = {name: tasks.create_task(_drip(place.where.ws, *said)) for name, said in DRIPS.items()}
+        yield dripping
+        for task in dripping.values():
+            task.cancel()
+
+
+DRIPS: Final = {
+    "a header, a byte at a time": (b"", upgrade("/ws")),
+    "a header, a byte at a time, after another request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", upgrade("/ws")),
+    "silence": (b"", b""),
+    "half a header and silence": (upgrade("/ws")[:60], b""),
+    "silence after a request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+}
+
+
+async def _drip(address: str, first: bytes, rest: bytes) -> float:
+    """The first bytes at once, the others one a second. Raises TimeoutError if the server waits for all of them."""
+    loop = asyncio.get_running_loop()
+    async with touched(address) as line:
+        began = loop.time()
+        line.put(first)
+        ended = asyncio.ensure_future(line.reader.read())
+        try:
+            for n in range(DRIP_S):
+                line.put(rest[n : n + 1])
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(ended), 1)
+                    return loop.time() - began
+        except ConnectionError:
+            return loop.time() - began
+        finally:
+            ended.cancel()
+    raise TimeoutError
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="package")
+async def _well(place: Place) -> AsyncIterator[None]:
+    """After each test the server is as well as before it."""
+    yield
+    await place.assert_well()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def _impatient(cluster: Path) -> AsyncIterator[Place]:
+    deadlines = {"auth_timeout_s": AUTH_TIMEOUT_S, "heartbeat_s": HEARTBEAT_S, "behind_s": BEHIND_S}
+    sets = [word for name, value in deadlines.items() for word in ("--set", f"{name}={value}")]
+    async with attacked(
+        cluster, "--no-rate-limits", *sets, "--set", f"unsent_bytes_max={UNSENT_BYTES_MAX}", witnesses=False
+    ) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def impatient(_impatient: Place) -> AsyncIterator[Place]:
+    """A server whose deadlines are a second or two. Nobody can be silent there all the while."""
+    yield _impatient
+    await _impatient.assert_well()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def _strict(cluster: Path) -> AsyncIterator[Place]:
+    sets = [word for name, value in STRICT.items() for word in ("--set", f"{name}={value}")]
+    async with attacked(cluster, *sets) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def strict(_strict: Place) -> AsyncIterator[Place]:
+    """A server with small limits (STRICT)."""
+    yield _strict
+    await _strict.assert_well()
