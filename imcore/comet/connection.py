@@ -554,6 +554,8 @@ class Connection(Session):
                 known = await comet.loader.load(self.mid, self.key)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
+            # Then all marks up to the opening have gone by here, whichever comet they came from.
+            await comet.tail.reached(recorded.position)
             hub.know(person, known.head, known.rooms)
             for room in durable:
                 if "room:" + room not in person.rooms:
