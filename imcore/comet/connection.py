@@ -10,6 +10,7 @@ The trap: anything may happen to the connection while its auth waits for the dat
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Final, Protocol
@@ -554,20 +555,25 @@ class Connection(Session):
                 known = await comet.loader.load(self.mid, self.key)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
-            # Then all marks up to the opening have gone by here, whichever comet they came from.
-            await comet.tail.reached(recorded.position)
             hub.know(person, known.head, known.rooms)
-            for room in durable:
-                if "room:" + room not in person.rooms:
-                    joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
-                    await comet.log.decide(joining)
-            # The hub must be there before the session is: what it gives goes on from here.
+            joinings = [
+                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+                for room in durable
+                if "room:" + room not in person.rooms
+            ]
+            if joinings:  # in one batch: a commit for each of a thousand rooms would take longer than an auth may
+                await asyncio.gather(*map(comet.log.decide, joinings))
+            # The hub must be there before the session is: what it gives goes on from here. And all marks up to here have gone by,
+            # whichever comet they came from.
             await comet.tail.reached(recorded.position)
             if self.phase != _AUTHENTICATING:
                 return
             self.opened = recorded.position
             self.room = auth.room
             resume = comet.resume(auth.cursor, known, self)
+            if resume.reason == "new" and self.mid > 0:
+                # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
+                comet.log.submit(commands.ack(self.mid, self.key, resume.start))
             self.floor = resume.start if resume.is_known else self.opened
             since = resume.start if resume.by_cursor else self.opened
             start, head, newest = resume.start, known.head, known.newest

@@ -16,6 +16,7 @@ from badinput.wire import (
     FORMS,
     HEARTBEAT,
     HISTORY,
+    INBOX,
     JOIN,
     LEAVE,
     PING,
@@ -283,6 +284,24 @@ async def test_rooms_asked_for_in_one_segment_are_all_entered(place: Place, form
         inside = [name for name in "abcd" if not (await line.ask(SEND, message(f"live://{name}"))).code]
 
         assert ["b", "d"] == inside
+
+
+@both
+async def test_an_auth_may_join_as_many_rooms_as_it_may_name(place: Place, form: Form) -> None:
+    """All of them in the time that an auth has, and a bad one among them joins none."""
+    mid, prefix = place.new_mid(), place.new_room()
+    rooms = [f"{prefix}-{number}" for number in range(1_000)]
+    async with dialled(place.where, form) as line:
+        line.say(AUTH, 1, claim(mid, rooms=[*rooms[:10], "group://a b"]))
+        assert ["bad_request"] == [reply.code for reply in await line.replies(1)]
+    began = time.monotonic()
+    async with connected(place.where, form, mid, rooms=rooms) as line:
+        assert time.monotonic() - began < 5
+        first = (await line.ask(INBOX, {"limit": 500})).json
+        second = (await line.ask(INBOX, {"limit": 500, "after": first["next"]})).json
+
+        assert sorted(rooms) == [one["room"] for one in (*first["rooms"], *second["rooms"])]
+        assert "next" not in second
 
 
 # --- bytes -----------------------------------------------------------------------------------------------------------

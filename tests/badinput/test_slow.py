@@ -39,6 +39,7 @@ from badinput.wire import (
     claim,
     connected,
     dialled,
+    encoded,
     message,
     touched,
     upgrade,
@@ -211,7 +212,7 @@ async def test_a_reset_in_the_middle_of_an_answer_harms_nobody(place: Place, for
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_a_flood_of_connections_that_end_at_once_leaves_nothing(place: Place, reset: bool) -> None:
     """Before a word, after the handshake's request, within the auth, after the auth."""
-    auth = [line_auth(form, place.new_mid()) for form in (TCP1, SUB1)]
+    auth = [encoded(form, AUTH, 1, claim(place.new_mid())) for form in (TCP1, SUB1)]
     said = [(place.where.tcp, b""), (place.where.tcp, auth[0][:10]), (place.where.tcp, auth[0])]
     said += [(place.where.ws, b""), (place.where.ws, b"GET /"), (place.where.ws, upgrade("/sub"))]
     said += [(place.where.ws, upgrade("/sub") + auth[1]), (place.where.http, b""), (place.where.http, b"GET /")]
@@ -225,8 +226,3 @@ async def test_a_flood_of_connections_that_end_at_once_leaves_nothing(place: Pla
     for start in range(0, FLOOD, 50):
         await asyncio.gather(*(come_and_go(number) for number in range(start, start + 50)))
     await place.assert_forgotten()
-
-
-def line_auth(form: Form, mid: int) -> bytes:
-    """An auth as it is written on the wire."""
-    return Line(asyncio.StreamReader(), None, form).encoded(AUTH, 1, claim(mid))  # type: ignore[arg-type]

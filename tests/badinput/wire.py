@@ -98,6 +98,15 @@ def packed(op: int, seq: int, body: bytes = b"", *, ver: int = 1, length: int | 
     return HEADER.pack(HEADER.size + len(body) if length is None else length, header, ver, op, seq) + body
 
 
+def encoded(form: Form, op: int, seq: int, body: object = None) -> bytes:
+    """A packet as this form writes it. Bytes are a body as it is; anything else is written as the operation wants it."""
+    if form.is_text:
+        text = body if isinstance(body, bytes) else _compact(body)
+        return client_frame(TEXT, b'{"op":%d,"seq":%d,"body":%b}' % (op, seq, text))
+    one = packed(op, seq, body if isinstance(body, bytes) else _goim(op, body), ver=form.ver)
+    return one if form.path is None else client_frame(BINARY, one)
+
+
 def upgrade(path: str, *headers: str, key: str = KEY, version: str = "13") -> bytes:
     """The request of a WebSocket client."""
     lines = (
@@ -143,14 +152,8 @@ class Line:
                 await self.writer.drain()
 
     def encoded(self, op: int, seq: int, body: object = None) -> bytes:
-        """A packet as this form writes it. Bytes are a body as it is; anything else is written as the operation wants it."""
-        if self.form.is_text:
-            text = body if isinstance(body, bytes) else _compact(body)
-            return client_frame(TEXT, b'{"op":%d,"seq":%d,"body":%b}' % (op, seq, text))
-        if not isinstance(body, bytes):
-            body = _goim(op, body)
-        one = packed(op, seq, body, ver=self.form.ver)
-        return one if self.form.path is None else client_frame(BINARY, one)
+        """A packet as this form writes it."""
+        return encoded(self.form, op, seq, body)
 
     def say(self, op: int, seq: int, body: object = None) -> None:
         """A packet."""

@@ -68,6 +68,7 @@ class Submitted:
 
     def on_draft(self, n: int) -> Callable[[Draft, Outcome, bool], None]:
         def done(item: Draft, outcome: Outcome, duplicate: bool) -> None:
+            assert n not in self.drafts, "each is told once"
             self.drafts[n] = Told(outcome, duplicate)
             self._called()
 
@@ -75,6 +76,7 @@ class Submitted:
 
     def on_decision(self, n: int) -> Callable[[Answer], None]:
         def done(outcome: Answer) -> None:
+            assert n not in self.answers, "each is told once"
             self.answers[n] = outcome
             self._called()
 

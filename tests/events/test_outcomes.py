@@ -30,7 +30,7 @@ from imcore import commands
 from imcore.database import connect, create_pool
 from imcore.database.embedded import embedded
 from imcore.database.migrations import upgrade
-from imcore.errors import ImcoreError, Overloaded, Unavailable
+from imcore.errors import ImcoreError, NoSuchRoom, Overloaded, Unavailable
 from imcore.events.names import OwnConnection
 from imcore.events.store import APPEND, Decision, Draft, Log
 from imcore.events.types import Recorded
@@ -111,6 +111,31 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_the_retry(
         assert (True, (4, 4)) == (told.duplicate, told.place)
         assert 2 == len(here.batches[-1]), "nobody was shown what nobody knew to be committed"
         await assert_sound(here.pool)
+
+
+@pytest.mark.parametrize("road", ["drafts", "decisions"])
+async def test_only_retries_are_uncertain_when_their_first_places_cannot_be_read(
+    line: tuple[Line, str], database_url: str, road: str
+) -> None:
+    """Their neighbours are committed or refused by then, and have been told so."""
+    between, url = line
+    async with appending(url, database=database_url) as here:
+        await here.join(R, 1)
+        used = new_id()
+        await here.say(R, client_id=used)
+        between.lose_replies(after=b"FROM events WHERE position = ANY")
+        on_its_way = submit(here.log, *items(road, message(R), message(R, 1, used), message(R, 7), message(R)))
+        await between.lost.wait()
+        between.cut()
+        told = (await on_its_way.all_told())[:4]
+        assert [Recorded, Unavailable, NoSuchRoom, Recorded] == [
+            type(one.outcome) for one in told if isinstance(one, Told)
+        ]
+
+        between.pass_on()
+        (again,) = await here.tell(message(R, 1, used))
+        assert (True, (2, 2)) == (again.duplicate, again.place)
+        assert 4 == len(await assert_sound(here.pool))
 
 
 @pytest.mark.parametrize("road", ["drafts", "decisions"])
