@@ -78,7 +78,9 @@ def _recovery(run: Run, sends: Iterable[list[Send]], healed: int, late: int) -> 
         if run.ended > end:
             there = {one.visit for one in tries if one.outcome == "info" and healed <= one.ended and one.began <= end}
             is_waited_for = is_waited_for or any(
-                (one.began <= end < one.ended) or (one.began > end and one.visit in there) for one in tries
+                (one.began <= end < min(one.ended, run.lasted[one.visit[0]]))
+                or (one.began > end and one.visit in there)
+                for one in tries
             )
     if first <= end:
         return first - healed
