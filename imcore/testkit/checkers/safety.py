@@ -11,6 +11,8 @@ of live types have no members, so nothing is owed there.
 What a member is owed ends with the membership: of a room that one was removed from, the rest that had not been delivered yet never
 comes. So of a membership that ended, what is missing must be its end.
 
+Devices are taken to accept every operation: of one that does not, P6, P8, P13 and P20 would miss what it did not want.
+
 The trap: only what was stored in the log that is there now can be judged by it. Connections that were told another epoch are judged
 among themselves (P14).
 """
