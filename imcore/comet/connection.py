@@ -632,7 +632,10 @@ class Connection(Session):
         if error.close is not None:
             self.end(error)
         else:
-            self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
+            retry_after_ms = error.retry_after_ms
+            self.end(
+                TryLater(error.detail, retry_after_ms=retry_after_ms) if error.retry else Unauthenticated(error.detail)
+            )
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 
@@ -680,11 +683,12 @@ class Connection(Session):
 
     # --- the end ---------------------------------------------------------------------------------------------------------------
 
-    def end(self, error: ImcoreError, *, delay_ms: int = 0) -> None:
-        """Close the connection: version 2 is told why and whether to come back, everybody gets the close code."""
+    def end(self, error: ImcoreError, *, is_expected: bool = False) -> None:
+        """Close the connection: version 2 is told why, and whether and when to come back; everybody gets the close code."""
         if self.phase == _ENDED:
             return
         code = error.close if error.close is not None else 1011
+        delay_ms = self.comet.returns.delay_ms(error, self.comet.now(), is_counted=is_expected)
         if self.ver == 2:
             told = {"code": error.code, "text": error.detail, "retry": error.retry, "close": code, "delay_ms": delay_ms}
             self.reply(Op.DISCONNECT, 0, orjson.dumps(told))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import random
 import time
 import uuid
 from collections import Counter
@@ -27,6 +26,7 @@ from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
 from imcore.comet.hub import BEHIND, LIVE, Hub
 from imcore.comet.loader import Known, Loader
+from imcore.comet.returning import Returns
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
@@ -131,6 +131,7 @@ class Comet:
         self.guarded = guarded
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
+        self.returns = Returns(per_s=settings.returns_per_s, drain_spread_ms=settings.drain_delay_ms)
         self.draining = False
         self.sure_until = self.now() + AWAY_S  # until then nothing that clients say needs a look at the log first
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
@@ -433,10 +434,6 @@ class Comet:
         """Distinct client addresses of authenticated connections."""
         return len({connection.carrier.address for connection in self._open if connection.is_open})
 
-    def everybody(self) -> list[Connection]:
-        """Connections that have not ended."""
-        return list(self._open)
-
     def rooms(self) -> list[str]:
         """Rooms with sessions here."""
         return [stream[len(ROOM) :] for stream in self.hub.audiences if stream.startswith(ROOM)]
@@ -497,6 +494,8 @@ class Comet:
                 elif connection.is_new:
                     if now - connection.began_at > self.settings.auth_timeout_s:
                         connection.end(AuthTimeout())
+                elif connection.expires_at is not None and self.wall() > connection.expires_at:
+                    connection.end(Unauthenticated("the token is expired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)
                 else:
@@ -514,10 +513,7 @@ class Comet:
         connection.progress_unsent = unsent
 
     def _look_after(self, connection: Connection, now: float) -> None:
-        """Delivery marks that are due, and tokens that are over."""
-        if connection.expires_at is not None and self.wall() > connection.expires_at:
-            connection.end(Unauthenticated("the token is expired"))
-            return
+        """Delivery marks that are due."""
         settings = self.settings
         if connection.ver == 2:
             mark, due_s = connection.acked, settings.ack_s
@@ -537,12 +533,16 @@ class Comet:
         """Seconds since 1970, for what a token says of its own time."""
         return time.time()
 
+    def send_away(self) -> None:
+        """Tell everybody to connect again, each after a delay of its own."""
+        self.returns.expect(len(self._open), self.now())
+        for connection in list(self._open):
+            connection.end(GoingAway(), is_expected=True)
+
     async def drain(self) -> None:
         """Take nobody more, and send everybody elsewhere: each is told a delay of its own, so that they do not come all at once."""
         self.draining = True
-        rng = random.Random()
-        for connection in list(self._open):
-            connection.end(GoingAway(), delay_ms=rng.randrange(self.settings.drain_delay_ms + 1))
+        self.send_away()
         if self._ending:
             try:
                 async with asyncio.timeout(FAREWELL_S):

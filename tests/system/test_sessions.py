@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from conftest import copy_cluster, temporary_folder
+from imcore.auth import load_or_create_keys, mint
+from imcore.comet.returning import SPREAD_MS
 from imcore.comet.server import AWAY_S
 from system.checking import History, assert_sound, visit_of
 from system.clients import ACK, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
@@ -26,6 +28,11 @@ V2: tuple[Form, ...] = ("json", "v2 tcp", "v2 ws")
 AT_ONCE = 50
 DEVICES = 10
 BATCH_EVENTS = 10
+TOKEN_S = 12.0
+CLOSED_S = 5.0  # two by promise; the machine may be busy
+RECEIVE_BYTES = 65_536
+FILLING = "." * 60_000
+TOO_MUCH = 12 * 2**20  # more than a kernel takes for one socket
 CONNECT_S = 1.5  # then the kernel has put it on the process that stands still
 
 
@@ -325,6 +332,71 @@ async def test_who_came_to_a_process_that_stood_still_and_went_elsewhere_is_not_
     await device.ask(2)
     opened = [entry for entry in await two.events() if entry.type == "session_opened" and entry.mid == mid]
     assert 1 == len(opened)
+
+
+async def test_a_line_that_is_dead_is_found_by_its_silence(two: Server, connecting: Clients, api: Backend) -> None:
+    """The client neither speaks nor reads: it is offline soon after its heartbeats are missing, and misses nothing when it is back."""
+    room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
+    await api.create(room, mid, other)
+    speaker = await connecting.connect(two, "json", mid=other)
+    async with beside(two, "--set", "heartbeat_s=1", "--set", "heartbeat_misses=2") as strict:
+        silent = await connecting.connect(strict, "json", mid=mid, key="k")
+        silent.stop_reading()
+        await api.sessions_once(mid, 1)
+        await speaker.send(room, "hello")
+        await api.sessions_once(mid, 0)
+        silent.go_on()
+        assert 4408 == await silent.until_gone()
+        back = await connecting.connect(two, "json", mid=mid, key="k", cursor=silent.cursor)
+    await back.until_said(1)
+
+    assert ("heartbeat_timeout", True) == silent.told
+    assert silent.farewell is not None
+    assert 0 <= silent.farewell["delay_ms"] <= SPREAD_MS
+    assert back.welcome["recovered"]
+    assert ["hello"] == back.texts
+
+
+async def test_a_token_that_is_over_closes_also_who_takes_nothing(cluster: Path, connecting: Clients) -> None:
+    """A connection whose socket is full is looked after like any other."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(
+            folder,
+            "--auth",
+            "jwt",
+            "--set",
+            "unsent_bytes_max=65536",
+            "--set",
+            "behind_s=600",
+            "--set",
+            "goim_body_bytes_max=61000",
+        ) as server:
+            keys = load_or_create_keys(server.data)
+            service = mint(keys, now=time.time(), expires_in_s=600, service="tests")
+            mid, room = server.new_mid(), server.new_room()
+            until = time.time() + TOKEN_S
+            token = mint(keys, now=until - TOKEN_S, expires_in_s=TOKEN_S, mid=mid)
+            async with backend(server, service) as api:
+                await api.create(room, mid)
+                client = await connecting.connect(
+                    server, "v2 tcp", mid=mid, key="k", token=token, receive_bytes=RECEIVE_BYTES
+                )
+                client.stop_reading()
+                for n in range(TOO_MUCH // len(FILLING)):
+                    await api.push_room(room, 1000, FILLING.encode() + b"%d" % n)
+
+                async def reason() -> list[str]:
+                    return [
+                        entry.body["reason"]
+                        for entry in await server.events()
+                        if entry.type == "session_closed" and entry.stream == f"session:{mid}"
+                    ]
+
+                assert time.time() < until, "it was full before its token was over"
+                assert ["unauthenticated"] == await eventually(reason)
+                assert time.time() < until + CLOSED_S
 
 
 async def on_the_worker(server: Server, connecting: Clients, api: Backend, mid: int) -> Client:
