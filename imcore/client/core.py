@@ -172,12 +172,13 @@ class _Place:
 
 @dataclass(slots=True)
 class _Hole:
-    """Missing seqs of a room, `after` the last one received and before the held event."""
+    """Missing seqs of a room, between the last one received and that of the held event."""
 
     room: str
     before: int
     sends: set[Asked]  # own sends under way when it was found: it may be them
     asked: Asked | None = None
+    after: int = 0  # what was asked for begins behind this
 
 
 class Core:
@@ -646,7 +647,7 @@ class Core:
             self._ask_history(hole)
 
     def _ask_history(self, hole: _Hole) -> None:
-        after = self._places[hole.room].seq
+        hole.after = after = self._places[hole.room].seq
         if "://" not in hole.room:  # a stream: it has no history
             self._close_hole(hole, is_whole=False)
             return
@@ -672,10 +673,11 @@ class Core:
         if error is not None:
             self._close_hole(hole, is_whole=False)
             return
-        is_whole, found = True, 0
+        is_whole, found, last = True, 0, 0
         for envelope in body["events"]:
             event = from_envelope(envelope)
-            if event.seq >= hole.before:
+            last = event.seq
+            if last >= hole.before:
                 break
             if event.seq <= place.seq:
                 continue
@@ -686,7 +688,9 @@ class Core:
         self.counts.filled += found
         self.counts.gaps += found > 0
         rest = [seq for seq in range(place.seq + 1, hole.before) if seq not in place.own]
-        if rest and body["events"] and body["more"]:
+        if (
+            rest and body["more"] and hole.after < last < hole.before
+        ):  # it came nearer; else what is missing is not shown to us
             hole.asked = None
             self._ask_history(hole)
         else:

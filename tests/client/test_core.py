@@ -244,6 +244,35 @@ def test_what_the_history_does_not_have_is_told_as_a_reset() -> None:
     assert 2 == talk.core.counts.unfilled
 
 
+def test_a_page_that_brings_only_what_an_answer_told_meanwhile_is_not_the_last() -> None:
+    talk = Talk()
+    talk.say(1)
+    talk.say(5)
+    seq, _ = history(talk)
+    talk.send()
+    ((_, send_seq, _),) = talk.requests()
+    talk.tell(Op.SEND_REPLY, send_seq, {"position": 61, "seq": 2})
+    talk.tell(Op.HISTORY_REPLY, seq, page(envelope(61, ROOM, 2) | own(2), more=True))
+    seq, body = history(talk)
+    assert 2 == body["after"]
+    talk.tell(Op.HISTORY_REPLY, seq, page(envelope(62, ROOM, 3), envelope(63, ROOM, 4)))
+
+    assert [1, 3, 4, 5] == seqs(talk.taken())
+    assert 0 == talk.core.counts.unfilled
+
+
+def test_a_history_that_begins_after_the_hole_is_asked_once() -> None:
+    """Left, and joined again meanwhile: what was said before the join is not shown."""
+    talk = Talk()
+    talk.say(1)
+    talk.say(4)
+    seq, _ = history(talk)
+    talk.tell(Op.HISTORY_REPLY, seq, page(envelope(60, ROOM, 12), more=True))
+
+    assert [] == talk.requests()
+    assert [1, "Reset", 4] == seqs(talk.taken())
+
+
 def test_a_hole_that_an_own_send_explains_is_none() -> None:
     """Whether its answer came before, comes after, or was lost."""
     talk = Talk()
