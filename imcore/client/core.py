@@ -35,29 +35,21 @@ from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
 
 WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch gains nothing
 OWN_SEQS_MAX: Final = (
-    10_000  # own sends remembered per room while nothing else comes; forgetting one costs a look into the history
+    10_000  # remembered in a room where nothing else comes; forgetting one costs a look into the history
 )
 RETRY_S: Final = 0.2  # before asking again, where the server names no time; doubles, up to
 RETRY_MAX_S: Final = 5.0
 
-_HEARTBEAT, _SEND, _SEND_REPLY, _DISCONNECT, _AUTH, _AUTH_REPLY, _EVENT, _REMOVED, _HISTORY, _ACK = map(
-    int,
-    (
-        *(
-            Op.HEARTBEAT,
-            Op.SEND,
-            Op.SEND_REPLY,
-            Op.DISCONNECT,
-            Op.AUTH,
-            Op.AUTH_REPLY,
-            Op.EVENT,
-            Op.REMOVED,
-            Op.HISTORY,
-        ),
-        Op.ACK,
-    ),
-)
-_BEGINS_ANEW: Final = frozenset({"epoch", "too_far"})  # seqs are names of other events now, or may be
+_HEARTBEAT: Final = int(Op.HEARTBEAT)
+_SEND: Final = int(Op.SEND)
+_DISCONNECT: Final = int(Op.DISCONNECT)
+_AUTH: Final = int(Op.AUTH)
+_AUTH_REPLY: Final = int(Op.AUTH_REPLY)
+_EVENT: Final = int(Op.EVENT)
+_LEAVE: Final = int(Op.LEAVE)
+_HISTORY: Final = int(Op.HISTORY)
+_ACK: Final = int(Op.ACK)
+_REMOVED: Final = int(Op.REMOVED)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +65,7 @@ class Asked:
     refusals: int = 0  # how often the server said "later"
     due: float = 0.0
     is_wanted: bool = True  # somebody waits for the outcome
+    is_queued: bool = False  # to be written, now or later
     is_unsure: bool = False  # it was written to a connection that broke: it may have been carried out
 
 
@@ -224,7 +217,8 @@ class Core:
         self._seq = 0
         self._n = 0
         self._under_way: dict[int, Asked] = {}
-        self._sends: list[tuple[int, Asked]] = []  # a heap; bounded by whoever calls `ask`
+        self._sends: list[tuple[int, Asked]] = []  # a heap; bounded by those who wait, and as many who gave up
+        self._unwanted = 0  # of them
         self._others: list[Asked] = []
         self._sends_under_way = 0
         self._window = float(WINDOW_MAX)
@@ -282,7 +276,7 @@ class Core:
         self._codec = None
         self.is_open = False
         if self._hole is not None and self._hole.asked is not None:
-            self._hole.asked.is_wanted = False
+            self.forget(self._hole.asked)
         self._hole = None
         held, self._held = self._held, []
         for told in held:
@@ -293,7 +287,7 @@ class Core:
             asked.is_unsure = True
             asked.due = 0.0
             self._put(asked)
-        self._others = [asked for asked in self._others if asked.is_wanted and asked.op not in (_HEARTBEAT, _ACK)]
+        self._others = [asked for asked in self._others if asked.op != _HEARTBEAT and asked.op != _ACK]
         self._under_way.clear()
         self._sends_under_way = 0
         self._paused_until = 0.0
@@ -312,6 +306,17 @@ class Core:
     def forget(self, asked: Asked) -> None:
         """Nobody waits for this any more. What is under way is still understood when it is answered."""
         asked.is_wanted = False
+        if not asked.is_queued:
+            return
+        if asked.op != _SEND:
+            self._others.remove(asked)
+            asked.is_queued = False
+            return
+        self._unwanted += 1
+        if self._unwanted * 2 > len(self._sends):  # else those who give up while there is no connection would pile up
+            self._sends = [(n, one) for n, one in self._sends if one.is_wanted]
+            heapq.heapify(self._sends)
+            self._unwanted = 0
 
     def heartbeat(self) -> None:
         """Ask whether the other side is there."""
@@ -357,8 +362,6 @@ class Core:
         if self._others:
             late: list[Asked] = []
             for asked in self._others:
-                if not asked.is_wanted:
-                    continue
                 if asked.due > now:
                     late.append(asked)
                 else:
@@ -366,12 +369,18 @@ class Core:
             self._others = late
         while self._sends and self._sends_under_way < int(self._window) and self._paused_until <= now:
             _, asked = heapq.heappop(self._sends)
-            if asked.is_wanted:
+            asked.is_queued = False
+            if not asked.is_wanted:
+                self._unwanted -= 1
+            else:
                 self._sends_under_way += 1
                 packets.append(self._write(asked))
         return packets
 
     def _put(self, asked: Asked) -> None:
+        if not asked.is_wanted:
+            return
+        asked.is_queued = True
         if asked.op == _SEND:
             heapq.heappush(self._sends, (asked.n, asked))
         else:
@@ -381,6 +390,7 @@ class Core:
         assert self._codec is not None
         self._seq = seq = self._seq % INT32_MAX + 1
         self._under_way[seq] = asked
+        asked.is_queued = False
         if asked.op == _SEND:
             self.counts.sends += 1
             self.counts.resends += asked.tries > 0
@@ -495,7 +505,7 @@ class Core:
             if error.retry and asked.is_wanted and asked.op != _HEARTBEAT:
                 self._ask_later(asked, error, now)
                 return
-            if asked.is_unsure and error.code == "no_such_room" and asked.op == Op.LEAVE:
+            if asked.is_unsure and error.code == "no_such_room" and asked.op == _LEAVE:
                 error = None  # the leave of which the answer was lost was carried out
         if is_send:
             if error is None:

@@ -551,6 +551,20 @@ def test_who_stops_waiting_has_asked_no_more() -> None:
     assert [] == talk.requests()
 
 
+def test_who_gave_up_while_there_was_no_connection_is_not_kept() -> None:
+    talk = Talk(begin=False)
+    kept = talk.send("kept")
+    for n in range(1_000):
+        talk.core.forget(talk.send(f"{n}"))
+        talk.core.forget(talk.core.ask(Op.HISTORY, {"room": ROOM}))
+    assert len(talk.core._sends) + len(talk.core._others) < 10
+    talk.connect()
+
+    ((_, _, body),) = talk.requests()
+    assert "kept" == body["body"]
+    assert kept.is_wanted
+
+
 def test_a_leave_of_which_the_answer_was_lost_has_happened() -> None:
     talk = Talk()
     talk.core.ask(Op.LEAVE, {"room": ROOM})
