@@ -37,6 +37,9 @@ WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch
 OWN_SEQS_MAX: Final = (
     10_000  # remembered in a room where nothing else comes; forgetting one costs a look into the history
 )
+HOLE_EVENTS_MAX: Final = (
+    1_000  # of a larger one only a reset tells: filling it would take memory, and time in which all waits
+)
 RETRY_S: Final = 0.2  # before asking again, where the server names no time; doubles, up to
 RETRY_MAX_S: Final = 5.0
 
@@ -601,11 +604,9 @@ class Core:
             self._received = event.position
             self._reach()
             return
-        if place.is_chained and self.accepts is None and not self._is_my_join(event):
-            missing = [n for n in range(place.seq + 1, seq) if n not in place.own] if seq - place.seq > 1 else None
-            if missing:
-                self._find_hole(event)
-                return
+        if place.is_chained and self.accepts is None and not self._is_my_join(event) and _missing(place, seq):
+            self._find_hole(event)
+            return
         self._hand_on(event, place)
         self._received = event.position
 
@@ -657,8 +658,10 @@ class Core:
             self._ask_history(hole)
 
     def _ask_history(self, hole: _Hole) -> None:
-        hole.after = after = self._places[hole.room].seq
-        if "://" not in hole.room:  # a stream: it has no history
+        place = self._places[hole.room]
+        hole.after = after = place.seq
+        # A stream has no history; and a hole that large is for the program to page through, if it wants to.
+        if "://" not in hole.room or _missing(place, hole.before) > HOLE_EVENTS_MAX:
             self._close_hole(hole, is_whole=False)
             return
         limit = min(PAGE_ROWS_MAX, hole.before - after - 1)
@@ -673,7 +676,7 @@ class Core:
         elif asked in hole.sends:
             hole.sends.discard(asked)
             place = self._places[hole.room]
-            if all(seq in place.own for seq in range(place.seq + 1, hole.before)):
+            if not _missing(place, hole.before):
                 self._go_on()
             elif not hole.sends:
                 self._ask_history(hole)
@@ -691,13 +694,13 @@ class Core:
                 break
             if event.seq <= place.seq:
                 continue
-            is_whole &= all(seq in place.own for seq in range(place.seq + 1, event.seq))
+            is_whole &= not _missing(place, event.seq)
             if event.seq not in place.own and not self._is_own_send(event):
                 found += 1
             self._hand_on(event, place)
         self.counts.filled += found
         self.counts.gaps += found > 0
-        rest = [seq for seq in range(place.seq + 1, hole.before) if seq not in place.own]
+        rest = _missing(place, hole.before)
         if (
             rest and body["more"] and hole.after < last < hole.before
         ):  # it came nearer; else what is missing is not shown to us
@@ -786,6 +789,12 @@ class Core:
         """Nothing waits for the program: all that came is settled, duplicates too."""
         if not self._entries and not self._given and self._hole is None:
             self._settled = max(self._settled, self._received)
+
+
+def _missing(place: _Place, before: int) -> int:
+    """How many seqs between the last one received and this one are not accounted for."""
+    between = before - place.seq - 1
+    return between - sum(place.seq < seq < before for seq in place.own) if between > 0 else 0
 
 
 def _skip_own(place: _Place) -> None:

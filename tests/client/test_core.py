@@ -261,6 +261,16 @@ def test_a_page_that_brings_only_what_an_answer_told_meanwhile_is_not_the_last()
     assert 0 == talk.core.counts.unfilled
 
 
+@pytest.mark.parametrize(("before", "is_asked"), [(1_002, True), (1_003, False), (1 << 62, False)])
+def test_a_hole_that_is_too_large_is_told_and_not_filled(before: int, is_asked: bool) -> None:
+    talk = Talk()
+    talk.say(1)
+    talk.say(before)
+
+    assert is_asked == (talk.requests() != [])
+    assert ([1] if is_asked else [1, "Reset", before]) == seqs(talk.taken())
+
+
 def test_a_history_that_begins_after_the_hole_is_asked_once() -> None:
     """Left, and joined again meanwhile: what was said before the join is not shown."""
     talk = Talk()
