@@ -33,6 +33,7 @@ from imcore.errors import (
     Unauthenticated,
     Unavailable,
 )
+from imcore.paces import Paces
 from imcore.protocol.packet import INT64_MAX
 from imcore.proxies import Networks, client_address, may_connect, networks
 
@@ -47,13 +48,12 @@ MID_HEADER: Final = "Imcore-Mid"
 # Who asks for these is nobody in particular: probes, and browsers before anybody has signed in.
 OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
 PAGE_PATHS: Final = "/page/"
-PERSONS_MAX: Final = 50_000
 PATH_SHOWN_MAX: Final = 200
 
 CORS: Final = web.RequestKey("cors", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
-_PACES: Final = web.AppKey("paces", dict[int, tuple[float, float]])
+_PACES: Final = web.AppKey("paces", Paces[int])
 
 
 def make_app(services: Services) -> web.Application:
@@ -63,7 +63,7 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app[_REQUESTS] = metrics.Requests()
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
-    app[_PACES] = {}
+    app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[_REQUESTS])
     for routes in (goim, rooms, messages, sessions, metrics, page):
         routes.add_routes(app)
@@ -184,20 +184,9 @@ def _identity(request: web.Request) -> Identity:
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A person may ask as often over HTTP as over a connection. Services are not held back."""
-    who, settings = request.get(IDENTITY), services(request).settings
-    if who is not None and not who.service and settings.rate_limits:
-        _take_token(
-            request.app[_PACES], who.mid, time.monotonic(), settings.inbound_frames_per_s, settings.inbound_frames_burst
-        )
+    who = request.get(IDENTITY)
+    if who is not None and not who.service and services(request).settings.rate_limits:
+        wait_s = request.app[_PACES].take(who.mid, time.monotonic())
+        if wait_s:
+            raise RateLimited(retry_after_ms=int(wait_s * 1000) + 1)
     return await handler(request)
-
-
-def _take_token(paces: dict[int, tuple[float, float]], mid: int, now: float, per_s: float, burst: float) -> None:
-    """One token a request; raises RateLimited when there is none. Whoever was away longest is forgotten first."""
-    tokens, at = paces.pop(mid, (burst, now))
-    tokens = min(burst, tokens + (now - at) * per_s)
-    if len(paces) >= PERSONS_MAX:
-        del paces[next(iter(paces))]
-    paces[mid] = (tokens - 1 if tokens >= 1 else tokens), now
-    if tokens < 1:
-        raise RateLimited(retry_after_ms=int((1 - tokens) * 1000 / per_s) + 1)
