@@ -43,6 +43,7 @@ from imcore.events.reader import Reader
 from imcore.events.store import Log
 from imcore.events.types import Recorded
 from imcore.metrics import registry
+from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
@@ -264,11 +265,12 @@ async def _run(
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
+    sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
             settings, events, reader, pool, authenticate, reading,
-            node=process.node, epoch=head.epoch, position=head.position, applied=process.applied,
+            node=process.node, epoch=head.epoch, position=head.position, applied=process.applied, sends=sends,
         )  # fmt: skip
 
     async with asyncio.TaskGroup() as tasks:
@@ -288,7 +290,7 @@ async def _run(
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    app = make_app(_services(process, events, pool, authenticate, reading))
+                    app = make_app(_services(process, events, pool, authenticate, reading, sends))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -472,7 +474,9 @@ def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dic
     return told
 
 
-def _services(process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads) -> Services:
+def _services(
+    process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads, sends: Paces[int]
+) -> Services:
     """What the HTTP API works with."""
 
     def counts() -> dict[int, dict[str, float]]:
@@ -508,6 +512,7 @@ def _services(process: Process, events: Log, pool: Pool, authenticate: Authentic
         push_ephemeral=process.push_ephemeral,
         ready=ready,
         metrics=registry(counts),
+        sends=sends,
         ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
     )
 

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import logging
 import random
+import resource
 import time
 import uuid
 from collections import Counter
@@ -22,6 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 from imcore import commands, reads
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
+from imcore.comet.admission import Admission
 from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
@@ -36,6 +38,7 @@ from imcore.errors import (
     ImcoreError,
     SlowConsumer,
     TooManyConnections,
+    TryLater,
     Unauthenticated,
     Unavailable,
 )
@@ -43,7 +46,8 @@ from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
 from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, device, room_type
-from imcore.proxies import networks
+from imcore.paces import Paces
+from imcore.proxies import networks, subnet
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,10 @@ REST_MAX_S: Final = 0.1
 SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
 PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
 RETRY_S: Final = 0.5
+FILES_KEPT: Final = 256  # open files that are not for connections of clients
+# Who comes too often waits for the refusal: else a client that asks again at once would ask thousands of times a second.
+HOLD_S: Final = 1.0
+HELD_MAX: Final = 1_000
 
 T = TypeVar("T")
 
@@ -94,6 +102,7 @@ class Comet:
         epoch: str,
         position: int,
         applied: Callable[[list[Recorded]], None],
+        sends: Paces[int],
     ) -> None:
         self.settings = settings
         self.log = events
@@ -127,6 +136,22 @@ class Comet:
         self.guarded = guarded
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
+        self.sends = sends  # of each person, over all of its devices
+        self.handshakes: Paces[str] = Paces(
+            settings.handshakes_per_address_per_s, settings.handshakes_per_address_burst
+        )
+        self.connections_max = min(
+            settings.connections_max, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_KEPT)
+        )
+        self.admission = Admission(
+            self.now,
+            self.loop.call_later,
+            under_way_max=settings.admissions_under_way_max,
+            waiting_max=settings.admissions_waiting_max,
+            wait_max_s=settings.admission_wait_max_s,
+            per_s=settings.admissions_per_s if settings.rate_limits else None,
+            burst=settings.admissions_burst,
+        )
         self.draining = False
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
         self._applied = applied
@@ -135,6 +160,7 @@ class Comet:
         self._ending: set[Connection] = set()  # told to end, socket still there
         self._all_gone = asyncio.Event()  # while draining
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
+        self._held = 0  # clients that wait for a refusal; at most HELD_MAX
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
         self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
@@ -146,6 +172,7 @@ class Comet:
         self.limited = 0
         self.fell_behind = 0
         self.refusals: Counter[str] = Counter()
+        self.turned_away: Counter[str] = Counter()
         self.endings: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -315,12 +342,55 @@ class Comet:
 
     def refusal(self, address: str) -> ImcoreError | None:
         """Why no connection is taken from this address now, or None. Asked before anything is kept for it."""
-        if self.draining:
-            return GoingAway()
+        error: ImcoreError | None = None
         limit = self.settings.unauthenticated_per_address_max
-        if self.rate_limits and self._new[address] >= limit:
-            return TooManyConnections(f"more than {limit} unauthenticated connections from this address")
-        return None
+        if self.draining:
+            error = GoingAway()
+        elif self.rate_limits and self._new[address] >= limit:
+            error = TooManyConnections(f"more than {limit} unauthenticated connections from this address")
+        elif len(self._open) + len(self._ending) >= self.connections_max:
+            error = TryLater("the server has as many connections as it can have", retry_after_ms=self._retry_ms())
+        if error is not None:
+            self.turned_away[error.code] += 1
+        return error
+
+    def crowded(self) -> ImcoreError | None:
+        """Is the line of those who want to open a connection too long already? Who can be told so before anything else is done need
+        not come in to hear it."""
+        delay_s = self.admission.refusal()
+        if delay_s is None:
+            return None
+        self.turned_away[TryLater.code] += 1
+        return TryLater(retry_after_ms=int(delay_s * 1000))
+
+    def too_often(self, address: str) -> ImcoreError | None:
+        """Does this address begin connections faster than it may? Then the answer may wait a little: see `hold`."""
+        if not self.rate_limits:
+            return None
+        wait_s = self.handshakes.take(subnet(address), self.now())
+        if not wait_s:
+            return None
+        self.turned_away[TooManyConnections.code] += 1
+        return TooManyConnections(
+            "too many connections from this address in a short time", retry_after_ms=int(max(HOLD_S, wait_s) * 1000)
+        )
+
+    def hold(self, then: Callable[[], object]) -> None:
+        """Do this to a client that comes too often; not at once, unless too many wait already."""
+        if self._held >= HELD_MAX:
+            then()
+            return
+        self._held += 1
+
+        def over() -> None:
+            self._held -= 1
+            then()
+
+        self.loop.call_later(HOLD_S, over)
+
+    def _retry_ms(self) -> int:
+        """For those who are turned away while nothing says when there will be room: not all at the same time."""
+        return random.randrange(1_000, 10_000)
 
     def opened(self, connection: Connection) -> None:
         """A connection came in."""
@@ -385,7 +455,7 @@ class Comet:
 
     def stats(self) -> dict[str, float]:
         """What the metrics show: by name, or `name|label=value`."""
-        hub, tail = self.hub, self.tail
+        hub, tail, admission = self.hub, self.tail, self.admission
         counts: dict[str, float] = {
             "comet_connections": len(self._open),
             "comet_sessions": hub.sessions,
@@ -395,11 +465,20 @@ class Comet:
             "comet_flushes_total": self.flushes,
             "comet_catching_up": len(self._catching_up),
             "comet_rate_limited_total": self.limited,
+            "comet_admitted_total": admission.admitted,
+            "comet_admissions_under_way": admission.under_way,
+            "comet_admissions_waiting": admission.waiting,
+            "comet_admissions_queued_total": admission.queued,
+            "comet_admissions_refused_total": admission.refused,
+            "comet_refusals_held": self._held,
+            "comet_addresses_paced": len(self.handshakes),
+            "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
             "tail_gaps_total": tail.gaps,
             "tail_gap_events_total": tail.gap_events,
         }
         counts |= {f"comet_refusals_total|code={code}": count for code, count in self.refusals.items()}
+        counts |= {f"comet_turned_away_total|code={code}": count for code, count in self.turned_away.items()}
         counts |= {f"comet_endings_total|reason={reason}": count for reason, count in self.endings.items()}
         return counts
 
@@ -439,6 +518,9 @@ class Comet:
                     self._look_for_progress(connection, now)
                 else:
                     self._look_after(connection, now)
+            for overdue in self.admission.overdue():
+                assert isinstance(overdue, Connection), "who stands in line is a connection"
+                overdue.end(TryLater(retry_after_ms=self._retry_ms()))
             for connection in [one for one in self._ending if now - one.ended_at > FAREWELL_S]:
                 self._ending.discard(connection)
                 connection.carrier.abort()

@@ -125,6 +125,11 @@ class TcpCarrier(TransportCarrier):
         """A socket is there; it may be refused at once."""
         super().connection_made(transport)
         refusal = self.comet.refusal(self.address)
+        if refusal is None and self.comet.too_often(self.address) is not None:
+            # Nothing of it is read, so nothing is kept for it but the socket.
+            self.pause_reading()
+            self.comet.hold(self.abort)
+            return
         self.connection = Connection(self.comet, self, is_text=False, codec=V1_TCP)
         if refusal is not None:
             self.connection.end(refusal)

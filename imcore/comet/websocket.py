@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imcore.comet.server import Comet
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+RETRY_MS = 2_000  # where nothing says more
 
 
 class WebSocketCarrier(TransportCarrier):
@@ -113,7 +114,8 @@ class _Handover:
 
 def _refused(error: ImcoreError) -> web.HTTPException:
     kind = web.HTTPTooManyRequests if error.status == 429 else web.HTTPServiceUnavailable
-    return kind(text=f"{error.detail}\n", headers={hdrs.RETRY_AFTER: "2", hdrs.CONNECTION: "close"})
+    after_s = -(-(error.retry_after_ms or RETRY_MS) // 1000)
+    return kind(text=f"{error.detail}\n", headers={hdrs.RETRY_AFTER: str(after_s), hdrs.CONNECTION: "close"})
 
 
 def _asks_for_websocket(request: web.Request) -> bool:
@@ -136,6 +138,15 @@ async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.St
     headers = request.headers
     address = client_address(request.remote or "", headers.getall("X-Forwarded-For", ()), comet.trusted)
     refusal = comet.refusal(address)
+    if refusal is not None:
+        raise _refused(refusal)
+    refusal = comet.too_often(address)
+    if refusal is not None:
+        over = asyncio.Event()
+        comet.hold(over.set)
+        await over.wait()
+        raise _refused(refusal)
+    refusal = comet.crowded()
     if refusal is not None:
         raise _refused(refusal)
     if not may_connect(headers.get(hdrs.ORIGIN), headers.get(hdrs.HOST, ""), comet.settings.origins):

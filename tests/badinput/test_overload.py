@@ -1,0 +1,263 @@
+"""More than the server can do, or than one client, person or address may have: who comes too much is told when to come back, before
+anything was done for it, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from badinput.conftest import NARROW, SLOW_PACED, STRICT, Place
+from badinput.wire import (
+    AUTH,
+    DISCONNECT,
+    FORMS,
+    HEARTBEAT,
+    JOIN,
+    SEND,
+    SUB2,
+    TCP1,
+    TCP2,
+    WS,
+    Form,
+    Line,
+    Packet,
+    claim,
+    connected,
+    dialled,
+    message,
+    new_id,
+    touched,
+    upgrade,
+)
+from waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+forms = pytest.mark.parametrize("form", FORMS, ids=str)
+UNDER_WAY, WAITING = NARROW["admissions_under_way_max"], NARROW["admissions_waiting_max"]
+
+
+async def headers_of(line: Line) -> tuple[int, dict[str, str]]:
+    """The status and the headers of an HTTP answer."""
+    async with asyncio.timeout(20):
+        status = await line.reader.readline()
+        headers = {}
+        while (text := await line.reader.readline()) not in (b"\r\n", b""):
+            name, _, value = text.decode().partition(":")
+            headers[name.lower()] = value.strip()
+    return int(status.split()[1]), headers
+
+
+# --- connecting ------------------------------------------------------------------------------------------------------
+
+
+async def crowd(narrow: Place, stack: AsyncExitStack, form: Form) -> list[Line]:
+    """As many as may be opened at a time, as many as may wait for that, and none of them is answered."""
+    lines = [await stack.enter_async_context(dialled(narrow.where, form)) for _ in range(UNDER_WAY + WAITING)]
+    for line in lines:
+        line.say(AUTH, 1, claim(narrow.new_mid()))
+
+    async def are_there() -> bool:
+        names = ("comet_admissions_under_way", "comet_admissions_waiting")
+        return [UNDER_WAY, WAITING] == [await narrow.counted(name) for name in names]
+
+    assert await eventually(are_there)
+    return lines
+
+
+@forms
+async def test_those_who_wait_their_turn_all_come_in(narrow: Place, form: Form) -> None:
+    queued = await narrow.counted("comet_admissions_queued_total")
+    async with AsyncExitStack() as stack:
+        async with narrow.standing_still():
+            lines = await crowd(narrow, stack, form)
+
+        replies = [(await line.replies(1))[0] for line in lines]
+
+        assert [(AUTH + 1, "")] * len(lines) == [(reply.op, reply.code) for reply in replies]
+        assert queued + WAITING == await narrow.counted("comet_admissions_queued_total")
+        assert await eventually(narrow.is_quiet)
+
+
+@pytest.mark.parametrize("path", ["/sub", "/ws"])
+async def test_a_websocket_beyond_that_is_refused_before_the_handshake(narrow: Place, path: str) -> None:
+    """With the time to come back: the more are refused, the later, so that they do not come all at once."""
+    async with AsyncExitStack() as stack:
+        async with narrow.standing_still():
+            lines = await crowd(narrow, stack, TCP2)
+            refused = await narrow.counted("comet_admissions_refused_total")
+            told = []
+            for _ in range(8):
+                async with touched(narrow.where.ws) as line:
+                    line.put(upgrade(path))
+                    told.append(await headers_of(line))
+            assert refused + 8 == await narrow.counted("comet_admissions_refused_total")
+
+        assert {503} == {status for status, _ in told}
+        after_s = [int(headers["retry-after"]) for _, headers in told]
+        assert sorted(after_s) == after_s
+        assert 1 <= after_s[0] < after_s[-1] <= 60
+        assert [""] * len(lines) == [(await line.replies(1))[0].code for line in lines], "who waited was not harmed"
+
+
+@pytest.mark.parametrize("form", [TCP2, SUB2, WS], ids=str)
+async def test_an_auth_beyond_that_is_told_when_to_come_back(narrow: Place, form: Form) -> None:
+    """Whoever had come in already. Nothing is in the log of it."""
+    mid, key = narrow.new_mid(), "late"
+    async with AsyncExitStack() as stack:
+        late = await stack.enter_async_context(dialled(narrow.where, form))
+        async with narrow.standing_still():
+            await crowd(narrow, stack, TCP2)
+            late.say(AUTH, 1, claim(mid, key=key))
+            refused, told = await late.replies(2)
+            assert (AUTH + 1, "try_later", True) == (refused.op, refused.code, refused.json["error"]["retry"])
+            assert (DISCONNECT, "try_later", 4503, True) == (
+                told.op, told.json["code"], told.json["close"], told.json["retry"],
+            )  # fmt: skip
+            assert 1_000 <= told.json["delay_ms"] <= 60_000
+            assert (None if form.path is None else 4503) == (await late.fate()).close
+        assert await eventually(narrow.is_quiet)
+        async with connected(narrow.where, TCP2, mid, key="now"):
+            assert [] == await narrow.told_of(mid, key)
+
+
+async def test_version_1_is_closed(narrow: Place) -> None:
+    async with AsyncExitStack() as stack:
+        async with narrow.standing_still():
+            await crowd(narrow, stack, TCP2)
+            late = await stack.enter_async_context(dialled(narrow.where, TCP1))
+            late.say(AUTH, 1, claim(narrow.new_mid()))
+            assert [] == (await late.fate()).packets
+
+
+async def test_who_leaves_the_line_makes_room(narrow: Place) -> None:
+    async with AsyncExitStack() as stack:
+        async with narrow.standing_still():
+            lines = await crowd(narrow, stack, TCP2)
+            lines[-1].drop(reset=True)
+
+            async def has_left() -> bool:
+                return await narrow.counted("comet_admissions_waiting") == WAITING - 1
+
+            assert await eventually(has_left)
+            another = await stack.enter_async_context(dialled(narrow.where, WS))
+            another.say(AUTH, 1, claim(narrow.new_mid()))
+        assert "" == (await another.replies(1))[0].code
+
+
+# --- one address -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [TCP1, WS], ids=str)
+async def test_an_address_begins_only_so_many_connections_a_second(paced: Place, form: Form) -> None:
+    """The others are refused, not at once, so that who asks again at once does not ask all the time; and then they come in."""
+    burst, per_s = SLOW_PACED["handshakes_per_address_burst"], SLOW_PACED["handshakes_per_address_per_s"]
+    began = time.monotonic()
+    refused = await paced.counted("comet_handshakes_limited_total")
+
+    async def come() -> bool:
+        if form.path is None:
+            async with touched(paced.where.tcp) as line:
+                line.say(AUTH, 1, claim(paced.new_mid()))
+                async with asyncio.timeout(20):
+                    try:
+                        return await line.reader.read(1) != b""
+                    except ConnectionError:
+                        return False
+        async with touched(paced.where.ws) as line:
+            line.put(upgrade("/ws"))
+            status, headers = await headers_of(line)
+            assert status in (101, 429)
+            assert status == 101 or int(headers["retry-after"]) >= 1
+            return status == 101
+
+    came = await asyncio.gather(*(come() for _ in range(100)))
+
+    assert came.count(True) <= burst + (time.monotonic() - began) * per_s
+    assert came.count(False) == await paced.counted("comet_handshakes_limited_total") - refused > 0
+    assert await eventually(come)
+
+
+# --- one person ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_person_sends_only_so_much_over_all_of_its_connections_and_http(paced: Place) -> None:
+    """What is refused is told when to come again, and was not stored."""
+    mid, room, burst = paced.new_mid(), paced.new_room(), SLOW_PACED["user_sends_burst"]
+    began = time.monotonic()
+    async with connected(paced.where, TCP2, mid) as first, connected(paced.where, WS, mid) as second:
+        assert not (await first.ask(JOIN, {"room": room})).code
+        told: list[Packet] = []
+        for n in range(burst):
+            told += [await line.ask(SEND, message(room, n)) for line in (first, second)]
+        body = b'{"id":"%b","body":1}' % new_id().encode()
+        kind, _, name = room.partition("://")
+        async with touched(paced.where.http) as line:
+            line.put(
+                f"POST /v1/rooms/{kind}/{name}/messages HTTP/1.1\r\nHost: x\r\nImcore-Mid: {mid}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            status, headers = await headers_of(line)
+        passed = [one for one in told if not one.code]
+        refused = [one.json["error"] for one in told if one.code]
+
+        assert burst <= len(passed) <= burst + (time.monotonic() - began) * SLOW_PACED["user_sends_per_s"]
+        assert {"rate_limited"} == {one["code"] for one in refused}
+        assert all(1 <= one["retry_after_ms"] <= 1_001 for one in refused)
+        assert status in (201, 429)
+        assert status == 201 or headers["retry-after"] == "1"
+        async with connected(paced.where, TCP2, paced.new_mid()) as other:
+            assert not (await other.ask(JOIN, {"room": room})).code
+            assert not (await other.ask(SEND, message(room, "mine"))).code, "another person is not held back"
+
+
+# --- one connection --------------------------------------------------------------------------------------------------
+
+BURST, REFUSED = STRICT["inbound_frames_burst"], STRICT["inbound_refused_max"]
+
+
+@forms
+async def test_who_shouts_is_not_listened_to_until_it_may_speak_again(strict: Place, form: Form) -> None:
+    """So what it says next is answered and not refused, though it did not wait."""
+    async with connected(strict.where, form, strict.new_mid()) as line:
+        line.put(b"".join(line.encoded(HEARTBEAT, seq) for seq in range(BURST + 20)))
+        assert [reply for reply in await line.replies(BURST + 20) if reply.code]
+
+        line.put(b"".join(line.encoded(HEARTBEAT, seq) for seq in range(BURST // 2)))
+
+        assert [""] * (BURST // 2) == [reply.code for reply in await line.replies(BURST // 2)]
+
+
+@forms
+async def test_who_goes_on_shouting_is_closed_and_may_come_back(strict: Place, form: Form) -> None:
+    mid = strict.new_mid()
+    async with connected(strict.where, form, mid) as line:
+        await line.push(b"".join(line.encoded(HEARTBEAT, seq) for seq in range(4 * (BURST + REFUSED))))
+
+        answered = [packet for packet in await _told_to_come_back(line) if packet.op == HEARTBEAT + 1]
+        assert BURST + REFUSED // 2 <= len(answered) <= BURST + REFUSED + 40
+    async with connected(strict.where, form, mid) as again:
+        assert not (await again.ask(HEARTBEAT)).code
+
+
+async def _told_to_come_back(line: Line) -> list[Packet]:
+    fate = await line.fate()
+    if line.form.ver == 2:
+        told = fate.packets.pop().json
+        assert ("too_many_packets", True, 4429) == (told["code"], told["retry"], told["close"])
+        assert 1_000 <= told["delay_ms"] <= 60_000
+    assert fate.close in (None, 4429)
+    return fate.packets
+
+
+@pytest.mark.parametrize("form", [TCP2, WS], ids=str)
+async def test_one_packet_less_and_it_stays(strict: Place, form: Form) -> None:
+    async with connected(strict.where, form, strict.new_mid()) as line:
+        asked = BURST + REFUSED - 2
+        line.put(b"".join(line.encoded(HEARTBEAT, seq) for seq in range(asked)))
+
+        assert asked == len(await line.replies(asked))
+        assert not (await line.ask(HEARTBEAT)).code
