@@ -248,6 +248,9 @@ async def _run(
         process.committed,
         batch_events_max=settings.batch_events_max,
         pending_events_max=settings.pending_events_max,
+        pending_reserve_events=settings.pending_reserve_events,
+        pending_bytes_max=settings.pending_bytes_max,
+        send_wait_max_s=settings.send_wait_max_s,
         append_timeout_s=settings.append_timeout_s,
     )
     reader = Reader(pool, events.names)
@@ -458,6 +461,9 @@ def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dic
         "log_appended_total": events.appended,
         "log_batches_total": events.batches,
         "log_pending": events.pending,
+        "log_pending_sends_max": events.backlog.sends_max,
+        "log_wait_seconds": events.backlog.expected_s(events.pending),
+        "log_refused_total": events.backlog.refused,
         "log_batch_seconds": events.batch_s,
         "log_position": events.position,
     }
