@@ -389,6 +389,8 @@ class Settings(_Part):
             raise ValueError(
                 "text_body_bytes_max leaves too little of packet_bytes_max or http_body_bytes_max around it"
             )
+        if self.unsent_bytes_process_max < self.unsent_bytes_max:
+            raise ValueError("unsent_bytes_process_max is less than what one connection may have (unsent_bytes_max)")
         if self.pending_reserve_events >= self.pending_events_max:
             raise ValueError("pending_reserve_events leaves nothing of pending_events_max for sends")
         return self

@@ -39,6 +39,8 @@ MEANINGS: Mapping[str, str] = {
     "comet_admissions_queued_total": "Connections that had to wait for their turn.",
     "comet_admissions_refused_total": "Connections told to come back because the line was too long.",
     "comet_turned_away_total": "Connections refused at the door, before anything was done for them, by code.",
+    "comet_unsent_bytes": "Bytes that wait in this process for clients to take them, when last looked at.",
+    "comet_squeezed_total": "Connections written nothing more for a while, because all together held too much.",
     "comet_refusals_held": "Clients that came too often and wait for their refusal.",
     "comet_addresses_paced": "Addresses whose pace of connecting is remembered.",
     "comet_handshakes_limited_total": "Connections refused by the pace of their address.",

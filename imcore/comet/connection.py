@@ -87,6 +87,9 @@ class Carrier(Protocol):
     def write(self, data: bytes) -> None:
         """Take bytes to be sent; never blocks."""
 
+    def held(self) -> int:
+        """How many bytes wait in this process to be sent."""
+
     def unsent(self) -> int:
         """How many bytes the client's end has not taken yet, as far as that is known."""
 

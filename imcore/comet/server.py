@@ -27,6 +27,7 @@ from imcore.comet.admission import Admission
 from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
+from imcore.comet.giving_way import giving_way
 from imcore.comet.hub import BEHIND, LIVE, Hub
 from imcore.comet.loader import Known, Loader
 from imcore.config import Settings
@@ -46,12 +47,15 @@ from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
 from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, device, room_type
-from imcore.paces import Paces
+from imcore.paces import Line, Paces
 from imcore.proxies import networks, subnet
 
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 1.0
+WEIGH_S: Final = 0.1  # between looks at all that is unsent, while it is much
+SPARED: Final = 1.25  # of the limit: up to here who takes what it holds is not closed
+SHED_PER_S: Final = 50.0  # connections closed to make room come back so many a second
 FAREWELL_S: Final = 5.0  # a connection that was told to end is cut after this
 QUICK_S: Final = 0.01  # a flush that took no longer lets the next one leave at once
 REST: Final = 3.0  # after a longer one the next waits so many times what it took beyond that
@@ -160,6 +164,12 @@ class Comet:
         self._ending: set[Connection] = set()  # told to end, socket still there
         self._all_gone = asyncio.Event()  # while draining
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
+        self._squeezed: dict[
+            Connection, int
+        ] = {}  # written nothing until they took most of what they hold; what that was
+        self._shed = Line()
+        self.unsent_bytes = 0  # of all connections, when last looked at
+        self.squeezes = 0
         self._held = 0  # clients that wait for a refusal; at most HELD_MAX
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
@@ -183,6 +193,7 @@ class Comet:
                 tasks.create_task(self.tail.run(), name="tail")
                 tasks.create_task(self.loader.run(), name="loader")
                 tasks.create_task(self._sweep(), name="sweep")
+                tasks.create_task(self._watch_unsent(), name="unsent")
         finally:
             self._tasks = None
 
@@ -470,6 +481,8 @@ class Comet:
             "comet_admissions_waiting": admission.waiting,
             "comet_admissions_queued_total": admission.queued,
             "comet_admissions_refused_total": admission.refused,
+            "comet_unsent_bytes": self.unsent_bytes,
+            "comet_squeezed_total": self.squeezes,
             "comet_refusals_held": self._held,
             "comet_addresses_paced": len(self.handshakes),
             "comet_handshakes_limited_total": self.handshakes.refused,
@@ -551,6 +564,37 @@ class Comet:
                 self.log.submit(commands.ack(connection.mid, connection.key, mark))
             except ImcoreError as error:
                 log.debug("an ack waits: %s", error)
+
+    async def _watch_unsent(self) -> None:
+        """Keep what all connections together hold below the limit of the process."""
+        most = self.settings.unsent_bytes_process_max
+        while True:
+            await asyncio.sleep(WEIGH_S if self._squeezed or self.unsent_bytes > most // 2 else SWEEP_S)
+            self._weigh(most)
+
+    def _weigh(self, most: int) -> None:
+        held = {one: size for some in (self._open, self._ending) for one in some if (size := one.carrier.held())}
+        self.unsent_bytes = sum(held.values())
+        for connection in list(self._squeezed):
+            if not connection.full or connection.is_ended:
+                del self._squeezed[connection]
+            elif self.unsent_bytes <= most and held.get(connection, 0) <= self.settings.unsent_bytes_max // 4:
+                del self._squeezed[connection]
+                connection.socket_free()
+        for connection in giving_way(held, most):
+            before, now = self._squeezed.get(connection), held[connection]
+            if connection.is_ended:
+                connection.carrier.abort()
+            elif connection.is_open and before is None:
+                self.squeezes += 1
+                self._squeezed[connection] = now
+                if not connection.full:
+                    connection.socket_full()
+            elif before is not None and now < before and self.unsent_bytes <= most * SPARED:
+                self._squeezed[connection] = now
+            else:
+                delay_s = 1 + self._shed.join(self.now(), SHED_PER_S)
+                connection.end(SlowConsumer(retry_after_ms=int(delay_s * 1000)))
 
     @staticmethod
     def wall() -> float:

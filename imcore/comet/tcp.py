@@ -65,6 +65,10 @@ class TransportCarrier(asyncio.Protocol):
         if self.transport is not None and not self.closing:
             self.transport.write(data)
 
+    def held(self) -> int:
+        """How many bytes wait in this process."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     def unsent(self) -> int:
         """How many bytes the client's end has not taken yet: what waits here, and what the kernel holds.
 

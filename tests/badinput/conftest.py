@@ -74,6 +74,8 @@ SLOW_PACED: Final = {
     "user_sends_burst": 5,
 }
 
+LEAN: Final = {"unsent_bytes_process_max": 2 << 20, "behind_s": 600}
+
 
 @dataclass
 class Place:
@@ -347,3 +349,16 @@ async def paced(_paced: Place) -> AsyncIterator[Place]:
     """A server that lets an address and a person do things slowly only (SLOW_PACED)."""
     yield _paced
     await _paced.assert_well()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def _lean(cluster: Path) -> AsyncIterator[Place]:
+    async with attacked(cluster, "--no-rate-limits", *flags(LEAN)) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def lean(_lean: Place) -> AsyncIterator[Place]:
+    """A server that holds little for all its clients together, and has patience with each (LEAN)."""
+    yield _lean
+    await _lean.assert_well()

@@ -4,15 +4,17 @@ anything was done for it, and nobody else notices."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import AsyncExitStack
 
 import pytest
 
-from badinput.conftest import NARROW, SLOW_PACED, STRICT, Place
+from badinput.conftest import LEAN, NARROW, SLOW_PACED, STRICT, Place
 from badinput.wire import (
     AUTH,
     DISCONNECT,
+    EVENT,
     FORMS,
     HEARTBEAT,
     JOIN,
@@ -261,3 +263,54 @@ async def test_one_packet_less_and_it_stays(strict: Place, form: Form) -> None:
 
         assert asked == len(await line.replies(asked))
         assert not (await line.ask(HEARTBEAT)).code
+
+
+# --- all of them together --------------------------------------------------------------------------------------------
+
+SAID, FILLING, STALLED, IN_FLIGHT = 400, "." * 16_000, 8, 20
+RECEIVE_BYTES = 65_536
+
+
+async def test_those_who_hold_most_give_way_when_all_together_hold_too_much(lean: Place) -> None:
+    """Each of them is within its own limit. Whoever reads gets everything meanwhile, and they get it when they are back."""
+    room, mids = lean.new_room(), [lean.new_mid() for _ in range(STALLED)]
+    closed = await lean.endings("slow_consumer")
+    async with AsyncExitStack() as stack:
+        speaker = await stack.enter_async_context(connected(lean.where, TCP2, lean.new_mid(), room_id=room))
+        reader = await stack.enter_async_context(connected(lean.where, WS, lean.new_mid(), room_id=room))
+        for mid in mids:
+            line = await stack.enter_async_context(connected(lean.where, TCP2, mid, key="k", room_id=room))
+            found: socket.socket = line.writer.get_extra_info("socket")
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+            line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.TaskGroup() as tasks:
+            heard = tasks.create_task(_said(reader, SAID))
+            for start in range(0, SAID, IN_FLIGHT):
+                for n in range(start, start + IN_FLIGHT):
+                    speaker.say(SEND, n, message(room, f"{n} {FILLING}"))
+                assert [""] * IN_FLIGHT == [reply.code for reply in await speaker.replies(IN_FLIGHT)]
+        assert [*range(SAID)] == heard.result()
+
+        async def some_gave_way() -> bool:
+            return await lean.endings("slow_consumer") > closed
+
+        assert await eventually(some_gave_way)
+        assert await lean.counted("comet_squeezed_total") > 0
+
+        async def is_below() -> bool:
+            return await lean.counted("comet_unsent_bytes") <= LEAN["unsent_bytes_process_max"]
+
+        assert await eventually(is_below)
+    for mid in mids:
+        async with connected(lean.where, TCP2, mid, key="k") as back:
+            assert [*range(SAID)] == await _said(back, SAID)
+
+
+async def _said(line: Line, count: int) -> list[int]:
+    """The numbers of the next messages."""
+    found: list[int] = []
+    while len(found) < count:
+        packet = await line.hear()
+        if packet.op == EVENT and packet.json["type"] == "message_sent":
+            found.append(int(packet.json["body"].split()[0]))
+    return found
