@@ -284,6 +284,10 @@ class Settings(_Part):
     rooms_per_session_max: Count = Field(
         packet.ROOMS_MAX, description="Live rooms that one connection may be in. Each costs memory."
     )
+    rooms_per_user_max: Count = Field(
+        10_000,
+        description="Rooms that a person may join by itself. Each is held for as long as it is connected, and read when it connects.",
+    )
     inbound_frames_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
         30.0,
         description="Packets a second that a connection may send for long. Too low: chats of fast typists are refused.",

@@ -286,7 +286,7 @@ async def _run(
         if comet is not None:
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
-            owned.append(tasks.create_task(_report(comet, events, report), name="report"))
+            owned.append(tasks.create_task(_report(comet, events, process.bus, report), name="report"))
         keeping: asyncio.Task[None] | None = None
         try:
             async with AsyncExitStack() as doors:
@@ -449,13 +449,17 @@ async def _count_elsewhere(process: Process, comet: Comet, pool: Pool) -> None:
         comet.elsewhere = await queries.online_elsewhere(connection, rooms, process.node) if rooms else {}
 
 
-async def _report(comet: Comet, events: Log, report: Callable[[dict[str, float]], None]) -> None:
+async def _report(
+    comet: Comet, events: Log, bus: PostgresBus | None, report: Callable[[dict[str, float]], None]
+) -> None:
     while True:
-        report(stats(comet, events))
+        report(stats(comet, events, bus=bus))
         await asyncio.sleep(REPORT_S)
 
 
-def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dict[str, float]:
+def stats(
+    comet: Comet | None, events: Log, runner: Runner | None = None, bus: PostgresBus | None = None
+) -> dict[str, float]:
     """What the metrics show of one process."""
     told: dict[str, float] = {
         "log_appended_total": events.appended,
@@ -466,13 +470,17 @@ def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dic
         "log_refused_total": events.backlog.refused,
         "log_batch_seconds": events.batch_s,
         "log_position": events.position,
+        "log_names": len(events.names.ids),
     }
+    if bus is not None:
+        told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
     if comet is not None:
         told |= comet.stats()
     if runner is not None:
         told |= {
             "projection_position": runner.position,
             "projection_lag_events": runner.lag_events,
+            "projection_waiting": runner.waiting,
             "projection_pages_total": runner.pages,
             "projection_events_total": runner.events,
             "projection_quarantined_total": runner.quarantined,
@@ -487,7 +495,7 @@ def _services(
 
     def counts() -> dict[int, dict[str, float]]:
         workers = process.workers
-        told = {0: stats(process.comet, events, process.waiting)}
+        told = {0: stats(process.comet, events, process.waiting, process.bus)}
         if workers is not None:
             told[0]["workers_restarts_total"] = workers.restarts
             told |= workers.reports

@@ -1,6 +1,6 @@
-"""The HTTP application: all routes, and around each of them the same four questions.
+"""The HTTP application: all routes, and around each of them the same five questions.
 
-    told what went wrong? ▸ from which page? ▸ who is asking? ▸ too often? ▸ handler
+    told what went wrong? ▸ from which page? ▸ who is asking? ▸ too often, or too many? ▸ handler
 
 Errors of the family become their status and `{"error":{code,text,retry}}`. Anything else is a 500 that says nothing, with the
 traceback in the log only. One line of log an answer: never a token, a query or a body.
@@ -12,6 +12,7 @@ another origin can, because browsers say where a page is from, and that is check
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -28,6 +29,7 @@ from imcore.errors import (
     Forbidden,
     ImcoreError,
     NotAllowed,
+    Overloaded,
     RateLimited,
     TooLarge,
     Unauthenticated,
@@ -48,6 +50,8 @@ MID_HEADER: Final = "Imcore-Mid"
 # Who asks for these is nobody in particular: probes, and browsers before anybody has signed in.
 OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
 PAGE_PATHS: Final = "/page/"
+METRICS_PATH: Final = "/metrics"
+RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too many: not all come back at the same time
 PATH_SHOWN_MAX: Final = 200
 
 CORS: Final = web.RequestKey("cors", dict[str, str])
@@ -59,7 +63,7 @@ _PACES: Final = web.AppKey("paces", Paces[int])
 def make_app(services: Services) -> web.Application:
     """The application. It has no tasks of its own, and needs an event loop only when it is served."""
     # client_max_size bounds what aiohttp reads by itself, which nothing here asks it to: see asking.read_bytes.
-    app = web.Application(middlewares=[told, from_page, identified, paced], client_max_size=1)
+    app = web.Application(middlewares=[told, from_page, identified, paced, bounded], client_max_size=1)
     app[SERVICES] = services
     app[_REQUESTS] = metrics.Requests()
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
@@ -190,3 +194,22 @@ async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
         if wait_s:
             raise RateLimited(retry_after_ms=int(wait_s * 1000) + 1)
     return await handler(request)
+
+
+# --- too many --------------------------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Only so many requests are under way; who comes beyond that is told so at once. Operators are answered all the same."""
+    if request.path in OPEN_PATHS or request.path == METRICS_PATH:
+        return await handler(request)
+    requests = request.app[_REQUESTS]
+    if requests.under_way >= services(request).settings.http_requests_max:
+        requests.refused += 1
+        raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
+    requests.under_way += 1
+    try:
+        return await handler(request)
+    finally:
+        requests.under_way -= 1

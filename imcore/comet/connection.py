@@ -408,6 +408,7 @@ class Connection(Session):
             inside, entered = self._inside()
             self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
+        comet.check_rooms(self.person, [room])
         joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
         comet.log.submit(joining)
@@ -448,6 +449,7 @@ class Connection(Session):
             raise NoSuchRoom
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
+            comet.check_rooms(self.person, [room])
             joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
 
             def joined(outcome: list[Recorded] | ImcoreError) -> None:
@@ -515,7 +517,11 @@ class Connection(Session):
         if self.reading >= READS_MAX:
             answer.close()
             raise RateLimited("too many requests under way on this connection", retry_after_ms=200)
+        if self.comet.reads_under_way >= self.comet.settings.reads_under_way_max:
+            answer.close()
+            raise Overloaded(retry_after_ms=self.comet.retry_ms())
         self.reading += 1
+        self.comet.reads_under_way += 1
         self.comet.spawn(self._answer(op, seq, answer))
 
     async def _answer(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
@@ -525,6 +531,7 @@ class Connection(Session):
             self._refuse(op, seq, error)
         finally:
             self.reading -= 1
+            self.comet.reads_under_way -= 1
 
     async def _history(self, request: History) -> bytes:
         room = request.room
@@ -637,6 +644,7 @@ class Connection(Session):
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             hub.know(person, known.head, known.rooms)
+            comet.check_rooms(person, durable)
             joinings = [
                 commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
                 for room in durable

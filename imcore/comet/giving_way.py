@@ -2,8 +2,8 @@
 
 A connection has a limit of its own, but ten thousand of them at their limits are ten gigabytes. So the sum is looked at: often while it
 is large, seldom while it is small. Beyond the limit the largest give way, in three steps from look to look, so that a client that was
-slow for a moment only waits: first it is written nothing more (it is behind, and reads from the log later); then, if it takes nothing, it is
-closed and told when to come back; and then it is cut, because what it does not take keeps the memory.
+slow for a moment only waits. First it is written nothing more: it is behind, and reads from the log later. If it takes nothing then, it
+is closed and told when to come back. And then it is cut, because what it does not take keeps the memory.
 
 The trap: it must be the largest and not the slowest, nor the last who was written to. Everybody else in a room of a stalled client is
 written to as well, and holds nothing.

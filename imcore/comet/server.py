@@ -17,7 +17,7 @@ import resource
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, reads
@@ -28,12 +28,13 @@ from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
 from imcore.comet.giving_way import giving_way
-from imcore.comet.hub import BEHIND, LIVE, Hub
+from imcore.comet.hub import BEHIND, LIVE, Hub, Person
 from imcore.comet.loader import Known, Loader
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     AuthTimeout,
+    BadRequest,
     GoingAway,
     HeartbeatTimeout,
     ImcoreError,
@@ -128,6 +129,7 @@ class Comet:
             self._apply,
             quiet_s=settings.quiet_s,
             recent_events_max=settings.recent_events_max,
+            recent_bytes_max=settings.recent_bytes_max,
         )
         self.catching = CatchUp(
             self.hub,
@@ -164,6 +166,7 @@ class Comet:
         self._ending: set[Connection] = set()  # told to end, socket still there
         self._all_gone = asyncio.Event()  # while draining
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
+        self.reads_under_way = 0  # of all connections; at most reads_under_way_max
         self._squeezed: dict[
             Connection, int
         ] = {}  # written nothing until they took most of what they hold; what that was
@@ -360,7 +363,7 @@ class Comet:
         elif self.rate_limits and self._new[address] >= limit:
             error = TooManyConnections(f"more than {limit} unauthenticated connections from this address")
         elif len(self._open) + len(self._ending) >= self.connections_max:
-            error = TryLater("the server has as many connections as it can have", retry_after_ms=self._retry_ms())
+            error = TryLater("the server has as many connections as it can have", retry_after_ms=self.retry_ms())
         if error is not None:
             self.turned_away[error.code] += 1
         return error
@@ -399,8 +402,8 @@ class Comet:
 
         self.loop.call_later(HOLD_S, over)
 
-    def _retry_ms(self) -> int:
-        """For those who are turned away while nothing says when there will be room: not all at the same time."""
+    def retry_ms(self) -> int:
+        """For those who are refused while nothing says when there will be room: not all at the same time."""
         return random.randrange(1_000, 10_000)
 
     def opened(self, connection: Connection) -> None:
@@ -481,6 +484,17 @@ class Comet:
             "comet_admissions_waiting": admission.waiting,
             "comet_admissions_queued_total": admission.queued,
             "comet_admissions_refused_total": admission.refused,
+            "comet_ending": len(self._ending),
+            "comet_reads_under_way": self.reads_under_way,
+            "comet_loads_waiting": self.loader.waiting,
+            "comet_people": len(hub.people),
+            "comet_audiences": len(hub.audiences),
+            "comet_fresh_streams": len(hub.fresh),
+            "comet_marks": len(hub.marks),
+            "comet_senders_paced": len(self.sends),
+            "tail_recent_events": tail.recent_events,
+            "tail_recent_bytes": tail.recent_bytes,
+            "tail_held_events": tail.held_events,
             "comet_unsent_bytes": self.unsent_bytes,
             "comet_squeezed_total": self.squeezes,
             "comet_refusals_held": self._held,
@@ -504,6 +518,13 @@ class Comet:
         if self.settings.auth_mode == "open":
             return True
         return identity.rooms is not None and room in identity.rooms
+
+    def check_rooms(self, person: Person | None, rooms: Sequence[str]) -> None:
+        """May this person join these rooms, which have members? Raises BadRequest if it would be in too many."""
+        most = self.settings.rooms_per_user_max
+        inside = {} if person is None else person.rooms
+        if rooms and len(inside) + sum(ROOM + room not in inside for room in rooms) > max(most, len(inside)):
+            raise BadRequest(f"more than {most} rooms of this user")
 
     def is_live(self, room: str) -> bool:
         """Has the room attached sessions only, and no members?"""
@@ -533,7 +554,7 @@ class Comet:
                     self._look_after(connection, now)
             for overdue in self.admission.overdue():
                 assert isinstance(overdue, Connection), "who stands in line is a connection"
-                overdue.end(TryLater(retry_after_ms=self._retry_ms()))
+                overdue.end(TryLater(retry_after_ms=self.retry_ms()))
             for connection in [one for one in self._ending if now - one.ended_at > FAREWELL_S]:
                 self._ending.discard(connection)
                 connection.carrier.abort()

@@ -60,12 +60,18 @@ STRICT: Final = {
     "unauthenticated_per_address_max": 3,
     "connections_per_user_max": 2,
     "rooms_per_session_max": 3,
+    "rooms_per_user_max": 4,
     "packet_bytes_max": 8_192,
     "text_body_bytes_max": 1_000,
     "goim_body_bytes_max": 512,
 }
 
-NARROW: Final = {"admissions_under_way_max": 2, "admissions_waiting_max": 2}
+NARROW: Final = {
+    "admissions_under_way_max": 2,
+    "admissions_waiting_max": 2,
+    "reads_under_way_max": 3,
+    "http_requests_max": 3,
+}
 SLOW_PACED: Final = {
     "handshakes_per_address_per_s": 20,
     "handshakes_per_address_burst": 40,
@@ -136,14 +142,14 @@ class Place:
         return not await self.counted("comet_admissions_under_way") + await self.counted("comet_admissions_waiting")
 
     @asynccontextmanager
-    async def standing_still(self) -> AsyncIterator[None]:
-        """Somebody holds the head of the log, so that nothing is committed."""
+    async def standing_still(self, statement: str = "SELECT FROM log_head FOR UPDATE") -> AsyncIterator[None]:
+        """Somebody holds a lock in the database: without another word on the head of the log, so that nothing is committed."""
         url = running_url(self.data)
         assert url is not None
         connection = await connect(url, application_name="tests")
         try:
             async with connection.transaction():
-                await connection.execute("SELECT FROM log_head FOR UPDATE")
+                await connection.execute(statement)
                 yield
         finally:
             await connection.close()

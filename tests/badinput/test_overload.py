@@ -4,9 +4,12 @@ anything was done for it, and nobody else notices."""
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -17,7 +20,9 @@ from badinput.wire import (
     EVENT,
     FORMS,
     HEARTBEAT,
+    INBOX,
     JOIN,
+    LEAVE,
     SEND,
     SUB2,
     TCP1,
@@ -38,6 +43,7 @@ from waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 forms = pytest.mark.parametrize("form", FORMS, ids=str)
+OPERATING: Final = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
 UNDER_WAY, WAITING = NARROW["admissions_under_way_max"], NARROW["admissions_waiting_max"]
 
 
@@ -149,6 +155,64 @@ async def test_who_leaves_the_line_makes_room(narrow: Place) -> None:
         assert "" == (await another.replies(1))[0].code
 
 
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+NO_INBOX = "LOCK TABLE inbox IN ACCESS EXCLUSIVE MODE"
+
+
+async def test_only_so_many_requests_read_at_a_time_and_the_others_are_told_at_once(narrow: Place) -> None:
+    """Over all connections. Who sends meanwhile does not notice."""
+    most, room = NARROW["reads_under_way_max"], narrow.new_room()
+    async with AsyncExitStack() as stack:
+        lines = [
+            await stack.enter_async_context(connected(narrow.where, TCP2, narrow.new_mid(), room_id=room))
+            for _ in range(most + 1)
+        ]
+        async with narrow.standing_still(NO_INBOX):
+            for line in lines[:-1]:
+                line.say(INBOX, 7, {})
+
+            async def are_under_way() -> bool:
+                return await narrow.counted("comet_reads_under_way") == most
+
+            assert await eventually(are_under_way)
+            refused = await lines[-1].ask(INBOX, {})
+            sent = await lines[-1].ask(SEND, message(room))
+        assert ("overloaded", True) == (refused.code, refused.json["error"]["retry"])
+        assert 1_000 <= refused.json["error"]["retry_after_ms"] <= 10_000
+        assert not sent.code
+        for line in lines[:-1]:
+            (reply,) = await line.replies(1)
+            assert (INBOX + 1, 7) == (reply.op, reply.seq)
+
+        async def none_is() -> bool:
+            return await narrow.counted("comet_reads_under_way") == 0
+
+        assert await eventually(none_is)
+
+
+async def test_only_so_many_requests_over_http_are_under_way_and_operators_are_answered(narrow: Place) -> None:
+    inbox = f"GET /v1/inbox?mid={narrow.new_mid()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    async with AsyncExitStack() as stack:
+        lines = [
+            await stack.enter_async_context(touched(narrow.where.http)) for _ in range(NARROW["http_requests_max"] + 1)
+        ]
+        async with narrow.standing_still(NO_INBOX):
+            for line in lines[:-1]:
+                line.put(inbox)
+
+            async def are_under_way() -> bool:
+                return b"imcore_http_requests_under_way 3.0" in await narrow.get("/metrics")
+
+            assert await eventually(are_under_way)
+            lines[-1].put(inbox)
+            status, headers = await headers_of(lines[-1])
+            assert 503 == status
+            assert 1 <= int(headers["retry-after"]) <= 10
+            assert b'"alive":true' in await narrow.get("/healthz")
+        assert {200, 503} >= {(await headers_of(line))[0] for line in lines[:-1]}
+
+
 # --- one address -----------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +278,27 @@ async def test_a_person_sends_only_so_much_over_all_of_its_connections_and_http(
         async with connected(paced.where, TCP2, paced.new_mid()) as other:
             assert not (await other.ask(JOIN, {"room": room})).code
             assert not (await other.ask(SEND, message(room, "mine"))).code, "another person is not held back"
+
+
+@pytest.mark.parametrize("form", [TCP2, WS], ids=str)
+async def test_a_person_joins_only_so_many_rooms(strict: Place, form: Form) -> None:
+    """Joining one of them again is no more; leaving one makes room; and an auth that wants too many is refused."""
+    mid, rooms = strict.new_mid(), [strict.new_room() for _ in range(STRICT["rooms_per_user_max"] + 1)]
+    async with connected(strict.where, form, mid) as line:
+        for room in rooms[:-1]:
+            assert not (await line.ask(JOIN, {"room": room})).code
+        assert "bad_request" == (await line.ask(JOIN, {"room": rooms[-1]})).code
+        assert not (await line.ask(JOIN, {"room": rooms[0]})).code
+    async with dialled(strict.where, form) as other:
+        other.say(AUTH, 1, claim(mid, rooms=rooms))
+        assert "bad_request" == (await other.replies(1))[0].code
+    async with connected(strict.where, form, mid, rooms=rooms[:-1]) as line:
+        assert not (await line.ask(LEAVE, {"room": rooms[0]})).code
+
+        async def has_room() -> bool:
+            return not (await line.ask(JOIN, {"room": rooms[-1]})).code
+
+        assert await eventually(has_room)
 
 
 # --- one connection --------------------------------------------------------------------------------------------------
@@ -314,3 +399,30 @@ async def _said(line: Line, count: int) -> list[int]:
         if packet.op == EVENT and packet.json["type"] == "message_sent":
             found.append(int(packet.json["body"].split()[0]))
     return found
+
+
+# --- what operators see ----------------------------------------------------------------------------------------------
+
+
+async def test_every_metric_of_the_table_of_queues_is_shown(narrow: Place) -> None:
+    """Those of the bus only where there are more processes, and counts by code once something was counted."""
+    async with connected(narrow.where, TCP2, narrow.new_mid()):
+        pass
+    shown = {line.split("{")[0].split()[0] for line in (await narrow.get("/metrics")).decode().splitlines()}
+
+    wanted = set(re.findall(r"`(imcore_[a-z_]+)`", OPERATING.split("<!-- queues -->")[1].split("<!-- /queues -->")[0]))
+
+    assert len(wanted) > 20
+    assert set() == {name for name in wanted - shown if not name.startswith("imcore_bus_")}
+
+
+async def test_a_method_that_nobody_knows_is_no_label_of_its_own(narrow: Place) -> None:
+    """Else a client could make as many as it likes, and each would be kept for ever."""
+    for method in ("PROPFIND", "MKCOL", "PURGE"):
+        async with touched(narrow.where.http) as line:
+            line.put(f"{method} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert 405 == (await headers_of(line))[0]
+    text = (await narrow.get("/metrics")).decode()
+
+    assert 'method="other"' in text
+    assert "PROPFIND" not in text
