@@ -50,6 +50,7 @@ class WebSocketCarrier(TransportCarrier):
         """Bytes from the client."""
         connection = self.connection
         if connection is None or self.closing:
+            self.ignore(data)
             return
         packet_bytes_max = self.comet.settings.packet_bytes_max
         for opcode, payload in self.frames.feed(data):
