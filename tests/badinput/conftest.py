@@ -71,7 +71,9 @@ NARROW: Final = {
     "admissions_waiting_max": 2,
     "reads_under_way_max": 3,
     "http_requests_max": 3,
+    "batch_events_max": 20,
 }
+SEND_WAIT_MAX_S: Final = 0.4
 SLOW_PACED: Final = {
     "handshakes_per_address_per_s": 20,
     "handshakes_per_address_burst": 40,
@@ -332,7 +334,7 @@ async def strict(_strict: Place) -> AsyncIterator[Place]:
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def _narrow(cluster: Path) -> AsyncIterator[Place]:
-    async with attacked(cluster, "--no-rate-limits", *flags(NARROW)) as place:
+    async with attacked(cluster, "--no-rate-limits", *flags({**NARROW, "send_wait_max_s": SEND_WAIT_MAX_S})) as place:
         yield place
 
 

@@ -20,6 +20,7 @@ from badinput.wire import (
     EVENT,
     FORMS,
     HEARTBEAT,
+    HISTORY,
     INBOX,
     JOIN,
     LEAVE,
@@ -211,6 +212,43 @@ async def test_only_so_many_requests_over_http_are_under_way_and_operators_are_a
             assert 1 <= int(headers["retry-after"]) <= 10
             assert b'"alive":true' in await narrow.get("/healthz")
         assert {200, 503} >= {(await headers_of(line))[0] for line in lines[:-1]}
+
+
+# --- sending ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [TCP2, WS], ids=str)
+async def test_when_commits_are_slow_sends_are_refused_at_once_and_nothing_that_was_taken_is_lost(
+    narrow: Place, form: Form
+) -> None:
+    """A batch may wait; who comes beyond that is told when to come back, each at another time, and was not stored."""
+    room, most, count = narrow.new_room(), NARROW["batch_events_max"], 60
+    async with connected(narrow.where, form, narrow.new_mid(), room_id=room) as line:
+        async with narrow.standing_still():
+            line.say(SEND, 0, message(room, 0))
+
+            async def is_known_to_be_slow() -> bool:
+                return await narrow.counted("log_pending_sends_max") == most
+
+            assert await eventually(is_known_to_be_slow)
+            for n in range(1, count):
+                line.say(SEND, n, message(room, n))
+            line.say(HEARTBEAT, count)
+            refused: list[Packet] = []
+            while (packet := (await line.replies(1))[0]).op != HEARTBEAT + 1:
+                refused.append(packet)
+        assert {"overloaded"} == {packet.code for packet in refused}
+        assert count - 1 - most <= len(refused) < count - 1
+        waits_ms = [packet.json["error"]["retry_after_ms"] for packet in refused]
+        assert sorted(waits_ms) == waits_ms
+        assert 100 <= waits_ms[0] < waits_ms[-1] <= 10_000
+
+        taken = await line.replies(count - len(refused))
+        history = (await line.ask(HISTORY, {"room": room, "after": 1, "limit": 100})).json["events"]
+
+        assert {""} == {packet.code for packet in taken}
+        assert sorted(packet.seq for packet in taken) == [event["body"] for event in history]
+        assert [*range(count)] == sorted(packet.seq for packet in [*taken, *refused])
 
 
 # --- one address -----------------------------------------------------------------------------------------------------
