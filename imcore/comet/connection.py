@@ -720,10 +720,8 @@ class Connection(Session):
         if error.close is not None:
             self.end(error)
         else:
-            retry_after_ms = error.retry_after_ms
-            self.end(
-                TryLater(error.detail, retry_after_ms=retry_after_ms) if error.retry else Unauthenticated(error.detail)
-            )
+            # Not with the error's own time to come back, which is the same for everybody.
+            self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 

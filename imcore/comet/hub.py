@@ -149,7 +149,7 @@ class Hub:
         # Sessions that were opened and closed lately, on whatever comet, for the same reason: mid -> key -> position of the opening,
         # negative if that one is closed. Bounded by SESSIONS_MAX.
         self.lately: dict[int, dict[str, int]] = {}
-        self._lately = 0
+        self.sessions_known = 0
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -439,11 +439,11 @@ class Hub:
         of = self.lately.pop(mid, None)
         if of is None:
             of = {}
-        self._lately += key not in of
+        self.sessions_known += key not in of
         of[key] = opened
         self.lately[mid] = of
-        while self._lately > SESSIONS_MAX:
-            self._lately -= len(self.lately.pop(next(iter(self.lately))))
+        while self.sessions_known > SESSIONS_MAX:
+            self.sessions_known -= len(self.lately.pop(next(iter(self.lately))))
 
     def _close(self, mid: int, key: str, opened: int, reason: str) -> None:
         """A session is closed. If it is open here, somebody else has closed it: it had to make room, or its comet was given up."""

@@ -592,6 +592,7 @@ class Comet:
             "comet_audiences": len(hub.audiences),
             "comet_fresh_streams": len(hub.fresh),
             "comet_marks": len(hub.marks),
+            "comet_sessions_known": hub.sessions_known,
             "comet_senders_paced": len(self.sends),
             "tail_recent_events": tail.recent_events,
             "tail_recent_bytes": tail.recent_bytes,

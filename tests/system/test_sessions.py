@@ -193,8 +193,8 @@ async def test_what_waits_in_a_process_that_stood_still_is_refused_when_its_key_
     room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
     await api.create(room, mid, other)
     listener = await connecting.connect(two, "json", mid=other)
-    # The session, its first mark, then the sends.
-    stopping = ("--set", "fail=after_commit:stop:3", "--set", f"batch_events_max={BATCH_EVENTS}")
+    # The session, then the sends.
+    stopping = ("--set", "fail=after_commit:stop:2", "--set", f"batch_events_max={BATCH_EVENTS}")
     async with beside(two, *stopping) as zombie:
         older = await connecting.connect(zombie, "v2 tcp", mid=mid, key="k")
         ids = [str(uuid.uuid4()) for _ in range(AT_ONCE)]
