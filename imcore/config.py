@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from imcore import failpoints
 from imcore.errors import BadConfiguration
 from imcore.protocol import packet
 
@@ -93,6 +94,11 @@ def _checked_database_url(url: str) -> str:
     if urlsplit(url).scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
         raise ValueError("a database URL looks like postgresql://user:password@host:5432/name")
     return url
+
+
+def _checked_failpoints(text: str) -> str:
+    failpoints.parse(text)
+    return text
 
 
 AddressText = Annotated[str, AfterValidator(_checked_address)]
@@ -175,6 +181,9 @@ class Settings(_Part):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least grave lines that are written. debug has a line for each packet, and costs speed."
     )
+    fail: Annotated[str, AfterValidator(_checked_failpoints)] = Field(
+        "", description="Failpoints, for tests only: where this process breaks on purpose. See testing.md."
+    )
 
     # --- who may come in ---
     auth_mode: Literal["open", "jwt"] = Field(
@@ -243,7 +252,14 @@ class Settings(_Part):
         10.0, description="How long a stop waits for work under way. Shorter than a batch: clients must retry."
     )
     drain_delay_ms: int = Field(
-        3_000, ge=0, le=600_000, description="Clients sent away come back within this, spread evenly. 0: all at once."
+        3_000,
+        ge=0,
+        le=600_000,
+        description="Clients sent away come back within this, spread evenly; within longer, if they are too many for it.",
+    )
+    returns_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
+        1_000.0,
+        description="Clients sent away or refused come back no faster, on each comet. High: storms. Low: long waits.",
     )
 
     # --- limits ---
@@ -280,7 +296,13 @@ class Settings(_Part):
     admission_wait_max_s: Seconds = Field(
         5.0, description="The line is no longer than is served in this time. Long: clients give up while they wait."
     )
-    connections_per_user_max: Count = Field(10, description="Connections of one member id: its devices and tabs.")
+    connections_per_user_max: Count = Field(
+        10, description="Connections of one member id, its devices and tabs, on all comets together."
+    )
+    connections_per_user_policy: Literal["refuse_new", "close_oldest"] = Field(
+        "refuse_new",
+        description="Of one connection too many: refuse it, or let it in and close the oldest. refuse_new: dead lines keep others out.",
+    )
     rooms_per_session_max: Count = Field(
         packet.ROOMS_MAX, description="Live rooms that one connection may be in. Each costs memory."
     )

@@ -27,7 +27,7 @@ from typing import Final
 
 from aiohttp import web
 
-from imcore import nodes, reads
+from imcore import failpoints, nodes, reads
 from imcore.api.app import make_app
 from imcore.api.services import Services
 from imcore.auth import Authenticate, authenticator
@@ -37,10 +37,10 @@ from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
 from imcore.config import Address, Settings, address
 from imcore.database import DATABASE_ERRORS, connect, create_pool, refuse_unsafe
-from imcore.errors import BadConfiguration, GoingAway
+from imcore.errors import BadConfiguration
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.store import Log
+from imcore.events.store import HOLD_S, Log
 from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
@@ -102,6 +102,7 @@ class Workers:
         while True:
             await self._run_one(number)
             self.restarts += 1
+            self.settings = self.settings.model_copy(update={"fail": ""})  # a failpoint would end it again and again
             log.error("worker %d ended; starting it again", number)
             await asyncio.sleep(RESTART_S)
 
@@ -223,6 +224,7 @@ async def serve(
 
     `announce` is called once, when clients can connect, with the addresses in force. Raises the family's errors when it cannot start.
     """
+    failpoints.arm(settings.fail)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(database(settings))
         process = Process(settings, roles)
@@ -243,7 +245,7 @@ async def _run(
         create_pool(url, application_name="imcore", connections_max=settings.pool_connections_max)
     )
     events = Log(
-        lambda: connect(url, application_name="imcore append"),
+        lambda: connect(url, application_name="imcore append", hold_s=HOLD_S),
         InlineProjections(),
         process.committed,
         batch_events_max=settings.batch_events_max,
@@ -412,8 +414,7 @@ async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
             if not registered:
                 log.error("this comet was declared dead; its clients connect again")
                 process.node = comet.node = new_node()
-                for connection in comet.everybody():
-                    connection.end(GoingAway(), delay_ms=settings.drain_delay_ms)
+                comet.send_away()
                 continue
             if process.bus is not None:
                 await _count_elsewhere(process, comet, pool)

@@ -35,7 +35,6 @@ from imcore.errors import (
     Overloaded,
     RateLimited,
     TakenOver,
-    TooManyConnections,
     TooManyPackets,
     TryLater,
     Unauthenticated,
@@ -184,6 +183,9 @@ class Connection(Session):
         """Packets of the binary form, in order."""
         comet = self.comet
         self.heard_at = comet.now()
+        if self.heard_at > comet.sure_until:
+            comet.hold(self, lambda: self.take_packets(packets))
+            return
         text_bytes_max, goim_bytes_max = comet.text_body_bytes_max, comet.goim_body_bytes_max
         for packet in packets:
             ver, op, seq, body = packet
@@ -210,6 +212,9 @@ class Connection(Session):
     def take_text(self, op: int, seq: int, value: object, raw: bytes) -> None:
         """One packet of the JSON form."""
         self.heard_at = self.comet.now()
+        if self.heard_at > self.comet.sure_until:
+            self.comet.hold(self, lambda: self.take_text(op, seq, value, raw))
+            return
         if self.phase != _OPEN:
             if self.phase == _AUTHENTICATING:
                 self._keep_early((op, seq, value, raw))
@@ -294,9 +299,9 @@ class Connection(Session):
             self.comet.loop.call_later(left / per_s, self._listen)
             return
         self.hushed = False
-        self._read_on()
+        self.read_on()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Take bytes from the client again, if nothing speaks against it."""
         if not self.full and not self.hushed and self.early_bytes < EARLY_BYTES_MAX:
             self.carrier.resume_reading()
@@ -343,7 +348,7 @@ class Connection(Session):
                 case History():
                     self._read(op, seq, self._history(request))
                 case Read(room=room, seq=upto):
-                    self._read(op, seq, self._mark_read(room, upto))
+                    self._read(op, seq, self._mark_read(room, upto, self._fence))
                 case Members():
                     self._read(op, seq, self._members(request))
                 case Inbox(after=after, limit=limit):
@@ -380,6 +385,7 @@ class Connection(Session):
             op=op,
             is_member=not is_live,
             key=self.key,
+            fence=comet.hub.position,
             origin=self,
             tag=seq,
             done=_sent,
@@ -411,7 +417,7 @@ class Connection(Session):
         comet.check_rooms(self.person, [room])
         joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
-        comet.log.submit(joining)
+        comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
 
     def _joined(self, seq: int, joining: commands.Join, outcome: list[Recorded] | ImcoreError) -> None:
         if isinstance(outcome, ImcoreError):
@@ -439,7 +445,7 @@ class Connection(Session):
                 self.reply(Op.LEAVE_REPLY, seq, _place(outcome[-1]))
 
         leaving.done = left
-        self.comet.log.submit(leaving)
+        self.comet.log.submit(leaving.fenced(self.mid, self.key, self._fence))
 
     def _change_room(self, seq: int, room: str) -> None:
         """goim's one room: leave the one entered, enter another."""
@@ -462,7 +468,7 @@ class Connection(Session):
                         self._refuse(Op.CHANGE_ROOM, seq, error)
 
             joining.done = joined
-            comet.log.submit(joining)
+            comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
             return
         self._enter(Op.CHANGE_ROOM_REPLY, seq, [*self._others(), *([room] if room else ())], room)
 
@@ -486,7 +492,9 @@ class Connection(Session):
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
 
-        self.comet.log.submit(commands.enter_rooms(self.mid, self.key, self.opened, rooms, done=entered))
+        self.comet.log.submit(
+            commands.enter_rooms(self.mid, self.key, self.opened, rooms, fence=self._fence, done=entered)
+        )
         self.entering = entering
 
     def _inside(self) -> tuple[list[str], str]:
@@ -507,7 +515,8 @@ class Connection(Session):
             raise BadRequest(f"more than {ACCEPTS_MAX} operations")
         if identity.ops is not None and (ops is None or not ops <= identity.ops):
             raise Forbidden("these are not all operations that are allowed to you")
-        self.comet.log.submit(commands.accept_ops(self.mid, self.key, None if ops is None else sorted(ops)))
+        wanted = None if ops is None else sorted(ops)
+        self.comet.log.submit(commands.accept_ops(self.mid, self.key, wanted, fence=self._fence))
         self.accepts = ops
         self.reply(op + 1, seq, b"{}" if self.ver == 2 else b"")
 
@@ -541,8 +550,8 @@ class Connection(Session):
             self.comet.reads, room, self.mid, before=request.before, after=request.after, limit=request.limit
         )
 
-    async def _mark_read(self, room: str, upto: int) -> bytes:
-        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key)
+    async def _mark_read(self, room: str, upto: int, fence: int) -> bytes:
+        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key, fence=fence)
 
     async def _members(self, request: Members) -> bytes:
         return await reads.members(self.comet.reads, request.room, self.mid, after=request.after, limit=request.limit)
@@ -572,7 +581,7 @@ class Connection(Session):
             await self._open(seq, auth)
         finally:
             self.early_bytes = 0
-            self._read_on()
+            self.read_on()
             self.comet.admission.done()
 
     async def _open(self, seq: int, auth: Auth) -> None:
@@ -588,7 +597,7 @@ class Connection(Session):
             self.fail_auth(seq, error)
 
     def _admit(self, identity: Identity, auth: Auth) -> None:
-        comet, settings = self.comet, self.comet.settings
+        comet = self.comet
         if comet.draining:
             raise GoingAway
         if identity.service:
@@ -599,11 +608,7 @@ class Connection(Session):
                 raise Forbidden(f"room {room} is not allowed to you")
         if identity.ops is not None and auth.accepts is not None and not auth.accepts <= identity.ops:
             raise Forbidden("accepts names operations that are not allowed to you")
-        if comet.rate_limits:
-            person = comet.hub.people.get(identity.mid)
-            others = 0 if person is None else len(person.sessions) - (auth.key in person.sessions) + person.holders
-            if others >= settings.connections_per_user_max:
-                raise TooManyConnections(f"more than {settings.connections_per_user_max} connections of this user")
+        comet.check_room(identity.mid, auth.key)
 
     async def _open_as(self, identity: Identity, seq: int, auth: Auth) -> None:
         comet = self.comet
@@ -646,7 +651,9 @@ class Connection(Session):
             hub.know(person, known.head, known.rooms)
             comet.check_rooms(person, durable)
             joinings = [
-                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
+                    self.mid, self.key, recorded.position
+                )
                 for room in durable
                 if "room:" + room not in person.rooms
             ]
@@ -659,6 +666,7 @@ class Connection(Session):
                 return
             self.opened = recorded.position
             self.room = auth.room
+            displaced = comet.displaced(self, known)
             resume = comet.resume(auth.cursor, known, self)
             if resume.reason == "new" and resume.start and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
@@ -674,6 +682,8 @@ class Connection(Session):
             self.phase = _OPEN
             self.was_authenticated = True
             comet.authenticated(self)
+            for key, opened in displaced:
+                comet.displace(self.mid, key, opened)
             body: dict[str, object] = {
                 "mid": self.mid,
                 "key": self.key,
@@ -710,8 +720,10 @@ class Connection(Session):
         if error.close is not None:
             self.end(error)
         else:
-            after_ms = error.retry_after_ms
-            self.end(TryLater(error.detail, retry_after_ms=after_ms) if error.retry else Unauthenticated(error.detail))
+            retry_after_ms = error.retry_after_ms
+            self.end(
+                TryLater(error.detail, retry_after_ms=retry_after_ms) if error.retry else Unauthenticated(error.detail)
+            )
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 
@@ -741,7 +753,10 @@ class Connection(Session):
         if op == _AUTH:
             self.fail_auth(seq, error)
             return
-        if error.close is not None:
+        if isinstance(error, TakenOver):
+            # When all of its requests in this batch were answered: each was certainly not stored.
+            self.comet.loop.call_soon(self.end, error)
+        elif error.close is not None:
             self.end(error)
             return
         self.comet.refused(error)
@@ -756,12 +771,12 @@ class Connection(Session):
 
     # --- the end ---------------------------------------------------------------------------------------------------------------
 
-    def end(self, error: ImcoreError, *, delay_ms: int = 0) -> None:
-        """Close the connection: version 2 is told why and whether to come back, everybody gets the close code."""
+    def end(self, error: ImcoreError, *, is_expected: bool = False) -> None:
+        """Close the connection: version 2 is told why, and whether and when to come back; everybody gets the close code."""
         if self.phase == _ENDED:
             return
         code = error.close if error.close is not None else 1011
-        delay_ms = delay_ms or error.retry_after_ms or 0
+        delay_ms = self.comet.returns.delay_ms(error, self.comet.now(), is_counted=is_expected)
         if self.ver == 2:
             told = {"code": error.code, "text": error.detail, "retry": error.retry, "close": code, "delay_ms": delay_ms}
             self.reply(Op.DISCONNECT, 0, orjson.dumps(told))
@@ -807,9 +822,14 @@ class Connection(Session):
         """The carrier can take more."""
         self.full = False
         self.progress_at = self.comet.now()
-        self._read_on()
+        self.read_on()
         if self.state == BEHIND:
             self.comet.catch_up(self)
+
+    @property
+    def _fence(self) -> int:
+        """An open connection is the newest of its key, as far as the hub has come: else the hub would have ended it."""
+        return self.comet.hub.position
 
     @property
     def is_open(self) -> bool:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from imcore import commands, reads
+from imcore import commands, failpoints, reads
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
 from imcore.comet.admission import Admission
@@ -30,11 +30,13 @@ from imcore.comet.encode import Run
 from imcore.comet.giving_way import giving_way
 from imcore.comet.hub import BEHIND, LIVE, Hub, Person
 from imcore.comet.loader import Known, Loader
+from imcore.comet.returning import Returns
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     AuthTimeout,
     BadRequest,
+    Displaced,
     GoingAway,
     HeartbeatTimeout,
     ImcoreError,
@@ -68,6 +70,9 @@ FILES_KEPT: Final = 256  # open files that are not for connections of clients
 # Who comes too often waits for the refusal: else a client that asks again at once would ask thousands of times a second.
 HOLD_S: Final = 1.0
 HELD_MAX: Final = 1_000
+# A process that was away for longer looks at the log before it takes anything from clients: their sessions may be others' by now.
+AWAY_S: Final = 2.0
+assert AWAY_S > SWEEP_S
 
 T = TypeVar("T")
 
@@ -135,7 +140,7 @@ class Comet:
             self.hub,
             self.tail.recent,
             self._read_page,
-            lambda: asyncio.sleep(0),
+            self._between_pages,
             page_events_max=settings.page_events_max,
         )
         self.loader = Loader(pool, guarded)
@@ -158,7 +163,9 @@ class Comet:
             per_s=settings.admissions_per_s if settings.rate_limits else None,
             burst=settings.admissions_burst,
         )
+        self.returns = Returns(per_s=settings.returns_per_s, drain_spread_ms=settings.drain_delay_ms)
         self.draining = False
+        self.sure_until = self.now() + AWAY_S  # until then nothing that clients say needs a look at the log first
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
         self._applied = applied
         self._tasks: asyncio.TaskGroup | None = None
@@ -173,9 +180,12 @@ class Comet:
         self._shed = Line()
         self.unsent_bytes = 0  # of all connections, when last looked at
         self.squeezes = 0
-        self._held = 0  # clients that wait for a refusal; at most HELD_MAX
+        self._held_back = 0  # clients that wait for a refusal; at most HELD_MAX
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
+        # What clients said while this process was not sure. Bounded: they are read from no more, so it is one read of each.
+        self._held: list[tuple[Connection, Callable[[], None]]] = []
+        self._is_looking = False
         self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
@@ -318,7 +328,16 @@ class Comet:
 
     async def _read_page(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
         async with self._pages:
-            return await self.reader.read_streams(streams, upto, limit)
+            page = await self.reader.read_streams(streams, upto, limit)
+        if failpoints.armed is not None:
+            await failpoints.arrive("mid_replay")
+        return page
+
+    @staticmethod
+    async def _between_pages() -> None:
+        if failpoints.armed is not None:
+            await failpoints.arrive("mid_replay")
+        await asyncio.sleep(0)
 
     def resume(self, cursor: str, known: Known, session: Connection) -> Resume:
         """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""
@@ -352,6 +371,91 @@ class Comet:
         """What a client keeps to resume after `position`."""
         return f"{self.epoch}.{position}"
 
+    # --- so many connections of one user ----------------------------------------------------------------------------------------
+
+    def check_room(self, mid: int, key: str) -> None:
+        """Refuse what is certainly one connection too many of this person, before anything is done for it.
+
+        Raises TooManyConnections.
+        """
+        if not self.rate_limits:
+            return
+        limit = self.settings.connections_per_user_max
+        person = self.hub.people.get(mid)
+        others = 0 if person is None else person.holders
+        if self.settings.connections_per_user_policy == "refuse_new":
+            here = {} if person is None else {name: session.opened for name, session in person.sessions.items()}
+            others += len(self.hub.open_sessions(mid, here).keys() - {key})
+        if others >= limit:
+            raise TooManyConnections(f"more than {limit} connections of this user")
+
+    def displaced(self, session: Connection, known: Known) -> list[tuple[str, int]]:
+        """Which of the person's sessions, on whatever comet, have to make room for this one: key and opening of each, the oldest first.
+
+        Of many that come at once their places in the log decide, so that all comets decide alike. Raises TooManyConnections if it is
+        this one that must not stay.
+        """
+        if not self.rate_limits:
+            return []
+        limit = self.settings.connections_per_user_max
+        older = sorted(
+            (opened, key)
+            for key, opened in self.hub.open_sessions(session.mid, known.sessions).items()
+            if key != session.key and opened < session.opened
+        )
+        if len(older) < limit:
+            return []
+        if self.settings.connections_per_user_policy == "refuse_new":
+            raise TooManyConnections(f"more than {limit} connections of this user")
+        return [(key, opened) for opened, key in older[: len(older) + 1 - limit]]
+
+    def displace(self, mid: int, key: str, opened: int) -> None:
+        """Close this session, wherever it is: its comet reads of it in the log. If that fails, the next that comes does it."""
+        try:
+            self.log.submit(commands.close_session(mid, key, opened, Displaced.code, None))
+        except ImcoreError as error:
+            log.warning("a session was not closed to make room: %s", error)
+
+    # --- after having been away -------------------------------------------------------------------------------------------------
+
+    def hold(self, connection: Connection, take: Callable[[], None]) -> None:
+        """Take this from the connection, and more, when the log was looked at.
+
+        A process that stood still does not know what happened meanwhile. What it would append the log refuses, if a session is not the
+        newest of its key any more; what it would answer by itself (an ack, a page of history) nobody else would.
+        """
+        connection.carrier.pause_reading()
+        self._held.append((connection, take))
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            away_s = self.now() - self.sure_until + AWAY_S
+            log.warning("this process was away for %.1f s; it looks at the log before it goes on", away_s)
+            self.spawn(self._be_sure(away_s))
+
+    async def _be_sure(self, away_s: float) -> None:
+        while True:
+            try:
+                await self.tail.catch_up()
+                break
+            except DATABASE_ERRORS as error:
+                log.warning("the log cannot be read: %s", error)
+                await asyncio.sleep(RETRY_S)
+        # No await from here on: what is taken now follows what was read.
+        self._is_looking = False
+        self.sure_until = self.now() + AWAY_S
+        if away_s > self.settings.auth_timeout_s:
+            # Whoever wanted to come in has gone elsewhere by now. Their auth would take the connection over that they have there.
+            for connection in [one for one in self._open if one.is_new]:
+                connection.end(TryLater("the server was not there for a while; connect again"))
+        held, self._held = self._held, []
+        for connection, take in held:
+            if not connection.is_ended:
+                connection.read_on()
+                take()
+
     # --- connections ------------------------------------------------------------------------------------------------------------
 
     def refusal(self, address: str) -> ImcoreError | None:
@@ -378,7 +482,7 @@ class Comet:
         return TryLater(retry_after_ms=int(delay_s * 1000))
 
     def too_often(self, address: str) -> ImcoreError | None:
-        """Does this address begin connections faster than it may? Then the answer may wait a little: see `hold`."""
+        """Does this address begin connections faster than it may? Then the answer may wait a little: see `hold_back`."""
         if not self.rate_limits:
             return None
         wait_s = self.handshakes.take(subnet(address), self.now())
@@ -389,15 +493,15 @@ class Comet:
             "too many connections from this address in a short time", retry_after_ms=int(max(HOLD_S, wait_s) * 1000)
         )
 
-    def hold(self, then: Callable[[], object]) -> None:
+    def hold_back(self, then: Callable[[], object]) -> None:
         """Do this to a client that comes too often; not at once, unless too many wait already."""
-        if self._held >= HELD_MAX:
+        if self._held_back >= HELD_MAX:
             then()
             return
-        self._held += 1
+        self._held_back += 1
 
         def over() -> None:
-            self._held -= 1
+            self._held_back -= 1
             then()
 
         self.loop.call_later(HOLD_S, over)
@@ -459,10 +563,6 @@ class Comet:
         """Distinct client addresses of authenticated connections."""
         return len({connection.carrier.address for connection in self._open if connection.is_open})
 
-    def everybody(self) -> list[Connection]:
-        """Connections that have not ended."""
-        return list(self._open)
-
     def rooms(self) -> list[str]:
         """Rooms with sessions here."""
         return [stream[len(ROOM) :] for stream in self.hub.audiences if stream.startswith(ROOM)]
@@ -491,13 +591,14 @@ class Comet:
             "comet_audiences": len(hub.audiences),
             "comet_fresh_streams": len(hub.fresh),
             "comet_marks": len(hub.marks),
+            "comet_sessions_lately": sum(map(len, hub.lately.values())),
             "comet_senders_paced": len(self.sends),
             "tail_recent_events": tail.recent_events,
             "tail_recent_bytes": tail.recent_bytes,
             "tail_held_events": tail.held_events,
             "comet_unsent_bytes": self.unsent_bytes,
             "comet_squeezed_total": self.squeezes,
-            "comet_refusals_held": self._held,
+            "comet_refusals_held": self._held_back,
             "comet_addresses_paced": len(self.handshakes),
             "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
@@ -542,12 +643,18 @@ class Comet:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.now()
+            if now <= self.sure_until:
+                self.sure_until = now + AWAY_S
+            else:
+                self._look_again()
             for connection in list(self._open):
                 if now - connection.heard_at > heartbeat_s:
                     connection.end(HeartbeatTimeout())
                 elif connection.is_new:
                     if now - connection.began_at > self.settings.auth_timeout_s:
                         connection.end(AuthTimeout())
+                elif connection.expires_at is not None and self.wall() > connection.expires_at:
+                    connection.end(Unauthenticated("the token is expired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)
                 else:
@@ -568,10 +675,7 @@ class Comet:
         connection.progress_unsent = unsent
 
     def _look_after(self, connection: Connection, now: float) -> None:
-        """Delivery marks that are due, and tokens that are over."""
-        if connection.expires_at is not None and self.wall() > connection.expires_at:
-            connection.end(Unauthenticated("the token is expired"))
-            return
+        """Delivery marks that are due."""
         settings = self.settings
         if connection.ver == 2:
             mark, due_s = connection.acked, settings.ack_s
@@ -582,7 +686,7 @@ class Comet:
         if mark > connection.marked and now - connection.marked_at >= due_s:
             connection.marked, connection.marked_at = mark, now
             try:
-                self.log.submit(commands.ack(connection.mid, connection.key, mark))
+                self.log.submit(commands.ack(connection.mid, connection.key, mark, fence=self.hub.position))
             except ImcoreError as error:
                 log.debug("an ack waits: %s", error)
 
@@ -622,12 +726,16 @@ class Comet:
         """Seconds since 1970, for what a token says of its own time."""
         return time.time()
 
+    def send_away(self) -> None:
+        """Tell everybody to connect again, each after a delay of its own."""
+        self.returns.expect(len(self._open), self.now())
+        for connection in list(self._open):
+            connection.end(GoingAway(), is_expected=True)
+
     async def drain(self) -> None:
         """Take nobody more, and send everybody elsewhere: each is told a delay of its own, so that they do not come all at once."""
         self.draining = True
-        rng = random.Random()
-        for connection in list(self._open):
-            connection.end(GoingAway(), delay_ms=rng.randrange(self.settings.drain_delay_ms + 1))
+        self.send_away()
         if self._ending:
             try:
                 async with asyncio.timeout(FAREWELL_S):

@@ -26,10 +26,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import asyncpg
 
+from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     Conflict,
@@ -38,11 +39,12 @@ from imcore.errors import (
     Muted,
     NoSuchRoom,
     Overloaded,
+    TakenOver,
     Unavailable,
 )
 from imcore.events.backlog import Backlog
 from imcore.events.names import Connection, Names, OwnConnection
-from imcore.events.types import JSON, Fact, Recorded
+from imcore.events.types import JSON, Fact, Recorded, SessionOpened
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +55,15 @@ PENDING_BYTES_MAX: Final = 64 * 2**20
 SEND_WAIT_MAX_S: Final = 2.0
 PARTITION_MARGIN_EVENTS: Final = 1_000_000
 APPEND_TIMEOUT_S: Final = 10.0
+# The connection to append with is opened with this: Postgres ends it when a process holds the head's lock and says nothing for so long.
+HOLD_S: Final = 5.0
 RECONNECT_S: Final = 0.2
 
 NO_GUARD, MEMBER = 0, 1
 ANY_SEQ: Final = -1
-USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ = 1, 2, 3, 4  # what imcore_append refuses for
+UNFENCED: Final = 2**63 - 1
+USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ, OVERTAKEN = 1, 2, 3, 4, 5  # what imcore_append refuses for
+SESSION_OPENED: Final = SessionOpened.type
 
 Outcome = Recorded | ImcoreError
 Key = tuple[str, tuple[str | int, ...]]  # of an inline projection's row: its projection, its key
@@ -67,9 +73,11 @@ Rows = dict[Key, object | None]
 # three times (3 µs an event).
 APPEND = """
 SELECT * FROM imcore_append($1, $2::text::integer[], $3::text::integer[], $4::text::integer[], $5::text::bigint[], $6,
-  $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+  $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+  NULL, $21, $22, $23)
 """
-APPEND_AT = APPEND.replace("$20)", "$20, $21)")
+# For what was looked at under the lock already, fences too.
+APPEND_AT = APPEND.replace("NULL, $21, $22, $23)", "$21)")
 # The same with keys and bodies joined by a sign that is in none of them, which is nearly always so.
 APPEND_JOINED = APPEND.replace("$6,", "string_to_array($6, E'\\x1f'),").replace("$9,", "string_to_array($9, E'\\x1f'),")
 SEPARATOR = "\x1f"
@@ -78,11 +86,15 @@ BEGIN = """
 BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
 SET LOCAL plan_cache_mode = force_generic_plan
 """
-LOCK = "SELECT position, clock_timestamp() FROM log_head FOR UPDATE"
+LOCK = "SELECT position, clock_timestamp(), opened FROM log_head FOR UPDATE"
 HEADS = "SELECT id, seq, messages FROM streams WHERE id = ANY($1::bigint[])"
 USED_IDS = """
 SELECT i.n::integer, c.position FROM unnest($1::bigint[], $2::uuid[]) WITH ORDINALITY AS i(mid, client_id, n)
 JOIN client_ids c ON c.client_id = i.client_id AND c.mid = i.mid
+"""
+NEWEST = """
+SELECT g.mid, g.key, g.opened FROM generations g JOIN unnest($1::bigint[], $2::text[]) AS asked(mid, key)
+  ON g.mid = asked.mid AND g.key = asked.key
 """
 ORIGINALS = "SELECT * FROM events WHERE position = ANY($1::bigint[])"
 
@@ -100,6 +112,9 @@ class Draft:
 
     `done(draft, outcome, duplicate)` is called once, after the commit: with the Recorded (of the first append, if this client
     id was used before for the same message: `duplicate`), or with the error that refused it. It must not block or raise.
+
+    `fence`, of what a session sends: up to this position of the log there is no newer session of (mid, key), as far as whoever
+    submits it has read. If there is one when it is appended, it is refused with TakenOver.
     """
 
     __slots__ = (
@@ -107,6 +122,7 @@ class Draft:
         "client_id",
         "done",
         "expected",
+        "fence",
         "format",
         "guard",
         "key",
@@ -133,6 +149,7 @@ class Draft:
         format_: int = JSON,
         guard: int = NO_GUARD,
         expected: int = ANY_SEQ,
+        fence: int = UNFENCED,
         origin: object = None,
         tag: int = 0,
         done: Callable[[Draft, Outcome, bool], None] = ignore,
@@ -148,6 +165,7 @@ class Draft:
         self.format = format_
         self.guard = guard
         self.expected = expected
+        self.fence = fence
         self.origin = origin
         self.tag = tag
         self.done = done
@@ -159,13 +177,13 @@ def draft(
     mid: int,
     *,
     key: str = "",
+    fence: int = UNFENCED,
     origin: object = None,
     done: Callable[[Draft, Outcome, bool], None] = ignore,
 ) -> Draft:
     """A draft of a fact."""
-    return Draft(
-        stream, fact.type, fact.model_dump_json(), mid, version=fact.version, key=key, origin=origin, done=done
-    )
+    body = fact.model_dump_json()
+    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, origin=origin, done=done)
 
 
 class Decision(ABC):
@@ -174,16 +192,24 @@ class Decision(ABC):
     `decide(rows)` sees the rows of `keys` as they are at this place in the log (after everything before it, in this batch too)
     and gives the drafts to append, or raises the error that refuses; `done` is then told all of their places, or the error.
     `streams` are those that its drafts may go to; new ones are only made if `creates`, else their absence refuses with
-    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back.
+    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back. `fenced` says whose session asks for it,
+    as a draft's `fence` does.
     """
 
-    __slots__ = ("creates", "done", "keys", "streams")
+    __slots__ = ("creates", "done", "fence", "keys", "sender", "streams")
 
     def __init__(self, keys: Sequence[Key], streams: Sequence[str], *, creates: bool = False) -> None:
         self.keys = keys
         self.streams = streams
         self.creates = creates
+        self.sender: tuple[int, str] = 0, ""
+        self.fence = UNFENCED
         self.done: Callable[[list[Recorded] | ImcoreError], None] = _ignore_all
+
+    def fenced(self, mid: int, key: str, fence: int) -> Self:
+        """The same, refused with TakenOver if a newer session of (mid, key) was opened after position `fence`."""
+        self.sender, self.fence = (mid, key), fence
+        return self
 
     @abstractmethod
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -490,10 +516,10 @@ class Log:
         """The next batch, in order.
 
         It ends before an item that the checks could not judge beside an earlier one of the batch: a second draft with the same
-        client id, or one with an expected seq behind another of its stream.
+        client id, one with an expected seq behind another of its stream, or one of an older session behind the opening of a newer.
         """
         pending, batch = self._pending, list[Draft | Decision]()
-        ids, size = set[tuple[int, str]](), 0
+        ids, opened, size = set[tuple[int, str]](), set[tuple[int, str]](), 0
         streams: set[str] | None = None
         while pending and len(batch) < self._batch_events_max and size < BATCH_BYTES_MAX:
             item = pending[0]
@@ -507,6 +533,10 @@ class Log:
                         streams = {stream for taken in batch for stream in _streams(taken)}
                     if item.stream in streams:
                         break
+                if item.type == SESSION_OPENED:
+                    opened.add((item.mid, item.key))
+                elif opened and item.fence != UNFENCED and (item.mid, item.key) in opened:
+                    break
                 if streams is not None:
                     streams.add(item.stream)
                 size += len(item.body)
@@ -555,7 +585,11 @@ class Log:
         """The fast road: one round trip. While Postgres works on it, those of the batch before are told."""
         columns, slots, ranks, said = _columns(drafts, ids)
         query, columns = _joined(columns, len(drafts))
-        asking = asyncio.ensure_future(connection.fetchrow(query, *columns))
+        asking = asyncio.ensure_future(
+            connection.fetchrow(query, *columns)
+            if failpoints.armed is None
+            else _append_watched(connection, query, columns)
+        )
         try:
             await asyncio.sleep(0)  # now it is on its way
             self._settle_last()
@@ -563,6 +597,8 @@ class Log:
         finally:
             asking.cancel()  # for who is cancelled before the last line
         assert row is not None, "a function returns a row"
+        if failpoints.armed is not None:
+            await failpoints.arrive("after_commit")
         base, at, seqs, messages, refused, codes, facts = row
         if refused is None:
             self._untold = ()
@@ -595,6 +631,8 @@ class Log:
         messages: list[int],
     ) -> None:
         """Tell each draft its place, and the process its batch."""
+        if failpoints.armed is not None:
+            failpoints.reach("before_reply")
         time_ms = int(at.timestamp() * 1000)
         position = base
         batch: list[Recorded] = []
@@ -648,7 +686,9 @@ class Log:
         async with _transaction(connection):
             head = await connection.fetchrow(LOCK)
             assert head is not None, "a migrated database has a head"
-            base, at = head
+            if failpoints.armed is not None:
+                await failpoints.arrive("after_update_head")
+            base, at, opened = head
             now_ms = int(at.timestamp() * 1000)
             keys = {key for item in items if isinstance(item, Decision) for key in item.keys}
             keys |= {inline.guard_key(item) for item in items if isinstance(item, Draft) and item.guard}
@@ -656,6 +696,7 @@ class Log:
             before = dict(rows)
             used = await self._used_ids(connection, [item for item in items if isinstance(item, Draft)])
             heads = await _heads(connection, items, ids)
+            newest = await _newest(connection, items, opened)
             drafts: list[Draft] = []
             expected: list[Recorded] = []
 
@@ -669,10 +710,18 @@ class Log:
                 drafts.append(item)
                 expected.append(event)
                 inline.apply(rows, event)
+                if item.type == SESSION_OPENED:
+                    newest[item.mid, item.key] = event.position
                 return event
 
             duplicates: list[tuple[Draft, int]] = []
             for item in items:
+                if item.fence < newest.get(_sender(item), 0):
+                    overtaken = TakenOver()
+                    settled.append(
+                        _telling(item, overtaken) if isinstance(item, Draft) else _answering(item, overtaken)
+                    )
+                    continue
                 if isinstance(item, Draft):
                     refusal: ImcoreError | None = None
                     if id(item) in used:
@@ -694,11 +743,16 @@ class Log:
             if drafts:
                 columns, *_ = _columns(drafts, ids, judged=True)
                 # The time goes in as well: what was folded must be what is in the log.
-                row = await connection.fetchrow(APPEND_AT, *columns, at)
+                row = await connection.fetchrow(APPEND_AT, *columns[:20], at)
                 assert row is not None, "a function returns a row"
                 assert row["base"] == base, "the head is locked"
                 assert row["refused"] is None, "everything was checked above"
                 await inline.save(connection, before, rows)
+            if failpoints.armed is not None:
+                await failpoints.arrive("before_commit")
+        if failpoints.armed is not None:
+            await failpoints.arrive("after_commit")
+            failpoints.reach("before_reply")
         self._untold = [item for item, _ in duplicates]
         if expected:
             self.position = expected[-1].position
@@ -741,6 +795,18 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
     assert ended == "COMMIT", f"an error in a transaction was swallowed: {ended}"
 
 
+async def _append_watched(connection: Connection, query: str, columns: tuple[object, ...]) -> asyncpg.Record | None:
+    """Append drafts, with the places between lock and commit that one statement does not have, if somebody watches them."""
+    if not failpoints.watches("after_update_head", "before_commit"):
+        return await connection.fetchrow(query, *columns)
+    async with _transaction(connection):
+        await connection.execute(LOCK)
+        await failpoints.arrive("after_update_head")
+        row = await connection.fetchrow(query, *columns)
+        await failpoints.arrive("before_commit")
+    return row
+
+
 def recorded(row: asyncpg.Record, names: Names) -> Recorded:
     """An event as the log holds it."""
     client_id = row["client_id"]
@@ -774,6 +840,9 @@ def _columns(
     events: list[int] = []
     last: list[int] = []
     messages: list[int] = []
+    fences: list[int] = []
+    fences_from: list[int] = []
+    fence = -1
     for n, item in enumerate(drafts, 1):
         stream = item.stream
         slot = slot_of.get(stream)
@@ -789,6 +858,10 @@ def _columns(
         slots.append(slot)
         ranks.append(events[slot - 1])
         said.append(messages[slot - 1])
+        if item.fence != fence:  # a hundred items in a row have the same
+            fence = item.fence
+            fences.append(fence)
+            fences_from.append(n)
         kinds.append(kind_of.setdefault((item.type, item.version, item.op, item.format, item.guard), len(kind_of) + 1))
     types, versions, ops, formats, guards = zip(*kind_of, strict=True)
     client_ids = [item.client_id or "NULL" for item in drafts]
@@ -817,6 +890,9 @@ def _columns(
         events,
         last,
         messages,
+        min(fences),
+        fences_from,
+        fences,
     )
     return columns, slots, ranks, said
 
@@ -827,6 +903,19 @@ async def _heads(
     names = {ids[stream]: stream for item in items for stream in _streams(item)}
     rows = await connection.fetch(HEADS, list(names))
     return {names[row["id"]]: (row["seq"], row["messages"]) for row in rows}
+
+
+async def _newest(connection: Connection, items: list[Draft | Decision], opened: int) -> dict[tuple[int, str], int]:
+    """The newest sessions of the senders, if any was opened that not all of them know of."""
+    asking = {_sender(item) for item in items if item.fence < opened}
+    if not asking:
+        return {}
+    mids, keys = zip(*asking, strict=True)
+    return {(mid, key): newest for mid, key, newest in await connection.fetch(NEWEST, mids, keys)}
+
+
+def _sender(item: Draft | Decision) -> tuple[int, str]:
+    return (item.mid, item.key) if isinstance(item, Draft) else item.sender
 
 
 def _streams(item: Draft | Decision) -> Sequence[str]:
@@ -875,6 +964,8 @@ def _accepted(
                 item.done(item, NoSuchRoom(), False)
             elif code == IS_MUTED:
                 item.done(item, Muted(), False)
+            elif code == OVERTAKEN:
+                item.done(item, TakenOver(), False)
             else:
                 assert code == WRONG_SEQ
                 item.done(item, Conflict(item.stream, item.expected, fact), False)
