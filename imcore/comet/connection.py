@@ -299,9 +299,9 @@ class Connection(Session):
             self.comet.loop.call_later(left / per_s, self._listen)
             return
         self.hushed = False
-        self._read_on()
+        self.read_on()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Take bytes from the client again, if nothing speaks against it."""
         if not self.full and not self.hushed and self.early_bytes < EARLY_BYTES_MAX:
             self.carrier.resume_reading()
@@ -581,7 +581,7 @@ class Connection(Session):
             await self._open(seq, auth)
         finally:
             self.early_bytes = 0
-            self._read_on()
+            self.read_on()
             self.comet.admission.done()
 
     async def _open(self, seq: int, auth: Auth) -> None:
@@ -821,7 +821,7 @@ class Connection(Session):
         """The carrier can take more."""
         self.full = False
         self.progress_at = self.comet.now()
-        self._read_on()
+        self.read_on()
         if self.state == BEHIND:
             self.comet.catch_up(self)
 

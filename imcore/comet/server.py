@@ -452,8 +452,7 @@ class Comet:
         postponed, self._postponed = self._postponed, []
         for connection, take in postponed:
             if not connection.is_ended:
-                if not connection.full:
-                    connection.carrier.resume_reading()
+                connection.read_on()
                 take()
 
     # --- connections ------------------------------------------------------------------------------------------------------------
