@@ -565,20 +565,24 @@ class Client:
             error = farewell.error
             if farewell.close is not None and isinstance(error, ConnectionClosed):
                 error.close = farewell.close
-            is_final = not error.retry
-            if isinstance(error, Unauthenticated) and callable(self._token):
-                self._tokens_refused += 1
-                is_final = self._tokens_refused >= TOKENS_MAX
             return _Ending(
                 error,
                 farewell.close if farewell.close is not None else ending.close,
                 farewell.delay_s,
-                is_final=is_final,
+                is_final=not error.retry and not self._may_get_token(error),
                 is_timed=farewell.close is not None and farewell.delay_s > 0,
             )
         if ending.close is not None and ending.close in FINAL_CLOSES:
-            return replace(ending, error=closed(FINAL_CLOSES[ending.close], close=ending.close), is_final=True)
+            error = closed(FINAL_CLOSES[ending.close], close=ending.close)
+            return replace(ending, error=error, is_final=not self._may_get_token(error))
         return ending
+
+    def _may_get_token(self, error: ClientError) -> bool:
+        """Was it the token that was refused, and is another to be had?"""
+        if not isinstance(error, Unauthenticated) or not callable(self._token):
+            return False
+        self._tokens_refused += 1
+        return self._tokens_refused < TOKENS_MAX
 
     # --- one connection ----------------------------------------------------------------------------------------------------------
 
