@@ -302,6 +302,10 @@ class Settings(_Part):
         1.0, description="Look at the log when the bus says nothing. The delay of a message whose bell was lost."
     )
     recent_events_max: Count = Field(16_384, description="Events kept in memory, so that a short break costs no query.")
+    people_remembered_max: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        20_000,
+        description="People gone offline whose rooms and marks a comet keeps, 1 KiB each: they come back without a query.",
+    )
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1_000, description="Events of one commit. Larger: fewer commits under load, and longer ones."
     )

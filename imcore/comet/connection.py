@@ -21,7 +21,7 @@ from imcore import commands, reads
 from imcore.auth import Claim, Identity
 from imcore.comet import encode
 from imcore.comet.catchup import admit
-from imcore.comet.hub import BEHIND, LIVE, OPENING, Session
+from imcore.comet.hub import BEHIND, LIVE, OPENING, Place, Session
 from imcore.errors import (
     BadOrder,
     BadPacket,
@@ -551,11 +551,15 @@ class Connection(Session):
                     protocol=("v1", "v1", "v2", "v2", "json")[self.codec],
                 )
             )
+            place = person.place(auth.key)
             try:
-                known = await comet.loader.load(self.mid, self.key)
+                if place is None:
+                    known = await comet.loader.load(self.mid, self.key)
+                    place = Place(known.head, known.newest)
+                    hub.know(person, known.head, known.rooms)
+                    hub.learn(person, auth.key, place, known.marks)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
-            hub.know(person, known.head, known.rooms)
             joinings = [
                 commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
                 for room in durable
@@ -570,14 +574,13 @@ class Connection(Session):
                 return
             self.opened = recorded.position
             self.room = auth.room
-            resume = comet.resume(auth.cursor, known, self)
+            resume = comet.resume(auth.cursor, person, self)
             if resume.reason == "new" and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
                 comet.log.submit(commands.ack(self.mid, self.key, resume.start))
             self.floor = resume.start if resume.is_known else self.opened
             since = resume.start if resume.by_cursor else self.opened
-            start, head, newest = resume.start, known.head, known.newest
-            if not admit(hub, self, person, live, start=start, since=since, head=head, newest=newest):
+            if not admit(hub, self, person, live, start=resume.start, since=since, place=place):
                 raise TakenOver
             self.acked = self.marked = min(resume.start, hub.position)
             self.taken = self.received = self.acked

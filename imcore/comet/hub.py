@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
 from imcore.errors import ImcoreError, TakenOver
@@ -26,6 +26,7 @@ from imcore.events.types import (
     KEY,
     MESSAGE_SENT,
     ROOM,
+    SESSION,
     USER,
     DeliveryAcked,
     MemberJoined,
@@ -49,6 +50,10 @@ ROUTING_TYPES: Final = frozenset(
 )
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
+# Of one person, so that what is kept of many has a bound. Who has more is asked for again.
+PLACES_MAX: Final = 16
+REMEMBERED_ROOMS_MAX: Final = 1_000
+REMEMBERED_DEVICES_MAX: Final = 64
 
 
 class Session:
@@ -113,14 +118,25 @@ class Audience:
         self.sessions: dict[Session, None] = {}
 
 
+class Place(NamedTuple):
+    """Where the streams of a device ended, when that was looked up: as of position `head` of the log, `newest` was the newest event
+    in any stream that it is entitled to."""
+
+    head: int
+    newest: int
+
+
 class Person:
     """One member id with sessions here: its durable rooms and the position of each join.
 
     While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`; while
     connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
+
+    `places` and `marks` (by device) are what was read for its connections, and the marks are kept up to date: who comes back needs
+    no reading.
     """
 
-    __slots__ = ("changes", "holders", "mid", "opened", "rooms", "sessions")
+    __slots__ = ("changes", "holders", "marks", "mid", "opened", "places", "rooms", "sessions")
 
     def __init__(self, mid: int) -> None:
         self.mid = mid
@@ -129,15 +145,31 @@ class Person:
         self.changes: list[tuple[int, str, bool]] | None = []
         self.opened: dict[str, int] = {}
         self.holders = 0  # connections that are about to add a session
+        self.places: dict[str, Place] = {}  # by key; "" is any that the server made for a connection
+        self.marks: dict[str, int] = {}
+
+    def place(self, key: str) -> Place | None:
+        """The end of this device's streams, if nothing need be read for it. "" is a key that the server has just made."""
+        if self.changes is not None:
+            return None
+        if not key and self.places:
+            return next(reversed(self.places.values()))  # in the stream of such a key is nothing
+        return self.places.get(key)
 
 
 class Hub:
-    """The routing of one comet. Nothing here awaits, so every method is one step for everybody else."""
+    """The routing of one comet. Nothing here awaits, so every method is one step for everybody else.
 
-    def __init__(self, position: int, live_room_types: Iterable[str]) -> None:
+    Of `remembered_max` people whose last session has gone the rooms and marks are still followed, so that they can come back without
+    a query; the one who went first is forgotten first.
+    """
+
+    def __init__(self, position: int, live_room_types: Iterable[str], *, remembered_max: int = 0) -> None:
         self.position = position
         self.flushed = position  # live sessions have been written everything up to here
         self.people: dict[int, Person] = {}
+        self.remembered: dict[int, Person] = {}  # of `people`, those without sessions, in the order in which they went
+        self._remembered_max = remembered_max
         self.audiences: dict[str, Audience] = {}
         self.fresh: dict[str, int] = {}  # last position of streams that grew lately
         self.fresh_from = position  # `fresh` knows everything after this position
@@ -159,6 +191,7 @@ class Hub:
         person = self.people.get(mid)
         if person is None:
             person = self.people[mid] = Person(mid)
+        self.remembered.pop(mid, None)
         person.holders += 1
         return person
 
@@ -185,6 +218,20 @@ class Hub:
                 else:
                     person.rooms.pop(stream, None)
         person.changes = None
+
+    def learn(self, person: Person, key: str, place: Place, marks: Mapping[str, int]) -> None:
+        """What was read for a connection of this key ("": one that the server has just made): the end of its streams, and the
+        delivery marks of the person's devices."""
+        person.places.pop(key, None)
+        person.places[key] = place
+        if len(person.places) > PLACES_MAX:
+            del person.places[next(iter(person.places))]
+        for name in (*marks, device(key)):
+            # The rows may be behind what went by.
+            found = (marks.get(name), person.marks.get(name), self.marks.get((person.mid, name)))
+            latest = max((mark for mark in found if mark is not None), default=None)
+            if latest is not None:
+                person.marks[name] = latest
 
     def add(self, session: Session, person: Person, start: int) -> bool:
         """Take in a session, behind at `start`. An older session of the same key is closed; False if there is a newer one, here or
@@ -300,9 +347,11 @@ class Hub:
         audiences, fresh = self.audiences, self.fresh
         for event in batch:
             stream = event.stream
-            fresh[stream] = event.position
             if event.op == 0:
                 self._fold(event)
+                if stream.startswith(SESSION):
+                    continue  # nobody is given those
+            fresh[stream] = event.position
             audience = audiences.get(stream)
             if audience is None:
                 continue
@@ -414,6 +463,9 @@ class Hub:
         marks[mark] = max(position, marks.pop(mark, 0))
         if len(marks) > MARKS_MAX:
             del marks[next(iter(marks))]
+        person = self.people.get(mid)
+        if person is not None:
+            person.marks[mark[1]] = max(position, person.marks.get(mark[1], 0))
 
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)
@@ -481,8 +533,21 @@ class Hub:
                 del self.audiences[stream]
 
     def _forget(self, person: Person) -> None:
-        if not person.sessions and not person.holders and self.people.get(person.mid) is person:
-            del self.people[person.mid]
+        """Keep of who is gone what will be asked for when they come back, if it is known and not too much."""
+        mid = person.mid
+        if person.sessions or person.holders or self.people.get(mid) is not person:
+            return
+        is_small = len(person.rooms) <= REMEMBERED_ROOMS_MAX and len(person.marks) <= REMEMBERED_DEVICES_MAX
+        if (
+            self._remembered_max and mid > 0 and person.changes is None and is_small
+        ):  # a guest is somebody else next time
+            person.sessions, person.opened = {}, {}  # an emptied dict keeps its size
+            self.remembered[mid] = person
+            if len(self.remembered) <= self._remembered_max:
+                return
+            mid = next(iter(self.remembered))
+            del self.remembered[mid]
+        del self.people[mid]
 
 
 def _is_own(event: Recorded, session: Session) -> bool:

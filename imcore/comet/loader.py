@@ -1,21 +1,29 @@
-"""What a connecting device must know, read for many at once.
+"""What a connecting device must know, and what it missed, read for many at once.
 
-A storm of reconnects asks the same three questions ten thousand times: which rooms, how far did this device get, has anything grown
-since? Those who ask while a query is under way share the next one.
+A storm of reconnects asks the same questions ten thousand times: which rooms, how far did this device get, has anything grown since,
+what came meanwhile? Those who ask while a query is under way share the next one. So the statements of a storm are bounded by how long
+it takes and not by how many come.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
+from imcore.database import DATABASE_ERRORS
 from imcore.errors import Unavailable
 from imcore.events.names import Pool
-from imcore.events.types import ALL, KEY, ROOM, USER
+from imcore.events.reader import Reader
+from imcore.events.types import ALL, KEY, ROOM, USER, Page
 from imcore.projections import queries
 
 BATCH_MAX: Final = 500
+PAGES_BATCH_MAX: Final = 64  # sessions that share a reading of pages
+PAGES_AT_ONCE: Final = 4  # readings at a time, so that a storm leaves connections for everybody else
+PAGE_EVENTS_MIN: Final = 16  # of a session, however many share
 HEADS = "SELECT name, position FROM streams WHERE name = ANY($1::text[])"
 
 
@@ -38,6 +46,7 @@ class Loader:
         # Bounded by the connections that are authenticating: each asks once.
         self._waiting: list[tuple[int, str, asyncio.Future[Known]]] = []
         self._wake = asyncio.Event()
+        self.batches = 0
 
     async def load(self, mid: int, key: str) -> Known:
         """What is known of this device. Raises Unavailable when the database is not there."""
@@ -55,6 +64,7 @@ class Loader:
                 self._wake.clear()
             if not batch:
                 continue
+            self.batches += 1
             try:
                 await self._guarded(self._load(batch))
             except Unavailable as error:
@@ -70,7 +80,10 @@ class Loader:
             for (mid, key), position in (await queries.delivered(connection, mids)).items():
                 marks.setdefault(mid, {})[key] = position
             rooms = {
-                mid: {ROOM + room: membership.since for room, membership in memberships.get(mid, {}).items()}
+                # The same rooms are in many lists, and each name is kept once.
+                mid: {
+                    sys.intern(ROOM + room): membership.since for room, membership in memberships.get(mid, {}).items()
+                }
                 for mid in mids
             }
             streams = {ALL, *(f"{USER}{mid}" for mid in mids), *(KEY + key for _, key, _ in batch)}
@@ -83,3 +96,54 @@ class Loader:
             own = (ALL, f"{USER}{mid}", KEY + key, *rooms[mid])
             newest = max(positions.get(stream, 0) for stream in own)
             future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {})))
+
+
+class Pages:
+    """Reads pages of the log for sessions that are behind, for those together who wait together.
+
+    First come, first served: who has read a page and wants the next stands behind all who are waiting. So one long way back keeps
+    nobody waiting for more than a page. The events of one reading are bounded: the more share it, the fewer each gets.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        # Bounded by the sessions that are behind: each waits for one page at a time.
+        self._waiting: deque[tuple[Mapping[str, int], int, int, asyncio.Future[Page]]] = deque()
+        self._wake = asyncio.Event()
+        self.readings = 0
+
+    async def read(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
+        """The next events of these streams, each after its own position and none after `upto`; at most `limit`. Raises what the
+        database raises."""
+        future: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        self._waiting.append((streams, upto, limit, future))
+        self._wake.set()
+        return await future
+
+    async def run(self) -> None:
+        """For ever; ends when cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(PAGES_AT_ONCE):
+                tasks.create_task(self._read_on())
+
+    async def _read_on(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), PAGES_BATCH_MAX))]
+            if not self._waiting:
+                self._wake.clear()
+            batch = [one for one in batch if not one[3].done()]
+            if not batch:
+                continue
+            self.readings += 1
+            limit = max(PAGE_EVENTS_MIN, min(one[2] for one in batch) // len(batch))
+            try:
+                pages = await self._reader.read_pages([(streams, upto) for streams, upto, _, _ in batch], limit)
+            except DATABASE_ERRORS as error:
+                for *_, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (*_, future), page in zip(batch, pages, strict=True):
+                if not future.done():
+                    future.set_result(page)

@@ -16,7 +16,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, reads
@@ -25,8 +25,8 @@ from imcore.bus.tail import Tail
 from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
-from imcore.comet.hub import BEHIND, LIVE, Hub
-from imcore.comet.loader import Known, Loader
+from imcore.comet.hub import BEHIND, LIVE, Hub, Person
+from imcore.comet.loader import Loader, Pages
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
@@ -53,7 +53,6 @@ QUICK_S: Final = 0.01  # a flush that took no longer lets the next one leave at 
 REST: Final = 3.0  # after a longer one the next waits so many times what it took beyond that
 REST_MAX_S: Final = 0.1
 SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
-PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
 RETRY_S: Final = 0.5
 
 T = TypeVar("T")
@@ -108,7 +107,7 @@ class Comet:
         self.sends_pending_max = settings.sends_pending_per_session_max
         self.text_body_bytes_max = settings.text_body_bytes_max
         self.goim_body_bytes_max = settings.goim_body_bytes_max
-        self.hub = Hub(position, settings.live_room_types)
+        self.hub = Hub(position, settings.live_room_types, remembered_max=settings.people_remembered_max)
         self.tail = Tail(
             position,
             reader.read,
@@ -116,10 +115,11 @@ class Comet:
             quiet_s=settings.quiet_s,
             recent_events_max=settings.recent_events_max,
         )
+        self.pages = Pages(reader)
         self.catching = CatchUp(
             self.hub,
             self.tail.recent,
-            self._read_page,
+            self.pages.read,
             lambda: asyncio.sleep(0),
             page_events_max=settings.page_events_max,
         )
@@ -137,7 +137,6 @@ class Comet:
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
-        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
         self.flushes = 0
@@ -155,6 +154,7 @@ class Comet:
                 self._tasks = tasks
                 tasks.create_task(self.tail.run(), name="tail")
                 tasks.create_task(self.loader.run(), name="loader")
+                tasks.create_task(self.pages.run(), name="pages")
                 tasks.create_task(self._sweep(), name="sweep")
         finally:
             self._tasks = None
@@ -275,11 +275,7 @@ class Comet:
         finally:
             self._catching_up.discard(session)
 
-    async def _read_page(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
-        async with self._pages:
-            return await self.reader.read_streams(streams, upto, limit)
-
-    def resume(self, cursor: str, known: Known, session: Connection) -> Resume:
+    def resume(self, cursor: str, person: Person, session: Connection) -> Resume:
         """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""
         if cursor:
             epoch, _, digits = cursor.rpartition(".")
@@ -288,24 +284,15 @@ class Comet:
             if not digits.isascii() or not digits.isdigit() or len(digits) > 18 or int(digits) > session.opened:
                 return Resume(session.opened, False, "too_far", True, False)
             return Resume(int(digits), True, "", True, True)
-        own = self._mark(session.mid, session.key, known)
+        own = person.marks.get(device(session.key))
+        older = person.sessions.get(session.key)
+        if isinstance(older, Connection):  # which it takes over
+            own = max(own or 0, older.delivered())
         if own is not None:
             return Resume(own, True, "", True, False)
-        if known.marks:
-            return Resume(
-                max(self._mark(session.mid, key, known) or 0 for key in known.marks), False, "new", True, False
-            )
+        if person.marks:
+            return Resume(max(person.marks.values()), False, "new", True, False)
         return Resume(0, False, "new", False, False)
-
-    def _mark(self, mid: int, key: str, known: Known) -> int | None:
-        """Up to where this device has everything: as stored, as it went by since, or as the connection says that it takes over."""
-        name = device(key)
-        marks = [mark for mark in (known.marks.get(name), self.hub.marks.get((mid, name))) if mark is not None]
-        person = self.hub.people.get(mid)
-        older = None if person is None else person.sessions.get(key)
-        if isinstance(older, Connection):
-            marks.append(older.delivered())
-        return max(marks, default=None)
 
     def cursor(self, position: int) -> str:
         """What a client keeps to resume after `position`."""
@@ -396,6 +383,9 @@ class Comet:
             "comet_catching_up": len(self._catching_up),
             "comet_rate_limited_total": self.limited,
             "comet_position": hub.position,
+            "comet_remembered": len(hub.remembered),
+            "comet_loads_total": self.loader.batches,
+            "comet_page_readings_total": self.pages.readings,
             "tail_gaps_total": tail.gaps,
             "tail_gap_events_total": tail.gap_events,
         }

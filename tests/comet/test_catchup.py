@@ -11,8 +11,8 @@ from comet.facts import happened, said
 from comet.listener import LIVE_TYPES, Listener, behind
 from imcore.bus.tail import Tail
 from imcore.comet.catchup import CatchUp, admit
-from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub
-from imcore.events.types import ALL, ROOM, MemberRemoved, Recorded
+from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Place
+from imcore.events.types import ALL, ROOM, MemberRemoved, Page, Recorded
 
 ANNA = 1
 A, B, STAGE = "group://a", "group://b", "live://stage"
@@ -41,12 +41,12 @@ class Shelf:
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         return None if after < len(self.log) - self.kept else self.log[after : after + limit]
 
-    async def read(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
+    async def read(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
         self.asked.append((streams[ALL], upto))
         page = [one for one in self.log[:upto] if one.position > streams.get(one.stream, upto)][:limit]
         await asyncio.sleep(0)
         self.meanwhile()
-        return page
+        return Page(page, page[-1].position if len(page) == limit else upto)
 
     def grow(self, *events: Recorded) -> None:
         self.log += events
@@ -182,7 +182,7 @@ def admitted(shelf: Shelf, *, live: tuple[str, ...] = (), start: int, since: int
     session.opened = 9
     person = shelf.hub.hold(ANNA)
     shelf.hub.know(person, head, {})
-    assert admit(shelf.hub, session, person, live, start=start, since=since, head=head, newest=newest)
+    assert admit(shelf.hub, session, person, live, start=start, since=since, place=Place(head, newest))
     return session
 
 
@@ -215,7 +215,7 @@ def test_the_hub_must_have_come_to_the_place_of_the_session() -> None:
     shelf.hub.know(person, 9, {})
 
     with pytest.raises(AssertionError, match="waits until the hub"):
-        admit(shelf.hub, session, person, (), start=3, since=3, head=9, newest=9)
+        admit(shelf.hub, session, person, (), start=3, since=3, place=Place(9, 9))
 
 
 async def test_the_tail_says_when_it_has_come_to_a_position() -> None:

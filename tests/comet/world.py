@@ -26,7 +26,7 @@ from imcore.bus.tail import Tail
 from imcore.comet import catchup
 from imcore.comet.catchup import CatchUp
 from imcore.comet.encode import V1_TCP, V1_WS
-from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Session
+from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Place, Session
 from imcore.errors import ImcoreError, TakenOver
 from imcore.events.types import (
     ALL,
@@ -39,6 +39,7 @@ from imcore.events.types import (
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    Page,
     Recorded,
     RoomsEntered,
     SessionOpened,
@@ -278,7 +279,7 @@ class Node:
         rules, shape = world.rules, world.shape
         self.world = world
         self.name = name
-        self.hub = rules.hub(world.log.head, LIVE_TYPES)
+        self.hub = rules.hub(world.log.head, LIVE_TYPES, remembered_max=shape.remembered)
         self.tail = rules.tail(
             world.log.head,
             self._read_log,
@@ -317,16 +318,18 @@ class Node:
         self.world.counts["pages from memory"] += found is not None
         return found
 
-    async def _read_streams(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
+    async def _read_streams(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
         world = self.world
         before = self.hub.position
         await turn()
         world.may_break()
+        if world.chance(0.3):  # many share the reading
+            limit = world.rng.randint(1, limit)
         page = world.log.read_streams(streams, upto, limit)
         await turn()
         world.counts["pages read"] += 1
         world.counts["pages during which the hub moved"] += self.hub.position != before
-        return page
+        return Page(page, page[-1].position if len(page) == limit else upto)
 
     async def look(self) -> None:
         """What a ring, an early batch or the quiet makes the tail do."""
@@ -361,20 +364,28 @@ class Node:
         world, hub, device = self.world, self.hub, socket.device
         person = hub.hold(device.mid)
         try:
-            if world.chance(0.5):
+            place = person.place(device.key)
+            if place is not None:
+                world.counts["remembered"] += not person.sessions and person.holders == 1
                 opened = self._opened(socket)
                 await turn()
-                known = world.log.known(device.mid, device.key)
             else:
-                known = world.log.known(device.mid, device.key)
+                if world.chance(0.5):
+                    opened = self._opened(socket)
+                    await turn()
+                    known = world.log.known(device.mid, device.key)
+                else:
+                    known = world.log.known(device.mid, device.key)
+                    await turn()
+                    opened = self._opened(socket)
                 await turn()
-                opened = self._opened(socket)
-            await turn()
-            world.counts["heads behind the hub"] += person.changes is not None and known.head < hub.position
-            world.counts["heads ahead of the hub"] += person.changes is not None and known.head > hub.position
-            if person.changes is not None:
-                self.heads[device.mid] = known.head
-            hub.know(person, known.head, known.rooms)
+                world.counts["heads behind the hub"] += person.changes is not None and known.head < hub.position
+                world.counts["heads ahead of the hub"] += person.changes is not None and known.head > hub.position
+                if person.changes is not None:
+                    self.heads[device.mid] = known.head
+                place = Place(known.head, known.newest)
+                hub.know(person, known.head, known.rooms)
+                hub.learn(person, device.key, place, known.marks)
             if world.chance(0.2):
                 self._join(device.mid)
                 await turn()
@@ -383,12 +394,12 @@ class Node:
             if socket.is_over:
                 return
             socket.opened = opened
-            socket.seen = max(self.heads[device.mid], known.head)
-            self._resume(socket, known.marks)
+            socket.seen = max(self.heads[device.mid], place.head)
+            self._resume(socket, person.marks)
             socket.came_with = frozenset(room_stream(room) for room in device.live)
             start = max(0, socket.start + world.rules.cursor_shift)
             is_admitted = world.rules.admit(
-                hub, socket, person, device.live, start=start, since=socket.since, head=known.head, newest=known.newest
+                hub, socket, person, device.live, start=start, since=socket.since, place=place
             )
             if not is_admitted:
                 world.counts["refused as older"] += 1
@@ -418,11 +429,13 @@ class Node:
         self.world.note(socket, f"opens on {self.name}", recorded.position)
         return recorded.position
 
-    def _resume(self, socket: Socket, known: Mapping[str, int]) -> None:
+    def _resume(self, socket: Socket, marks: Mapping[str, int]) -> None:
         """Where it goes on: cursor, own mark, the mark of another device, or the beginning."""
         device = socket.device
-        own = max(known.get(device.key, 0), self.hub.marks.get((device.mid, device.key), 0))
-        others = max(known.values(), default=0)
+        own = marks.get(device.key, 0)
+        if own < self.world.log.marks.get(device.mid, {}).get(device.key, 0):
+            self.world.fail(f"the mark of the device is {own}, and the log has a later one", socket)
+        others = max(marks.values(), default=0)
         if device.cursor is not None and device.socket is socket:
             socket.start = socket.floor = socket.since = device.cursor
         elif own or others:
@@ -479,6 +492,7 @@ class Shape:
     rings: float  # how many batches are only a doorbell for the others
     in_order: float
     broken: float
+    remembered: int  # people whose last session has gone
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Shape:
@@ -500,6 +514,7 @@ class Shape:
             rings=rng.choice((0.0, 0.3, 1.0)),
             in_order=rng.choice((0.2, 0.9)),
             broken=rng.choice((0.0, 0.1)),
+            remembered=rng.choice((0, 1, 2, 100)),
         )
 
 
@@ -821,12 +836,18 @@ class World:
         self._leave_nothing()
 
     def _leave_nothing(self) -> None:
-        """When the last session has gone nothing is kept."""
+        """When the last session has gone nothing is kept but what is remembered, and that is true."""
         for _, work in self.tasks:
             work.close()
         for node in self.nodes:
             for socket in list(node.sockets):
                 socket.lose()
             hub = node.hub
-            if hub.people or hub.audiences or hub.sessions:
+            if hub.people != hub.remembered or hub.audiences or hub.sessions:
                 raise Broken(f"seed {self.seed}: {node.name} keeps {hub.people} {hub.audiences} {hub.sessions}")
+            if len(hub.remembered) > self.shape.remembered:
+                raise Broken(f"seed {self.seed}: {node.name} remembers {len(hub.remembered)} people")
+            for mid, person in hub.remembered.items():
+                rooms = {stream: here[mid] for stream, here in self.log.members.items() if mid in here}
+                if rooms != person.rooms:
+                    raise Broken(f"seed {self.seed}: {node.name} has {person.rooms} for {mid}, and it is {rooms}")

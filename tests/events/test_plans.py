@@ -50,9 +50,9 @@ QUERIES = {
     "READ": (reader.READ, "100, 500", {"pkey"}),
     "READ_ON": (reader.READ_ON, "1, 100, 500", {"stream_id_seq_idx"}),
     "READ_BACK": (reader.READ_BACK, "1, 30000, 500", {"stream_id_seq_idx"}),
-    "READ_STREAMS": (
-        reader.READ_STREAMS,
-        f"'{{1,2,3}}', '{{0,100,200}}', {EVENTS}, 500",
+    "READ_PAGES": (
+        reader.READ_PAGES,
+        f"'{{1,2,3,4,5}}', '{{0,100,200,0,10}}', '{{1,4}}', '{{3,5}}', '{{{EVENTS},{EVENTS}}}', 500",
         {"stream_id_position_idx", "streams_pkey"},
     ),
     "ORIGINALS": (store.ORIGINALS, "'{1,100000}'", {"pkey"}),
