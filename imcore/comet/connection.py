@@ -21,7 +21,7 @@ from imcore import commands, reads
 from imcore.auth import Claim, Identity
 from imcore.comet import encode
 from imcore.comet.catchup import admit
-from imcore.comet.hub import BEHIND, LIVE, OPENING, Place, Session
+from imcore.comet.hub import BEHIND, LIVE, OPENING, Left, Place, Session
 from imcore.errors import (
     BadOrder,
     BadPacket,
@@ -551,13 +551,14 @@ class Connection(Session):
                     protocol=("v1", "v1", "v2", "v2", "json")[self.codec],
                 )
             )
-            place = person.place(auth.key)
+            after = comet.said_to_have(auth.cursor)
+            place = person.place(auth.key, after)
             try:
                 if place is None:
-                    known = await comet.loader.load(self.mid, self.key)
+                    known = await comet.loader.load(self.mid, self.key, after)
                     place = Place(known.head, known.newest)
                     hub.know(person, known.head, known.rooms)
-                    hub.learn(person, auth.key, place, known.marks)
+                    hub.learn(person, auth.key, place, known.marks, known.left, known.left_from)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             joinings = [
@@ -590,8 +591,9 @@ class Connection(Session):
             body: dict[str, object] = {
                 "mid": self.mid,
                 "key": self.key,
-                "epoch": comet.epoch,
+                "epoch": comet.history.epoch,
                 "position": resume.start,
+                "upto": hub.position,
                 "cursor": comet.cursor(resume.start),
                 "recovered": resume.recovered,
                 "heartbeat_s": comet.settings.heartbeat_s,
@@ -600,6 +602,9 @@ class Connection(Session):
             if resume.reason:
                 body["reason"] = resume.reason
             self.reply(Op.AUTH_REPLY, seq, orjson.dumps(body) if self.ver == 2 else b"")
+            if resume.recovered:
+                for stream, left in hub.left_since(person, resume.start):
+                    self._tell_removed(stream[5:], left)
             self.flush_replies()
             comet.catch_up(self)
             early, self.early = self.early, None
@@ -661,9 +666,13 @@ class Connection(Session):
         self.reply(reply_op, seq, orjson.dumps({"error": error.facts()}))
 
     def removed(self, event: Recorded) -> None:
+        """The person is no longer in the room of this event."""
+        self._tell_removed(event.room, Left(event.position, event.mid, event.type))
+
+    def _tell_removed(self, room: str, left: Left) -> None:
         """Version 2: say which room it is no longer in. Version 1 has no word for it."""
         if self.ver == 2:
-            body = {"room": event.room, "position": event.position, "type": event.type, "by": event.mid}
+            body = {"room": room, "position": left.position, "type": left.type, "by": left.by}
             self.reply(Op.REMOVED, 0, orjson.dumps(body))
 
     # --- the end ---------------------------------------------------------------------------------------------------------------

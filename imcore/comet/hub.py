@@ -54,6 +54,7 @@ MARKS_MAX: Final = 50_000
 PLACES_MAX: Final = 16
 REMEMBERED_ROOMS_MAX: Final = 1_000
 REMEMBERED_DEVICES_MAX: Final = 64
+LEFT_MAX: Final = 64
 
 
 class Session:
@@ -126,6 +127,14 @@ class Place(NamedTuple):
     newest: int
 
 
+class Left(NamedTuple):
+    """The end of a membership."""
+
+    position: int
+    by: int
+    type: str
+
+
 class Person:
     """One member id with sessions here: its durable rooms and the position of each join.
 
@@ -133,13 +142,15 @@ class Person:
     connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
 
     `places` and `marks` (by device) are what was read for its connections, and the marks are kept up to date: who comes back needs
-    no reading.
+    no reading. `left` are the rooms that it left or was removed from, all of those after position `left_from`.
     """
 
-    __slots__ = ("changes", "holders", "marks", "mid", "opened", "places", "rooms", "sessions")
+    __slots__ = ("changes", "holders", "left", "left_from", "marks", "mid", "opened", "places", "rooms", "sessions")
 
-    def __init__(self, mid: int) -> None:
+    def __init__(self, mid: int, position: int) -> None:
         self.mid = mid
+        self.left: dict[str, Left] = {}
+        self.left_from = position
         self.rooms: dict[str, int] = {}  # stream -> position of the join
         self.sessions: dict[str, Session] = {}
         self.changes: list[tuple[int, str, bool]] | None = []
@@ -148,9 +159,14 @@ class Person:
         self.places: dict[str, Place] = {}  # by key; "" is any that the server made for a connection
         self.marks: dict[str, int] = {}
 
-    def place(self, key: str) -> Place | None:
-        """The end of this device's streams, if nothing need be read for it. "" is a key that the server has just made."""
+    def place(self, key: str, after: int | None) -> Place | None:
+        """The end of this device's streams, if nothing need be read for it, which has everything up to `after`, if that is known. ""
+        is a key that the server has just made."""
         if self.changes is not None:
+            return None
+        if after is None:
+            after = self.marks.get(device(key))
+        if after is not None and after < self.left_from:
             return None
         if not key and self.places:
             return next(reversed(self.places.values()))  # in the stream of such a key is nothing
@@ -190,7 +206,7 @@ class Hub:
         read."""
         person = self.people.get(mid)
         if person is None:
-            person = self.people[mid] = Person(mid)
+            person = self.people[mid] = Person(mid, self.position)
         self.remembered.pop(mid, None)
         person.holders += 1
         return person
@@ -219,9 +235,23 @@ class Hub:
                     person.rooms.pop(stream, None)
         person.changes = None
 
-    def learn(self, person: Person, key: str, place: Place, marks: Mapping[str, int]) -> None:
-        """What was read for a connection of this key ("": one that the server has just made): the end of its streams, and the
-        delivery marks of the person's devices."""
+    def learn(
+        self,
+        person: Person,
+        key: str,
+        place: Place,
+        marks: Mapping[str, int],
+        left: Mapping[str, Left],
+        left_from: int,
+    ) -> None:
+        """What was read for a connection of this key ("": one that the server has just made): the end of its streams, the delivery
+        marks of the person's devices, and the rooms left after `left_from`."""
+        person.left_from = min(person.left_from, left_from)
+        for stream, one in left.items():
+            known = person.left.get(stream)
+            # What the hub has not come to it folds itself.
+            if one.position <= self.position and (known is None or known.position < one.position):
+                person.left[stream] = one
         person.places.pop(key, None)
         person.places[key] = place
         if len(person.places) > PLACES_MAX:
@@ -321,6 +351,18 @@ class Hub:
             return None
         fresh = self.fresh
         return any(fresh.get(stream, 0) > after for stream, after in streams.items())
+
+    def left_since(self, person: Person, position: int) -> list[tuple[str, Left]]:
+        """The rooms that the person has left or was removed from after a position and is not in again, in that order. Of what the hub
+        has not come to it speaks when it comes to it."""
+        return sorted(
+            (
+                (stream, left)
+                for stream, left in person.left.items()
+                if position < left.position and stream not in person.rooms
+            ),
+            key=lambda one: one[1],
+        )
 
     def settle(self, session: Session) -> bool:
         """Turn live if there is nothing more to read and the socket takes more. Must follow the last page without an await between."""
@@ -471,6 +513,7 @@ class Hub:
         person = self.people.get(mid)
         if person is None:
             return
+        person.left.pop(event.stream, None)
         if person.changes is not None:
             person.changes.append((event.position, event.stream, True))
         elif event.stream not in person.rooms:
@@ -483,11 +526,13 @@ class Hub:
         person = self.people.get(mid)
         if person is None:
             return
+        person.left[event.stream] = Left(event.position, event.mid, event.type)
         if person.changes is not None:
             person.changes.append((event.position, event.stream, False))
-        elif event.stream in person.rooms:
+        elif event.stream in person.rooms or person.sessions:
+            # The memberships may have been read when this had happened already; then nobody was told.
             self._hand_out()
-            del person.rooms[event.stream]
+            person.rooms.pop(event.stream, None)
             for session in person.sessions.values():
                 self._detach(session, event.stream)
                 self._write_out(session, event.position - 1)
@@ -542,6 +587,8 @@ class Hub:
             self._remembered_max and mid > 0 and person.changes is None and is_small
         ):  # a guest is somebody else next time
             person.sessions, person.opened = {}, {}  # an emptied dict keeps its size
+            if len(person.left) > LEFT_MAX:
+                person.left, person.left_from = {}, self.position
             self.remembered[mid] = person
             if len(self.remembered) <= self._remembered_max:
                 return

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
+from imcore.comet.hub import Left
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import Unavailable
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.types import ALL, KEY, ROOM, USER, Page
+from imcore.events.types import ALL, KEY, ROOM, USER, MemberLeft, MemberRemoved, Page, device
 from imcore.projections import queries
 
 BATCH_MAX: Final = 500
@@ -29,12 +30,24 @@ HEADS = "SELECT name, position FROM streams WHERE name = ANY($1::text[])"
 
 class Known(NamedTuple):
     """About one device: its person's rooms (stream -> position of the join) as of position `head`, the position of the newest event
-    in any stream that it is entitled to, and the delivery marks of the person's devices."""
+    in any stream that it is entitled to, the delivery marks of the person's devices, and the rooms that it has left after position
+    `left_from`, which is where the device was, or will begin."""
 
     head: int
     rooms: dict[str, int]
     newest: int
     marks: dict[str, int]
+    left: dict[str, Left]
+    left_from: int
+
+
+class Asked(NamedTuple):
+    """Who waits: the device, and up to where it has everything, if it says so."""
+
+    mid: int
+    key: str
+    after: int | None
+    future: asyncio.Future[Known]
 
 
 class Loader:
@@ -44,14 +57,15 @@ class Loader:
         self._pool = pool
         self._guarded = guarded
         # Bounded by the connections that are authenticating: each asks once.
-        self._waiting: list[tuple[int, str, asyncio.Future[Known]]] = []
+        self._waiting: list[Asked] = []
         self._wake = asyncio.Event()
         self.batches = 0
 
-    async def load(self, mid: int, key: str) -> Known:
-        """What is known of this device. Raises Unavailable when the database is not there."""
+    async def load(self, mid: int, key: str, after: int | None = None) -> Known:
+        """What is known of this device, which says that it has everything up to `after`. Raises Unavailable when the database is not
+        there."""
         future: asyncio.Future[Known] = asyncio.get_running_loop().create_future()
-        self._waiting.append((mid, key, future))
+        self._waiting.append(Asked(mid, key, after, future))
         self._wake.set()
         return await future
 
@@ -68,12 +82,12 @@ class Loader:
             try:
                 await self._guarded(self._load(batch))
             except Unavailable as error:
-                for _, _, future in batch:
-                    if not future.done():
-                        future.set_exception(Unavailable(error.detail))
+                for asked in batch:
+                    if not asked.future.done():
+                        asked.future.set_exception(Unavailable(error.detail))
 
-    async def _load(self, batch: list[tuple[int, str, asyncio.Future[Known]]]) -> None:
-        mids = list({mid for mid, _, _ in batch})
+    async def _load(self, batch: list[Asked]) -> None:
+        mids = list({asked.mid for asked in batch})
         async with self._pool.acquire() as connection:
             head, memberships = await queries.memberships(connection, mids)
             marks: dict[int, dict[str, int]] = {}
@@ -86,16 +100,33 @@ class Loader:
                 }
                 for mid in mids
             }
-            streams = {ALL, *(f"{USER}{mid}" for mid in mids), *(KEY + key for _, key, _ in batch)}
+            streams = {ALL, *(f"{USER}{mid}" for mid in mids), *(KEY + asked.key for asked in batch)}
             streams.update(stream for one in rooms.values() for stream in one)
             rows = await connection.fetch(HEADS, list(streams))
+            was_at = [_was_at(asked, marks.get(asked.mid, {})) for asked in batch]
+            left_from: dict[int, int] = {}
+            for asked, after in zip(batch, was_at, strict=True):
+                left_from[asked.mid] = min(after, left_from.get(asked.mid, after))
+            departed = await queries.departed(connection, left_from)
         positions: dict[str, int] = {row["name"]: row["position"] for row in rows}
-        for mid, key, future in batch:
+        for (mid, key, _, future), after in zip(batch, was_at, strict=True):
             if future.done():
                 continue
             own = (ALL, f"{USER}{mid}", KEY + key, *rooms[mid])
             newest = max(positions.get(stream, 0) for stream in own)
-            future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {})))
+            left = {
+                ROOM + room: Left(one.position, one.by, (MemberRemoved if one.removed else MemberLeft).type)
+                for room, one in departed.get(mid, {}).items()
+            }
+            future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {}), left, after))
+
+
+def _was_at(asked: Asked, marks: Mapping[str, int]) -> int:
+    """Up to where the device has everything: as it says, or its mark, or, if it is new, where it will begin."""
+    if asked.after is not None:
+        return asked.after
+    own = marks.get(device(asked.key))
+    return max(marks.values(), default=0) if own is None else own
 
 
 class Pages:

@@ -39,6 +39,7 @@ from imcore.errors import (
     Unauthenticated,
     Unavailable,
 )
+from imcore.events.history import History
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
@@ -90,8 +91,7 @@ class Comet:
         reading: reads.Reads,
         *,
         node: str,
-        epoch: str,
-        position: int,
+        history: History,
         applied: Callable[[list[Recorded]], None],
     ) -> None:
         self.settings = settings
@@ -100,16 +100,16 @@ class Comet:
         self.reads = reading
         self.authenticate = authenticate
         self.node = node
-        self.epoch = epoch
+        self.history = history
         self.rate_limits = settings.rate_limits
         self.live_types = frozenset(settings.live_room_types)
         self.trusted = networks(settings.trusted_proxies)
         self.sends_pending_max = settings.sends_pending_per_session_max
         self.text_body_bytes_max = settings.text_body_bytes_max
         self.goim_body_bytes_max = settings.goim_body_bytes_max
-        self.hub = Hub(position, settings.live_room_types, remembered_max=settings.people_remembered_max)
+        self.hub = Hub(history.head, settings.live_room_types, remembered_max=settings.people_remembered_max)
         self.tail = Tail(
-            position,
+            history.head,
             reader.read,
             self._apply,
             quiet_s=settings.quiet_s,
@@ -144,6 +144,7 @@ class Comet:
         self.auth_failures = 0
         self.limited = 0
         self.fell_behind = 0
+        self.too_far = 0
         self.refusals: Counter[str] = Counter()
         self.endings: Counter[str] = Counter()
 
@@ -278,25 +279,36 @@ class Comet:
     def resume(self, cursor: str, person: Person, session: Connection) -> Resume:
         """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""
         if cursor:
-            epoch, _, digits = cursor.rpartition(".")
-            if epoch != self.epoch:
+            epoch, position = _read(cursor)
+            if not self.history.reaches(epoch, position):
                 return Resume(session.opened, False, "epoch", True, False)
-            if not digits.isascii() or not digits.isdigit() or len(digits) > 18 or int(digits) > session.opened:
+            if position > session.opened:
+                self.too_far += 1
+                log.warning("a cursor lies beyond the end of the log: was an older copy put back?")
                 return Resume(session.opened, False, "too_far", True, False)
-            return Resume(int(digits), True, "", True, True)
+            return self._from(position, session, by_cursor=True)
         own = person.marks.get(device(session.key))
         older = person.sessions.get(session.key)
         if isinstance(older, Connection):  # which it takes over
             own = max(own or 0, older.delivered())
         if own is not None:
-            return Resume(own, True, "", True, False)
-        if person.marks:
-            return Resume(max(person.marks.values()), False, "new", True, False)
-        return Resume(0, False, "new", False, False)
+            return self._from(own, session, by_cursor=False)
+        start = max(max(person.marks.values(), default=0), self.history.oldest - 1)
+        return Resume(start, False, "new", bool(person.marks), False)
+
+    def _from(self, position: int, session: Connection, *, by_cursor: bool) -> Resume:
+        if not self.history.keeps(position):
+            return Resume(session.opened, False, "expired", True, False)
+        return Resume(position, True, "", True, by_cursor)
+
+    def said_to_have(self, cursor: str) -> int | None:
+        """Up to where a device with this cursor has everything; None if that is not for it to say."""
+        epoch, position = _read(cursor)
+        return position if cursor and self.history.reaches(epoch, position) else None
 
     def cursor(self, position: int) -> str:
         """What a client keeps to resume after `position`."""
-        return f"{self.epoch}.{position}"
+        return f"{self.history.epoch}.{position}"
 
     # --- connections ------------------------------------------------------------------------------------------------------------
 
@@ -337,6 +349,8 @@ class Comet:
 
     def closed(self, connection: Connection, opened: int, reason: str, delivered: int | None) -> None:
         """Append the session's end. If that fails, the lease of this node or the next session of the key ends it."""
+        if self.history.over.is_set():
+            return  # the log knows nothing of the session
         try:
             self.log.submit(commands.close_session(connection.mid, connection.key, opened, reason, delivered))
         except ImcoreError as error:
@@ -381,6 +395,7 @@ class Comet:
             "comet_deliveries_total": hub.deliveries,
             "comet_flushes_total": self.flushes,
             "comet_catching_up": len(self._catching_up),
+            "comet_cursors_too_far_total": self.too_far,
             "comet_rate_limited_total": self.limited,
             "comet_position": hub.position,
             "comet_remembered": len(hub.remembered),
@@ -465,6 +480,14 @@ class Comet:
         """Seconds since 1970, for what a token says of its own time."""
         return time.time()
 
+    def leave(self) -> None:
+        """End every connection now, because the log is another one: nobody is given anything more, and nothing is told the log."""
+        self.draining = True
+        self.log.stop()
+        rng = random.Random()
+        for connection in list(self._open):
+            connection.end(GoingAway(), delay_ms=rng.randrange(self.settings.drain_delay_ms + 1))
+
     async def drain(self) -> None:
         """Take nobody more, and send everybody elsewhere: each is told a delay of its own, so that they do not come all at once."""
         self.draining = True
@@ -479,6 +502,13 @@ class Comet:
                 log.info("%d connections did not say goodbye", len(self._ending))
         for connection in list(self._ending):
             connection.carrier.abort()
+
+
+def _read(cursor: str) -> tuple[str, int]:
+    """Epoch and position. What is no position lies beyond all."""
+    epoch, _, digits = cursor.rpartition(".")
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 18
+    return epoch, int(digits) if is_number else 1 << 62
 
 
 def settle_memory() -> None:

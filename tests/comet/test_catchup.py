@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import pytest
 
 from comet.facts import happened, said
-from comet.listener import LIVE_TYPES, Listener, behind
+from comet.listener import LIVE_TYPES, Listener, alive, behind
 from imcore.bus.tail import Tail
 from imcore.comet.catchup import CatchUp, admit
 from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Place
 from imcore.events.types import ALL, ROOM, MemberRemoved, Page, Recorded
 
-ANNA = 1
+ANNA, BEN = 1, 2
 A, B, STAGE = "group://a", "group://b", "live://stage"
 
 
@@ -172,6 +172,25 @@ async def test_after_an_error_it_goes_on_where_it_was() -> None:
     await shelf.catch_up.run(anna)
 
     assert [*range(1, 10)] == anna.heard
+
+
+async def test_those_who_are_live_hear_what_is_said_while_another_is_on_a_long_way_back() -> None:
+    """Between any two pages, and not when it has arrived."""
+    shelf = Shelf(page_events_max=1)
+    ben = alive(shelf.hub, BEN, "ben", rooms=[B])
+    anna = behind(shelf.hub, ANNA, "anna", rooms=[A], start=0)
+    running = asyncio.ensure_future(shelf.catch_up.run(anna))
+    order: list[tuple[int, int]] = []
+    for position in (10, 11, 12):
+        while len(anna.heard) < position - 9:
+            await asyncio.sleep(0)
+        shelf.grow(said(position, B))
+        shelf.hub.flush()
+        order.append((len(ben.heard), len(anna.heard)))
+    await running
+
+    assert [(1, 1), (2, 2), (3, 3)] == order
+    assert [1, 2, 4, 5, 7, 8] == anna.heard
 
 
 # --- coming in ---------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from comet.world import Rules, World
 from imcore.bus.tail import Tail
 from imcore.comet import catchup, hub
 from imcore.comet.catchup import CatchUp, Read, Recent
-from imcore.comet.hub import BEHIND, LIVE, Audience, Hub, Person, Place, Session
+from imcore.comet.hub import BEHIND, LIVE, Audience, Hub, Left, Person, Place, Session
 from imcore.events.types import MESSAGE_SENT, Page, Recorded, RoomsEntered
 
 SEEDS = 1_000
@@ -61,6 +61,7 @@ HARDSHIPS = (
     "heads ahead of the hub",
     "heads behind the hub",
     "remembered",
+    "left while away",
 )
 
 
@@ -182,6 +183,34 @@ class RemembersAsItWas(Hub):
 
     def _leave(self, mid: int, event: Recorded) -> None:
         if mid not in self.remembered:
+            super()._leave(mid, event)
+
+
+class ForgetsDepartures(Hub):
+    """What was left while the person was remembered is forgotten."""
+
+    def _leave(self, mid: int, event: Recorded) -> None:
+        super()._leave(mid, event)
+        if mid in self.remembered:
+            del self.people[mid].left[event.stream]
+
+
+class TellsOfOldDepartures(Hub):
+    """Who has come back to a room is told that it left."""
+
+    def left_since(self, person: Person, position: int) -> list[tuple[str, Left]]:
+        rooms, person.rooms = person.rooms, {}
+        found = super().left_since(person, position)
+        person.rooms = rooms
+        return found
+
+
+class TellsMembersOnly(Hub):
+    """Nobody is told of a leaving that had happened when the memberships were read, though the hub had not come to it."""
+
+    def _leave(self, mid: int, event: Recorded) -> None:
+        person = self.people.get(mid)
+        if person is None or person.changes is not None or event.stream in person.rooms:
             super()._leave(mid, event)
 
 
@@ -360,6 +389,9 @@ PLANTS = (
     Plant("a page holds what was read before a removal", Rules(hub=AsksOnce)),
     Plant("changes during the reading of memberships are forgotten", Rules(hub=ForgetsChanges)),
     Plant("rooms of the remembered are not followed", Rules(hub=RemembersAsItWas)),
+    Plant("departures of the remembered are not followed", Rules(hub=ForgetsDepartures)),
+    Plant("who is back is told of having left", Rules(hub=TellsOfOldDepartures)),
+    Plant("once: a leaving that the memberships knew of is not told", Rules(hub=TellsMembersOnly)),
     Plant("marks of the remembered are not followed", Rules(hub=RemembersOldMarks)),
     Plant("the end of the streams is remembered as if nothing came", Rules(hub=RemembersTheEnd)),
     Plant("runs are handed out after the change", Rules(hub=HandsOutLate)),

@@ -112,6 +112,7 @@ class Socket(Session):
         self.written: set[int] = set()
         self.unsent: deque[int] = deque()  # positions; 0 is a reply
         self.told: dict[str, int] = {}  # removals: stream -> position
+        self.told_from = 0  # removals after this must be told
 
     def __repr__(self) -> str:
         return f"{self.key}@{self.opened}"
@@ -364,7 +365,8 @@ class Node:
         world, hub, device = self.world, self.hub, socket.device
         person = hub.hold(device.mid)
         try:
-            place = person.place(device.key)
+            after = device.cursor if device.socket is socket else None
+            place = person.place(device.key, after)
             if place is not None:
                 world.counts["remembered"] += not person.sessions and person.holders == 1
                 opened = self._opened(socket)
@@ -373,9 +375,9 @@ class Node:
                 if world.chance(0.5):
                     opened = self._opened(socket)
                     await turn()
-                    known = world.log.known(device.mid, device.key)
+                    known = world.log.known(device.mid, device.key, after)
                 else:
-                    known = world.log.known(device.mid, device.key)
+                    known = world.log.known(device.mid, device.key, after)
                     await turn()
                     opened = self._opened(socket)
                 await turn()
@@ -385,7 +387,7 @@ class Node:
                     self.heads[device.mid] = known.head
                 place = Place(known.head, known.newest)
                 hub.know(person, known.head, known.rooms)
-                hub.learn(person, device.key, place, known.marks)
+                hub.learn(person, device.key, place, known.marks, known.left, known.left_from)
             if world.chance(0.2):
                 self._join(device.mid)
                 await turn()
@@ -395,7 +397,7 @@ class Node:
                 return
             socket.opened = opened
             socket.seen = max(self.heads[device.mid], place.head)
-            self._resume(socket, person.marks)
+            self._resume(socket, after, person.marks)
             socket.came_with = frozenset(room_stream(room) for room in device.live)
             start = max(0, socket.start + world.rules.cursor_shift)
             is_admitted = world.rules.admit(
@@ -408,6 +410,18 @@ class Node:
                 socket.over()
                 return
             socket.is_admitted = True
+            socket.told_from = hub.position  # who is new has the inbox still to fetch
+            if after is not None or device.key in person.marks:
+                told = dict(hub.left_since(person, socket.start))
+                socket.told_from = socket.start
+                socket.told = {stream: one.position for stream, one in told.items()}
+                left = world.log.departed(device.mid, socket.start, hub.position)
+                world.counts["left while away"] += len(left)
+                # The memberships may have been read when more had happened.
+                later = world.log.departed(device.mid, socket.start, socket.seen)
+                are_all = {stream for stream in left if left[stream] == later.get(stream)} <= told.keys()
+                if not are_all or not told.keys() <= left.keys() | later.keys():
+                    world.fail(f"it is told that it left {told}, and it left {left}", socket, socket.start)
             if device.socket is socket and device.cursor is None:
                 device.cursor = socket.start
             world.note(socket, f"is admitted to {self.name}, behind at", socket.position)
@@ -429,15 +443,15 @@ class Node:
         self.world.note(socket, f"opens on {self.name}", recorded.position)
         return recorded.position
 
-    def _resume(self, socket: Socket, marks: Mapping[str, int]) -> None:
+    def _resume(self, socket: Socket, cursor: int | None, marks: Mapping[str, int]) -> None:
         """Where it goes on: cursor, own mark, the mark of another device, or the beginning."""
         device = socket.device
         own = marks.get(device.key, 0)
-        if own < self.world.log.marks.get(device.mid, {}).get(device.key, 0):
+        if own < self.world.log.acked(device.mid, device.key, self.hub.position):
             self.world.fail(f"the mark of the device is {own}, and the log has a later one", socket)
         others = max(marks.values(), default=0)
-        if device.cursor is not None and device.socket is socket:
-            socket.start = socket.floor = socket.since = device.cursor
+        if cursor is not None:
+            socket.start = socket.floor = socket.since = cursor
         elif own or others:
             socket.start = socket.floor = own or others
             socket.since = socket.opened
@@ -829,6 +843,10 @@ class World:
             missing = socket.missing(upto)
             if missing is not None:
                 self.fail(f"{missing} in {self.log.at(missing).stream} never came", socket, missing)
+            if not socket.is_over:
+                for stream, left in self.log.departed(socket.mid, socket.told_from, self.log.head).items():
+                    if socket.told.get(stream) != left.position:
+                        self.fail(f"nobody told it that it left {stream}", socket, left.position)
         for node in self.nodes:
             for socket in node.sockets:
                 if socket.device.socket is not socket and socket.state != CLOSED:
