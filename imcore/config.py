@@ -304,7 +304,7 @@ class Settings(_Part):
     recent_events_max: Count = Field(16_384, description="Events kept in memory, so that a short break costs no query.")
     people_remembered_max: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         20_000,
-        description="People gone offline whose rooms and marks a comet keeps, 1 KiB each: they come back without a query.",
+        description="People gone offline whose rooms and marks a comet keeps, 1 to 2 KiB each: they return without a query.",
     )
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1_000, description="Events of one commit. Larger: fewer commits under load, and longer ones."

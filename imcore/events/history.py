@@ -41,6 +41,8 @@ from imcore.events.types import Recorded
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+VOUCH_S: Final = 5.0  # how long who remembers nothing waits for comets that were there a minute ago
+VOUCH_LOOK_S: Final = 0.2
 CHECK_TIMEOUT_S: Final = 10.0
 LOOKS_AN_OLDEST: Final = 60  # looks at the log's end for one at its beginning
 FORMER_MAX: Final = 1_000  # epochs; a failover adds one
@@ -58,6 +60,7 @@ CROSS JOIN (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) here
 LEFT JOIN events e ON e.position = coalesce($1, h.position)
 """
 OLDEST: Final = "SELECT coalesce((SELECT min(position) FROM events), position + 1) FROM log_head"
+ARE_OTHERS: Final = "SELECT EXISTS (SELECT FROM nodes WHERE lease_until > now() - interval '1 minute')"
 FORMER: Final = "SELECT epoch, upto FROM former_epochs ORDER BY ended_at DESC LIMIT $1"
 # The line is known from now on, and nothing else changes.
 KEEP: Final = "UPDATE log_head SET line = $2 WHERE epoch = $1 AND line IS NOT DISTINCT FROM $3"
@@ -159,7 +162,7 @@ class History:
                 else:
                     log.error("the log went back: position %d is not what it was; a new epoch begins", position)
                     await self._break(connection, row)
-            elif row["head"] and row["line"] not in (None, row["line_here"]):
+            elif row["head"] and not await self._is_at_home(connection, row):
                 log.error("the log is on %s, and was on %s: a new epoch begins", row["line_here"], row["line"])
                 await self._break(connection, row)
             await self._learn(connection, await self._look(connection, None))
@@ -218,6 +221,17 @@ class History:
                 )
                 if not kept:
                     await connection.execute(BRANCH, self.epoch, here, line, new_epoch())
+
+    async def _is_at_home(self, connection: Connection, row: asyncpg.Record) -> bool:
+        """Is the log on the line where it was? If not, comets that run have some time to say that it is the same log."""
+        until = asyncio.get_running_loop().time() + VOUCH_S
+        while row["line"] not in (None, row["line_here"]):
+            others = await connection.fetchval(ARE_OTHERS)
+            if not others or asyncio.get_running_loop().time() > until:
+                return False
+            await asyncio.sleep(VOUCH_LOOK_S)
+            row = await self._look(connection, None)
+        return True
 
     async def _follow(self, connection: Connection, row: asyncpg.Record, witness: Witness | None) -> None:
         """Somebody else has written another epoch."""

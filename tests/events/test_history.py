@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,12 +11,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from conftest import Server
-from events.at_work import appending, connected, message
-from imcore.database import Connection
-from imcore.errors import DatabaseUnavailable
+from events.at_work import AtWork, appending, connected, message, running
+from imcore.database import Connection, connect, create_pool
+from imcore.errors import DatabaseUnavailable, Unavailable
 from imcore.events import history
-from imcore.events.history import History, Kept, break_off, keep, kept
+from imcore.events.history import ARE_OTHERS, History, Kept, break_off, keep, kept
+from imcore.events.reader import Reader
+from imcore.events.store import Log as Appender
 from imcore.events.types import Recorded
+from imcore.projections.inline import InlineProjections
 
 OTHER_LINE = "UPDATE log_head SET line = '1/00000001'"
 NODE = """
@@ -84,6 +88,19 @@ class Log:
     async def goes_on(self, process: Process) -> bool:
         async with self.connection() as connection:
             return await process.goes_on(connection)
+
+    async def end_connections(self) -> None:
+        """Of appenders that are at work."""
+        name = urlsplit(self.url).path.lstrip("/")
+        await self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
+            name,
+        )
+
+    async def is_watched(self) -> bool:
+        """Has somebody looked who the comets are?"""
+        async with self.connection() as connection:
+            return bool(await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query = $1", ARE_OTHERS))
 
     async def execute(self, statement: str, *arguments: object) -> None:
         async with self.connection() as connection:
@@ -215,6 +232,31 @@ async def test_where_nobody_remembers_another_server_or_timeline_is_another_log(
     assert later.epoch == (await log.begun("c")).epoch
 
 
+async def test_who_starts_in_the_middle_of_a_failover_waits_for_a_comet_that_was_there(log: Log) -> None:
+    """Who remembers nothing would end the epoch for everybody."""
+    process = await log.begun("a")
+    saw(process, await log.grow())
+    await log.execute(NODE, "a")
+    await log.execute(OTHER_LINE)
+    starting = asyncio.create_task(log.begun("b"))
+    while not await log.is_watched():
+        await asyncio.sleep(0.01)
+
+    assert not starting.done()
+    assert await log.goes_on(process)
+    assert process.epoch == (await starting).epoch
+
+
+async def test_a_comet_that_says_nothing_is_not_waited_for_longer(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "VOUCH_S", 0.1)
+    process = await log.begun("a")
+    await log.grow()
+    await log.execute(NODE, "a")
+    await log.execute(OTHER_LINE)
+
+    assert process.epoch != (await log.begun("b")).epoch
+
+
 async def test_what_a_run_wrote_down_tells_the_next_one_that_the_log_went_back(log: Log, tmp_path: Path) -> None:
     """Everything was stopped, and an older copy put back: the database itself shows nothing."""
     path = tmp_path / "seen.json"
@@ -248,6 +290,26 @@ def test_what_cannot_be_read_says_nothing(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
 
     assert kept(path) is None
+
+
+@pytest.mark.parametrize("road", ["drafts", "decisions"])
+async def test_nothing_is_acknowledged_on_a_connection_to_an_older_log(log: Log, road: str) -> None:
+    """Even if nobody asked where the connection leads, as after a pooler has moved it: the outcome is unknown, and never a place that
+    was given to something else."""
+    older = await log.copy()
+    urls = [log.url, older.url]
+    async with create_pool(log.url) as pool:
+        appender = Appender(lambda: connect(urls[0]), InlineProjections(), lambda batch: None)
+        here = AtWork(log.url, appender, pool, Reader(pool, appender.names), [])
+        async with running(appender.run()):
+            tell = here.tell if road == "drafts" else here.tell_decided
+            first = await tell(*(message("live://r", is_member=False) for _ in range(3)))
+            assert [1, 2, 3] == [told.event.position for told in first]
+            urls.reverse()
+            await log.end_connections()
+            for _ in range(2):  # the first may be told of the lost connection
+                for told in await tell(message("live://r", is_member=False)):
+                    assert isinstance(told.outcome, Unavailable), told
 
 
 async def test_an_operator_can_say_that_it_is_another_log(log: Log) -> None:
