@@ -427,9 +427,12 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 async def _keep(process: Process) -> None:
     """Write down what the next run is to know of the log, for ever; and at the end, when nothing more is appended."""
+    written: object = None
     try:
         while True:
-            history.keep(process.last_seen, process.history)
+            if process.history.witness != written:
+                written = process.history.witness
+                history.keep(process.last_seen, process.history)
             await asyncio.sleep(KEEP_S)
     finally:
         history.keep(process.last_seen, process.history)
