@@ -57,7 +57,7 @@ SELECT h.position AS head, h.epoch, h.line, here.in_recovery,
 FROM log_head h
 CROSS JOIN pg_control_system() c
 CROSS JOIN (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) here
-LEFT JOIN events e ON e.position = coalesce($1, h.position)
+LEFT JOIN LATERAL (SELECT * FROM events WHERE events.position = coalesce($1, h.position) LIMIT 1) e ON true
 """
 OLDEST: Final = "SELECT coalesce((SELECT min(position) FROM events), position + 1) FROM log_head"
 ARE_OTHERS: Final = "SELECT EXISTS (SELECT FROM nodes WHERE lease_until > now() - interval '1 minute')"
@@ -157,7 +157,7 @@ class History:
             if kept is not None and (kept.epoch == self.epoch or kept.epoch in self.former):
                 position = kept.witness.position
                 row = await self._look(connection, position)
-                if self.reaches(kept.epoch, position) and _found(row) == kept.witness:
+                if self.reaches(kept.epoch, position) and await self._holds(connection, row, kept.witness):
                     self._witness = kept.witness
                 else:
                     log.error("the log went back: position %d is not what it was; a new epoch begins", position)
@@ -205,7 +205,8 @@ class History:
             if row["epoch"] != self.epoch:
                 await self._follow(connection, row, witness)
                 continue
-            if witness is not None and _found(row) != witness:
+            if not await self._holds(connection, row, witness):
+                assert witness is not None, "no log lacks nothing"
                 await self._break(connection, row)
                 self._end(f"the log went back: it ends at {row['head']}, and {witness.position} is not what it was")
             line, here = row["line"], row["line_here"]
@@ -238,11 +239,21 @@ class History:
         epoch = self.epoch
         await self._learn(connection, row)
         position = 0 if witness is None else witness.position
-        if not self.reaches(epoch, position) or (witness is not None and _found(row) != witness):
+        if not self.reaches(epoch, position) or not await self._holds(connection, row, witness):
             if epoch in self.former:
                 await self._break(connection, row)  # others believed that nothing was lost
             self._end(f"the log is another one: its epoch is {self.epoch}, and was {epoch}")
         log.warning("the epoch is %s now, and has everything that we saw in %s", self.epoch, epoch)
+
+    async def _holds(self, connection: Connection, row: asyncpg.Record, witness: Witness | None) -> bool:
+        """Is the witness where it was, or in a partition that was dropped?"""
+        found = _found(row)
+        if witness is None or found == witness:
+            return True
+        if found is not None or row["head"] < witness.position:
+            return False
+        await self._look_back(connection)
+        return not self.keeps(witness.position - 1)
 
     async def _look(self, connection: Connection, position: int | None) -> asyncpg.Record:
         row = await connection.fetchrow(LOOK, position)

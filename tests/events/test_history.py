@@ -141,6 +141,19 @@ async def test_when_the_end_is_gone_a_new_epoch_begins_and_the_process_is_over(l
     assert process.epoch == (await log.begun()).epoch, "nobody touched the other"
 
 
+async def test_dropping_partitions_is_no_going_back(log: Log) -> None:
+    """Not even of the one with the newest event."""
+    process = await log.begun("a")
+    saw(process, await log.grow())
+    await log.execute("DROP TABLE events_1")
+    await log.execute("SELECT imcore_make_partitions(1)")
+
+    assert await log.goes_on(process)
+    assert [True, False] == [process.history.keeps(position) for position in (3, 2)]
+    saw(process, await log.grow(1))
+    assert await log.goes_on(process)
+
+
 async def test_what_came_in_the_place_of_the_lost_is_told_apart(log: Log) -> None:
     """As long as before, and longer, and each event looks the same."""
     for more in (1, 5):
