@@ -576,10 +576,11 @@ class Connection(Session):
             self.opened = recorded.position
             self.room = auth.room
             resume = comet.resume(auth.cursor, person, self)
-            if resume.reason == "new" and self.mid > 0:
+            if resume.reason == "new" and resume.start and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
                 comet.log.submit(commands.ack(self.mid, self.key, resume.start))
-            self.floor = resume.start if resume.is_known else self.opened
+            # A mark of 0 is that of a device that never took anything: what was pushed to everybody before it came is not its.
+            self.floor = resume.start if resume.is_known and resume.start else self.opened
             since = resume.start if resume.by_cursor else self.opened
             if not admit(hub, self, person, live, start=resume.start, since=since, place=place):
                 raise TakenOver

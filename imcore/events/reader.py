@@ -31,8 +31,10 @@ CROSS JOIN LATERAL (
   SELECT e.* FROM unnest(($1::bigint[])[reader.first:reader.last], ($2::bigint[])[reader.first:reader.last]) AS r(stream_id, after)
   JOIN streams s ON s.id = r.stream_id AND s.position > r.after
   CROSS JOIN LATERAL (
-    SELECT * FROM events WHERE events.stream_id = r.stream_id AND events.position > r.after AND events.position <= reader.upto
-    ORDER BY events.position LIMIT $6) e
+    SELECT * FROM events WHERE events.stream_id = r.stream_id AND events.seq > imcore_seq_at(r.stream_id, s.seq, r.after)
+      AND events.seq <= CASE WHEN s.position > reader.upto THEN imcore_seq_at(r.stream_id, s.seq, reader.upto) ELSE s.seq END
+      AND events.position > r.after
+    ORDER BY events.seq LIMIT $6) e
   ORDER BY e.position LIMIT $6) page
 ORDER BY reader.n, page.position
 """
