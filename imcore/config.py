@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from imcore import failpoints
 from imcore.errors import BadConfiguration
 from imcore.protocol import packet
 
@@ -95,10 +96,17 @@ def _checked_database_url(url: str) -> str:
     return url
 
 
+def _checked_failpoints(text: str) -> str:
+    failpoints.parse(text)
+    return text
+
+
 AddressText = Annotated[str, AfterValidator(_checked_address)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+PerSecond = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Burst = Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -173,6 +181,9 @@ class Settings(_Part):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least grave lines that are written. debug has a line for each packet, and costs speed."
     )
+    fail: Annotated[str, AfterValidator(_checked_failpoints)] = Field(
+        "", description="Failpoints, for tests only: where this process breaks on purpose. See testing.md."
+    )
 
     # --- who may come in ---
     auth_mode: Literal["open", "jwt"] = Field(
@@ -241,7 +252,14 @@ class Settings(_Part):
         10.0, description="How long a stop waits for work under way. Shorter than a batch: clients must retry."
     )
     drain_delay_ms: int = Field(
-        3_000, ge=0, le=600_000, description="Clients sent away come back within this, spread evenly. 0: all at once."
+        3_000,
+        ge=0,
+        le=600_000,
+        description="Clients sent away come back within this, spread evenly; within longer, if they are too many for it.",
+    )
+    returns_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
+        1_000.0,
+        description="Clients sent away or refused come back no faster, on each comet. High: storms. Low: long waits.",
     )
 
     # --- limits ---
@@ -253,9 +271,44 @@ class Settings(_Part):
         20,
         description="Connections of one address that have not authenticated. Low: offices behind one address cannot come in.",
     )
-    connections_per_user_max: Count = Field(10, description="Connections of one member id: its devices and tabs.")
+    handshakes_per_address_per_s: PerSecond = Field(
+        100.0,
+        description="Connections a second that one address may begin for long. Low: offices behind one address wait.",
+    )
+    handshakes_per_address_burst: Burst = Field(
+        500.0, description="Connections that it may begin at once after a pause."
+    )
+    connections_max: Count = Field(
+        50_000,
+        description="Connections of one process, and no more than its open files. Above, who comes is told to try later.",
+    )
+    admissions_per_s: PerSecond = Field(
+        2_000.0,
+        description="Connections opened a second by one process. High: when all come at once, those who are there wait.",
+    )
+    admissions_burst: Burst = Field(2_000.0, description="Connections opened at once after a pause.")
+    admissions_under_way_max: Count = Field(
+        500, description="Connections opened at the same time. The others wait in line; low: batches are small."
+    )
+    admissions_waiting_max: Count = Field(
+        20_000, description="Connections in line. Above, who comes is told when to come back, before any work."
+    )
+    admission_wait_max_s: Seconds = Field(
+        5.0, description="The line is no longer than is served in this time. Long: clients give up while they wait."
+    )
+    connections_per_user_max: Count = Field(
+        10, description="Connections of one member id, its devices and tabs, on all comets together."
+    )
+    connections_per_user_policy: Literal["refuse_new", "close_oldest"] = Field(
+        "refuse_new",
+        description="Of one connection too many: refuse it, or let it in and close the oldest. refuse_new: dead lines keep others out.",
+    )
     rooms_per_session_max: Count = Field(
         packet.ROOMS_MAX, description="Live rooms that one connection may be in. Each costs memory."
+    )
+    rooms_per_user_max: Count = Field(
+        10_000,
+        description="Rooms that a person may join by itself. Each is held for as long as it is connected, and read when it connects.",
     )
     inbound_frames_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
         30.0,
@@ -264,6 +317,14 @@ class Settings(_Part):
     inbound_frames_burst: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] = Field(
         60.0, description="Packets that it may send at once after a pause."
     )
+    inbound_refused_max: Count = Field(
+        300,
+        description="Packets refused for coming too fast before the connection is closed (4429). Low: hasty bots are cut off.",
+    )
+    user_sends_per_s: PerSecond = Field(
+        30.0, description="Messages a second that one member id may send for long, over all its devices and HTTP."
+    )
+    user_sends_burst: Burst = Field(60.0, description="Messages that it may send at once after a pause.")
     sends_pending_per_session_max: Count = Field(
         1_000,
         description="Sends of one connection that wait for their commit. Low: fast senders are refused, and retry.",
@@ -271,6 +332,10 @@ class Settings(_Part):
     unsent_bytes_max: Annotated[int, Field(ge=4_096, le=2**30)] = Field(
         2**20,
         description="What a connection may leave untaken; then it reads from the log. Times connections, it is memory.",
+    )
+    unsent_bytes_process_max: Annotated[int, Field(ge=2**20, le=2**40)] = Field(
+        2**29,
+        description="The same of all connections of a process. Above, those with most wait, then are closed (4008).",
     )
     packet_bytes_max: Annotated[int, Field(ge=1_024, le=2**24)] = Field(
         packet.PACKET_BYTES_MAX,
@@ -289,6 +354,13 @@ class Settings(_Part):
     http_read_s: Seconds = Field(
         10.0, description="How long a request to the HTTP API may take to arrive. Slow attackers hold on."
     )
+    http_requests_max: Count = Field(
+        1_000, description="Requests to the HTTP API under way. Above, they are refused at once as overloaded."
+    )
+    reads_under_way_max: Count = Field(
+        1_000,
+        description="Requests of connections that read from the database, under way in a process. The same above.",
+    )
     page_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
         packet.PAGE_ROWS_MAX, description="Events read from the log at a time for one connection that is behind."
     )
@@ -306,11 +378,24 @@ class Settings(_Part):
         20_000,
         description="People gone offline whose rooms and marks a comet keeps, 1 to 2 KiB each: they return without a query.",
     )
+    recent_bytes_max: Annotated[int, Field(ge=2**16, le=2**40)] = Field(
+        2**26, description="And no more bytes of bodies than these. Large messages: a shorter memory, not a larger one."
+    )
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1_000, description="Events of one commit. Larger: fewer commits under load, and longer ones."
     )
     pending_events_max: Count = Field(
         20_000, description="Events waiting to be committed; above, sends are refused as overloaded."
+    )
+    pending_bytes_max: Annotated[int, Field(ge=2**20, le=2**40)] = Field(
+        2**26, description="The same in bytes of bodies, about. It bounds what waits in memory when messages are large."
+    )
+    pending_reserve_events: Count = Field(
+        2_000,
+        description="Of these, room that sends do not get: ends of sessions and acks come through when all is full.",
+    )
+    send_wait_max_s: Seconds = Field(
+        2.0, description="A send that would wait longer for its commit is refused at once, with the time to come back."
     )
     append_timeout_s: Seconds = Field(
         10.0, description="When a commit's outcome is given up as unknown; clients then ask again."
@@ -334,6 +419,10 @@ class Settings(_Part):
             raise ValueError(
                 "text_body_bytes_max leaves too little of packet_bytes_max or http_body_bytes_max around it"
             )
+        if self.unsent_bytes_process_max < self.unsent_bytes_max:
+            raise ValueError("unsent_bytes_process_max is less than what one connection may have (unsent_bytes_max)")
+        if self.pending_reserve_events >= self.pending_events_max:
+            raise ValueError("pending_reserve_events leaves nothing of pending_events_max for sends")
         return self
 
 

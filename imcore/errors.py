@@ -193,6 +193,12 @@ class TakenOver(ImcoreError):
     code, retry, status, close = "taken_over", False, 409, 4409
 
 
+class Displaced(ImcoreError):
+    """A newer connection of the same user took the place of this one."""
+
+    code, retry, status, close = "displaced", False, 409, 4410
+
+
 class PacketTooLarge(ImcoreError):
     """The packet is larger than the limit."""
 
@@ -203,6 +209,12 @@ class TooManyConnections(ImcoreError):
     """Too many connections from this address or user."""
 
     code, retry, status, close = "too_many_connections", True, 429, 4429
+
+
+class TooManyPackets(ImcoreError):
+    """The connection went on sending more than it may; connect again after the delay."""
+
+    code, retry, status, close = "too_many_packets", True, 429, 4429
 
 
 # --- the server cannot start -------------------------------------------------------------------------------------------------

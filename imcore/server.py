@@ -32,7 +32,7 @@ from typing import Final
 
 from aiohttp import web
 
-from imcore import nodes, reads
+from imcore import failpoints, nodes, reads
 from imcore.api.app import make_app
 from imcore.api.services import Services
 from imcore.auth import Authenticate, authenticator
@@ -42,14 +42,15 @@ from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
 from imcore.config import Address, Settings, address
 from imcore.database import DATABASE_ERRORS, Opened, connect, count_statements, create_pool, refuse_unsafe
-from imcore.errors import BadConfiguration, GoingAway
+from imcore.errors import BadConfiguration
 from imcore.events import history
 from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
-from imcore.events.store import Log
+from imcore.events.store import HOLD_S, Log
 from imcore.events.types import Recorded
 from imcore.metrics import registry
+from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
@@ -111,6 +112,7 @@ class Workers:
         while True:
             await self._run_one(number)
             self.restarts += 1
+            self.settings = self.settings.model_copy(update={"fail": ""})  # a failpoint would end it again and again
             log.error("worker %d ended; starting it again", number)
             await asyncio.sleep(RESTART_S)
 
@@ -265,6 +267,7 @@ async def serve(
 
     `announce` is called once, when clients can connect, with the addresses in force. Raises the family's errors when it cannot start.
     """
+    failpoints.arm(settings.fail)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(database(settings))
         process = Process(settings, roles)
@@ -321,11 +324,14 @@ async def _run(
         )
     )
     events = Log(
-        lambda: connect(url, application_name="imcore append", opened=process.opened("append")),
+        lambda: connect(url, application_name="imcore append", hold_s=HOLD_S, opened=process.opened("append")),
         InlineProjections(),
         process.committed,
         batch_events_max=settings.batch_events_max,
         pending_events_max=settings.pending_events_max,
+        pending_reserve_events=settings.pending_reserve_events,
+        pending_bytes_max=settings.pending_bytes_max,
+        send_wait_max_s=settings.send_wait_max_s,
         append_timeout_s=settings.append_timeout_s,
     )
     reader = Reader(pool, events.names)
@@ -342,11 +348,12 @@ async def _run(
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
+    sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
             settings, events, reader, pool, authenticate, reading,
-            node=process.node, history=process.history, applied=process.applied,
+            node=process.node, history=process.history, applied=process.applied, sends=sends,
         )  # fmt: skip
 
     async with asyncio.TaskGroup() as tasks:
@@ -369,7 +376,7 @@ async def _run(
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    app = make_app(_services(process, events, pool, authenticate, reading))
+                    app = make_app(_services(process, events, pool, authenticate, reading, sends))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -522,8 +529,7 @@ async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
             if not registered:
                 log.error("this comet was declared dead; its clients connect again")
                 process.node = comet.node = new_node()
-                for connection in comet.everybody():
-                    connection.end(GoingAway(), delay_ms=settings.drain_delay_ms)
+                comet.send_away()
                 continue
             if process.bus is not None:
                 await _count_elsewhere(process, comet, pool)
@@ -571,16 +577,24 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
         "log_appended_total": events.appended,
         "log_batches_total": events.batches,
         "log_pending": events.pending,
+        "log_pending_sends_max": events.backlog.sends_max,
+        "log_wait_seconds": events.backlog.expected_s(events.pending),
+        "log_refused_total": events.backlog.refused,
         "log_batch_seconds": events.batch_s,
         "log_position": events.position,
+        "log_names": len(events.names.ids),
     }
     told |= {f"statements_total|purpose={purpose}": count for purpose, count in process.statements.items()}
+    bus = process.bus
+    if bus is not None:
+        told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
     if comet is not None:
         told |= comet.stats()
     if runner is not None:
         told |= {
             "projection_position": runner.position,
             "projection_lag_events": runner.lag_events,
+            "projection_waiting": runner.waiting,
             "projection_pages_total": runner.pages,
             "projection_events_total": runner.events,
             "projection_quarantined_total": runner.quarantined,
@@ -588,7 +602,9 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
     return told
 
 
-def _services(process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads) -> Services:
+def _services(
+    process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads, sends: Paces[int]
+) -> Services:
     """What the HTTP API works with."""
 
     def counts() -> dict[int, dict[str, float]]:
@@ -624,6 +640,7 @@ def _services(process: Process, events: Log, pool: Pool, authenticate: Authentic
         push_ephemeral=process.push_ephemeral,
         ready=ready,
         metrics=registry(counts),
+        sends=sends,
         ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
     )
 

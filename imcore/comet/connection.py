@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
@@ -33,13 +35,14 @@ from imcore.errors import (
     Overloaded,
     RateLimited,
     TakenOver,
-    TooManyConnections,
+    TooManyPackets,
     TryLater,
     Unauthenticated,
     UnknownOperation,
 )
 from imcore.events.store import Draft, Outcome
 from imcore.events.types import Recorded, room_type
+from imcore.paces import Line
 from imcore.protocol import requests
 from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet
 from imcore.protocol.requests import (
@@ -58,6 +61,7 @@ from imcore.protocol.requests import (
     Subscribe,
     Unsubscribe,
 )
+from imcore.proxies import subnet
 
 if TYPE_CHECKING:
     from imcore.comet.server import Comet
@@ -65,6 +69,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EARLY_PACKETS_MAX: Final = 64  # packets that may wait for the auth reply
+EARLY_BYTES_MAX: Final = 65_536  # and no more is read from this client when they have so many bytes
+SHOUT_CHARGE: Final = 10.0  # a connection that is closed for shouting counts as so many beginnings of its address
 READS_MAX: Final = 8  # tasks of one connection at a time
 
 _SEND_REPLY: Final = int(Op.SEND_REPLY)
@@ -79,6 +85,9 @@ class Carrier(Protocol):
 
     def write(self, data: bytes) -> None:
         """Take bytes to be sent; never blocks."""
+
+    def held(self) -> int:
+        """How many bytes wait in this process to be sent."""
 
     def unsent(self) -> int:
         """How many bytes the client's end has not taken yet, as far as that is known."""
@@ -108,10 +117,12 @@ class Connection(Session):
         "carrier",
         "comet",
         "early",
+        "early_bytes",
         "ended_at",
         "entering",
         "expires_at",
         "heard_at",
+        "hushed",
         "identity",
         "is_text",
         "marked",
@@ -124,6 +135,7 @@ class Connection(Session):
         "reading",
         "replies",
         "room",
+        "shouted",
         "taken",
         "tokens",
         "tokens_at",
@@ -150,10 +162,13 @@ class Connection(Session):
         self.was_authenticated = False
         self.tokens = comet.settings.inbound_frames_burst
         self.tokens_at = now
+        self.shouted: Line | None = None  # packets refused lately for coming too fast
+        self.hushed = False  # nothing is read because of them
         self.pending = 0  # sends whose outcome is not known yet
         self.reading = 0  # tasks under way
         self.replies: list[bytes] | None = None
         self.early: list[Packet | tuple[int, int, object, bytes]] | None = None
+        self.early_bytes = 0
         self.progress_at = now
         self.progress_unsent = 0
         self.acked = 0  # what the client said it has
@@ -168,6 +183,9 @@ class Connection(Session):
         """Packets of the binary form, in order."""
         comet = self.comet
         self.heard_at = comet.now()
+        if self.heard_at > comet.sure_until:
+            comet.hold(self, lambda: self.take_packets(packets))
+            return
         text_bytes_max, goim_bytes_max = comet.text_body_bytes_max, comet.goim_body_bytes_max
         for packet in packets:
             ver, op, seq, body = packet
@@ -194,6 +212,9 @@ class Connection(Session):
     def take_text(self, op: int, seq: int, value: object, raw: bytes) -> None:
         """One packet of the JSON form."""
         self.heard_at = self.comet.now()
+        if self.heard_at > self.comet.sure_until:
+            self.comet.hold(self, lambda: self.take_text(op, seq, value, raw))
+            return
         if self.phase != _OPEN:
             if self.phase == _AUTHENTICATING:
                 self._keep_early((op, seq, value, raw))
@@ -233,6 +254,9 @@ class Connection(Session):
             self.end(BadOrder(f"more than {EARLY_PACKETS_MAX} packets before the auth was answered"))
             return
         self.early.append(packet)
+        self.early_bytes += len(packet[3])
+        if self.early_bytes >= EARLY_BYTES_MAX:
+            self.carrier.pause_reading()
 
     def has_token(self) -> bool:
         """May another frame pass now? Takes the token for it."""
@@ -244,16 +268,52 @@ class Connection(Session):
         self.tokens = min(tokens, settings.inbound_frames_burst)
         if self.tokens < 1:
             self.comet.limited += 1
+            self._shout()
             return False
         self.tokens -= 1
         return True
+
+    def _shout(self) -> None:
+        """A packet came too fast. Nothing more is read until the refused would all have had their turn, so that the client's own socket
+        holds it back; if what is here already is too much of that, the connection ends."""
+        comet, per_s = self.comet, self.comet.settings.inbound_frames_per_s
+        if self.shouted is None:
+            self.shouted = Line()
+        turn_s = self.shouted.join(self.heard_at, per_s)
+        if turn_s * per_s >= comet.settings.inbound_refused_max:
+            comet.handshakes.charge(subnet(self.carrier.address), comet.now(), SHOUT_CHARGE)
+            self.end(TooManyPackets(retry_after_ms=max(1_000, int(turn_s * 1_000))))
+        elif not self.hushed:
+            self.hushed = True
+            self.carrier.pause_reading()
+            comet.loop.call_later((1 - self.tokens) / per_s, self._listen)
+
+    def _listen(self) -> None:
+        """Read on, if the refused would all have had their turn."""
+        if self.phase == _ENDED or self.shouted is None:
+            return
+        per_s = self.comet.settings.inbound_frames_per_s
+        left = self.shouted.length(self.comet.now(), per_s)
+        self.heard_at = self.comet.now()  # it was not listened to
+        if left > 1:
+            self.comet.loop.call_later(left / per_s, self._listen)
+            return
+        self.hushed = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Take bytes from the client again, if nothing speaks against it."""
+        if not self.full and not self.hushed and self.early_bytes < EARLY_BYTES_MAX:
+            self.carrier.resume_reading()
 
     def _may_pass(self, op: int, seq: int) -> bool:
         """One token a frame; without one the request is refused, and nothing was done."""
         if self.has_token():
             return True
-        wait_ms = int((1 - self.tokens) * 1000 / self.comet.settings.inbound_frames_per_s) + 1
-        self._refuse(op, seq, RateLimited(retry_after_ms=wait_ms))
+        if self.phase != _ENDED:
+            per_s = self.comet.settings.inbound_frames_per_s
+            before = 0.0 if self.shouted is None else self.shouted.length(self.heard_at, per_s) - 1
+            self._refuse(op, seq, RateLimited(retry_after_ms=int((1 - self.tokens + before) * 1000 / per_s) + 1))
         return False
 
     # --- requests --------------------------------------------------------------------------------------------------------------
@@ -272,8 +332,7 @@ class Connection(Session):
                 case Ack(position=position):
                     self._ack(seq, position)
                 case Auth():
-                    self.phase = _AUTHENTICATING
-                    self.comet.spawn(self._open(seq, request))
+                    self._stand_in_line(seq, request)
                 case Join(room=room):
                     self._join(seq, room)
                 case Leave(room=room):
@@ -289,7 +348,7 @@ class Connection(Session):
                 case History():
                     self._read(op, seq, self._history(request))
                 case Read(room=room, seq=upto):
-                    self._read(op, seq, self._mark_read(room, upto))
+                    self._read(op, seq, self._mark_read(room, upto, self._fence))
                 case Members():
                     self._read(op, seq, self._members(request))
                 case Inbox(after=after, limit=limit):
@@ -314,6 +373,10 @@ class Connection(Session):
         assert identity is not None
         if identity.ops is not None and op not in identity.ops:
             raise Forbidden(f"operation {op} is not allowed to you")
+        if comet.rate_limits:
+            wait_s = comet.sends.take(self.mid, self.heard_at)
+            if wait_s:
+                raise RateLimited("too many messages of this user", retry_after_ms=int(wait_s * 1000) + 1)
         draft = commands.send(
             room,
             self.mid,
@@ -322,6 +385,7 @@ class Connection(Session):
             op=op,
             is_member=not is_live,
             key=self.key,
+            fence=comet.hub.position,
             origin=self,
             tag=seq,
             done=_sent,
@@ -350,9 +414,10 @@ class Connection(Session):
             inside, entered = self._inside()
             self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
+        comet.check_rooms(self.person, [room])
         joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
-        comet.log.submit(joining)
+        comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
 
     def _joined(self, seq: int, joining: commands.Join, outcome: list[Recorded] | ImcoreError) -> None:
         if isinstance(outcome, ImcoreError):
@@ -380,7 +445,7 @@ class Connection(Session):
                 self.reply(Op.LEAVE_REPLY, seq, _place(outcome[-1]))
 
         leaving.done = left
-        self.comet.log.submit(leaving)
+        self.comet.log.submit(leaving.fenced(self.mid, self.key, self._fence))
 
     def _change_room(self, seq: int, room: str) -> None:
         """goim's one room: leave the one entered, enter another."""
@@ -390,6 +455,7 @@ class Connection(Session):
             raise NoSuchRoom
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
+            comet.check_rooms(self.person, [room])
             joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
 
             def joined(outcome: list[Recorded] | ImcoreError) -> None:
@@ -402,7 +468,7 @@ class Connection(Session):
                         self._refuse(Op.CHANGE_ROOM, seq, error)
 
             joining.done = joined
-            comet.log.submit(joining)
+            comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
             return
         self._enter(Op.CHANGE_ROOM_REPLY, seq, [*self._others(), *([room] if room else ())], room)
 
@@ -426,7 +492,9 @@ class Connection(Session):
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
 
-        self.comet.log.submit(commands.enter_rooms(self.mid, self.key, self.opened, rooms, done=entered))
+        self.comet.log.submit(
+            commands.enter_rooms(self.mid, self.key, self.opened, rooms, fence=self._fence, done=entered)
+        )
         self.entering = entering
 
     def _inside(self) -> tuple[list[str], str]:
@@ -447,7 +515,8 @@ class Connection(Session):
             raise BadRequest(f"more than {ACCEPTS_MAX} operations")
         if identity.ops is not None and (ops is None or not ops <= identity.ops):
             raise Forbidden("these are not all operations that are allowed to you")
-        self.comet.log.submit(commands.accept_ops(self.mid, self.key, None if ops is None else sorted(ops)))
+        wanted = None if ops is None else sorted(ops)
+        self.comet.log.submit(commands.accept_ops(self.mid, self.key, wanted, fence=self._fence))
         self.accepts = ops
         self.reply(op + 1, seq, b"{}" if self.ver == 2 else b"")
 
@@ -457,7 +526,11 @@ class Connection(Session):
         if self.reading >= READS_MAX:
             answer.close()
             raise RateLimited("too many requests under way on this connection", retry_after_ms=200)
+        if self.comet.reads_under_way >= self.comet.settings.reads_under_way_max:
+            answer.close()
+            raise Overloaded(retry_after_ms=self.comet.retry_ms())
         self.reading += 1
+        self.comet.reads_under_way += 1
         self.comet.spawn(self._answer(op, seq, answer))
 
     async def _answer(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
@@ -467,6 +540,7 @@ class Connection(Session):
             self._refuse(op, seq, error)
         finally:
             self.reading -= 1
+            self.comet.reads_under_way -= 1
 
     async def _history(self, request: History) -> bytes:
         room = request.room
@@ -476,8 +550,8 @@ class Connection(Session):
             self.comet.reads, room, self.mid, before=request.before, after=request.after, limit=request.limit
         )
 
-    async def _mark_read(self, room: str, upto: int) -> bytes:
-        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key)
+    async def _mark_read(self, room: str, upto: int, fence: int) -> bytes:
+        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key, fence=fence)
 
     async def _members(self, request: Members) -> bytes:
         return await reads.members(self.comet.reads, request.room, self.mid, after=request.after, limit=request.limit)
@@ -486,6 +560,29 @@ class Connection(Session):
         return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
 
     # --- auth ------------------------------------------------------------------------------------------------------------------
+
+    def _stand_in_line(self, seq: int, auth: Auth) -> None:
+        """Open it when its turn has come. The time until then is not the client's, so the deadline of an auth waits too."""
+        admission = self.comet.admission
+        self.phase = _AUTHENTICATING
+        delay_s = admission.ask(self, partial(self._begin, seq, auth))
+        if delay_s is not None:
+            self.comet.turned_away[TryLater.code] += 1
+            self.fail_auth(seq, TryLater(retry_after_ms=int(delay_s * 1000)))
+        elif admission.stands(self):
+            self.began_at = math.inf
+
+    def _begin(self, seq: int, auth: Auth) -> None:
+        self.began_at = self.comet.now()
+        self.comet.spawn(self._take_up(seq, auth))
+
+    async def _take_up(self, seq: int, auth: Auth) -> None:
+        try:
+            await self._open(seq, auth)
+        finally:
+            self.early_bytes = 0
+            self._read_on()
+            self.comet.admission.done()
 
     async def _open(self, seq: int, auth: Auth) -> None:
         """From the auth packet to the first event: verify, commit the session, read what the person is in, catch up."""
@@ -500,7 +597,7 @@ class Connection(Session):
             self.fail_auth(seq, error)
 
     def _admit(self, identity: Identity, auth: Auth) -> None:
-        comet, settings = self.comet, self.comet.settings
+        comet = self.comet
         if comet.draining:
             raise GoingAway
         if identity.service:
@@ -511,11 +608,7 @@ class Connection(Session):
                 raise Forbidden(f"room {room} is not allowed to you")
         if identity.ops is not None and auth.accepts is not None and not auth.accepts <= identity.ops:
             raise Forbidden("accepts names operations that are not allowed to you")
-        if comet.rate_limits:
-            person = comet.hub.people.get(identity.mid)
-            others = 0 if person is None else len(person.sessions) - (auth.key in person.sessions) + person.holders
-            if others >= settings.connections_per_user_max:
-                raise TooManyConnections(f"more than {settings.connections_per_user_max} connections of this user")
+        comet.check_room(identity.mid, auth.key)
 
     async def _open_as(self, identity: Identity, seq: int, auth: Auth) -> None:
         comet = self.comet
@@ -558,11 +651,14 @@ class Connection(Session):
                     known = await comet.loader.load(self.mid, self.key, after)
                     place = Place(known.head, known.newest)
                     hub.know(person, known.head, known.rooms)
-                    hub.learn(person, auth.key, place, known.marks, known.left, known.left_from)
+                    hub.learn(person, auth.key, place, known.marks, known.left, known.left_from, known.sessions)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
+            comet.check_rooms(person, durable)
             joinings = [
-                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
+                    self.mid, self.key, recorded.position
+                )
                 for room in durable
                 if "room:" + room not in person.rooms
             ]
@@ -575,6 +671,7 @@ class Connection(Session):
                 return
             self.opened = recorded.position
             self.room = auth.room
+            displaced = comet.displaced(self, person)
             resume = comet.resume(auth.cursor, person, self)
             if resume.reason == "new" and resume.start and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
@@ -589,6 +686,8 @@ class Connection(Session):
             self.phase = _OPEN
             self.was_authenticated = True
             comet.authenticated(self)
+            for key, opened in displaced:
+                comet.displace(self.mid, key, opened)
             body: dict[str, object] = {
                 "mid": self.mid,
                 "key": self.key,
@@ -629,7 +728,10 @@ class Connection(Session):
         if error.close is not None:
             self.end(error)
         else:
-            self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
+            retry_after_ms = error.retry_after_ms
+            self.end(
+                TryLater(error.detail, retry_after_ms=retry_after_ms) if error.retry else Unauthenticated(error.detail)
+            )
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 
@@ -659,7 +761,10 @@ class Connection(Session):
         if op == _AUTH:
             self.fail_auth(seq, error)
             return
-        if error.close is not None:
+        if isinstance(error, TakenOver):
+            # When all of its requests in this batch were answered: each was certainly not stored.
+            self.comet.loop.call_soon(self.end, error)
+        elif error.close is not None:
             self.end(error)
             return
         self.comet.refused(error)
@@ -678,11 +783,12 @@ class Connection(Session):
 
     # --- the end ---------------------------------------------------------------------------------------------------------------
 
-    def end(self, error: ImcoreError, *, delay_ms: int = 0) -> None:
-        """Close the connection: version 2 is told why and whether to come back, everybody gets the close code."""
+    def end(self, error: ImcoreError, *, is_expected: bool = False) -> None:
+        """Close the connection: version 2 is told why, and whether and when to come back; everybody gets the close code."""
         if self.phase == _ENDED:
             return
         code = error.close if error.close is not None else 1011
+        delay_ms = self.comet.returns.delay_ms(error, self.comet.now(), is_counted=is_expected)
         if self.ver == 2:
             told = {"code": error.code, "text": error.detail, "retry": error.retry, "close": code, "delay_ms": delay_ms}
             self.reply(Op.DISCONNECT, 0, orjson.dumps(told))
@@ -696,6 +802,7 @@ class Connection(Session):
             return
         was_open = self.phase == _OPEN
         self.phase = _ENDED
+        self.comet.admission.leave(self)
         self.ended_at = self.comet.now()
         self.early = None
         self.replies = None
@@ -727,9 +834,14 @@ class Connection(Session):
         """The carrier can take more."""
         self.full = False
         self.progress_at = self.comet.now()
-        self.carrier.resume_reading()
+        self._read_on()
         if self.state == BEHIND:
             self.comet.catch_up(self)
+
+    @property
+    def _fence(self) -> int:
+        """An open connection is the newest of its key, as far as the hub has come: else the hub would have ended it."""
+        return self.comet.hub.position
 
     @property
     def is_open(self) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
-from imcore.errors import ImcoreError, TakenOver
+from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
 from imcore.events.types import (
     ALL,
     KEY,
@@ -55,6 +55,8 @@ PLACES_MAX: Final = 16
 REMEMBERED_ROOMS_MAX: Final = 1_000
 REMEMBERED_DEVICES_MAX: Final = 64
 LEFT_MAX: Final = 64
+SESSIONS_MAX: Final = 20_000
+OPENED_MAX: Final = 1_000  # keys of one person that the log told of while a connection was opening; more are forgotten
 
 
 class Session:
@@ -142,15 +144,29 @@ class Person:
     connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
 
     `places` and `marks` (by device) are what was read for its connections, and the marks are kept up to date: who comes back needs
-    no reading. `left` are the rooms that it left or was removed from, all of those after position `left_from`.
+    no reading. `left` are the rooms that it left or was removed from, all of those after position `left_from`; `open` are its open
+    sessions on all comets, key -> position of the opening.
     """
 
-    __slots__ = ("changes", "holders", "left", "left_from", "marks", "mid", "opened", "places", "rooms", "sessions")
+    __slots__ = (
+        "changes",
+        "holders",
+        "left",
+        "left_from",
+        "marks",
+        "mid",
+        "open",
+        "opened",
+        "places",
+        "rooms",
+        "sessions",
+    )
 
     def __init__(self, mid: int, position: int) -> None:
         self.mid = mid
         self.left: dict[str, Left] = {}
         self.left_from = position
+        self.open: dict[str, int] = {}
         self.rooms: dict[str, int] = {}  # stream -> position of the join
         self.sessions: dict[str, Session] = {}
         self.changes: list[tuple[int, str, bool]] | None = []
@@ -191,6 +207,10 @@ class Hub:
         self.fresh_from = position  # `fresh` knows everything after this position
         # Delivery marks that went by lately, because the rows that hold them are written a moment later. Bounded by MARKS_MAX.
         self.marks: dict[tuple[int, str], int] = {}
+        # Sessions that were opened and closed lately, on whatever comet, for the same reason: mid -> key -> position of the opening,
+        # negative if that one is closed. Bounded by SESSIONS_MAX.
+        self.lately: dict[int, dict[str, int]] = {}
+        self._lately = 0
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -243,6 +263,7 @@ class Hub:
         marks: Mapping[str, int],
         left: Mapping[str, Left],
         left_from: int,
+        sessions: Mapping[str, int],
     ) -> None:
         """What was read for a connection of this key ("": one that the server has just made): the end of its streams, the delivery
         marks of the person's devices, and the rooms left after `left_from`."""
@@ -488,9 +509,12 @@ class Hub:
                     self._leave(mid, event)
                 case DeliveryAcked(key=key, position=position):
                     self.mark(event.mid, key, position)
-                case SessionClosed(key=key, delivered=delivered) if delivered is not None:
-                    self.mark(event.mid, key, delivered)
+                case SessionClosed(key=key, opened=opened, reason=reason, delivered=delivered):
+                    if delivered is not None:
+                        self.mark(event.mid, key, delivered)
+                    self._close(int(event.stream[len(SESSION) :]), key, opened, reason)
                 case SessionOpened(key=key):
+                    self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
                 case RoomsEntered(key=key, opened=opened, rooms=rooms):
                     person = self.people.get(event.mid)
@@ -508,6 +532,43 @@ class Hub:
         person = self.people.get(mid)
         if person is not None:
             person.marks[mark[1]] = max(position, person.marks.get(mark[1], 0))
+
+    def open_sessions(self, mid: int, stored: Mapping[str, int]) -> dict[str, int]:
+        """The open sessions of a person on all comets, key -> position of the opening: as they were stored, and what went by since."""
+        found = dict(stored)
+        for key, opened in self.lately.get(mid, {}).items():
+            if opened > 0:
+                found[key] = max(opened, found.get(key, 0))
+            elif found.get(key, 0) <= -opened:
+                found.pop(key, None)
+        return found
+
+    def _keep(self, mid: int, key: str, opened: int) -> None:
+        of = self.lately.pop(mid, None)
+        if of is None:
+            of = {}
+        self._lately += key not in of
+        of[key] = opened
+        self.lately[mid] = of
+        while self._lately > SESSIONS_MAX:
+            self._lately -= len(self.lately.pop(next(iter(self.lately))))
+        person = self.people.get(mid)
+        if person is None:
+            return
+        if opened > 0:
+            person.open[key] = opened
+        elif person.open.get(key, 0) <= -opened:
+            person.open.pop(key, None)
+
+    def _close(self, mid: int, key: str, opened: int, reason: str) -> None:
+        """A session is closed. If it is open here, somebody else has closed it: it had to make room, or its comet was given up."""
+        if abs(self.lately.get(mid, {}).get(key, 0)) <= opened:
+            self._keep(mid, key, -opened)
+        person = self.people.get(mid)
+        session = None if person is None else person.sessions.get(key)
+        if session is not None and session.opened == opened:
+            session.end(Displaced() if reason == Displaced.code else GoingAway())
+            self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)
@@ -544,6 +605,8 @@ class Hub:
             return
         if person.holders:
             person.opened[key] = opened
+            if len(person.opened) > OPENED_MAX:
+                del person.opened[next(iter(person.opened))]
         session = person.sessions.get(key)
         if session is not None and session.opened < opened:
             session.end(TakenOver())
@@ -582,7 +645,8 @@ class Hub:
         mid = person.mid
         if person.sessions or person.holders or self.people.get(mid) is not person:
             return
-        is_small = len(person.rooms) <= REMEMBERED_ROOMS_MAX and len(person.marks) <= REMEMBERED_DEVICES_MAX
+        devices = max(len(person.marks), len(person.open))
+        is_small = len(person.rooms) <= REMEMBERED_ROOMS_MAX and devices <= REMEMBERED_DEVICES_MAX
         if (
             self._remembered_max and mid > 0 and person.changes is None and is_small
         ):  # a guest is somebody else next time

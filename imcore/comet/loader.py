@@ -30,8 +30,9 @@ HEADS = "SELECT name, position FROM streams WHERE name = ANY($1::text[])"
 
 class Known(NamedTuple):
     """About one device: its person's rooms (stream -> position of the join) as of position `head`, the position of the newest event
-    in any stream that it is entitled to, the delivery marks of the person's devices, and the rooms that it has left after position
-    `left_from`, which is where the device was, or will begin."""
+    in any stream that it is entitled to, the delivery marks of the person's devices, the rooms that it has left after position
+    `left_from`, which is where the device was, or will begin, and its open sessions on all comets (key -> position of the opening)
+    as of some position: the rows are written a moment after the events."""
 
     head: int
     rooms: dict[str, int]
@@ -39,6 +40,7 @@ class Known(NamedTuple):
     marks: dict[str, int]
     left: dict[str, Left]
     left_from: int
+    sessions: dict[str, int]
 
 
 class Asked(NamedTuple):
@@ -56,7 +58,7 @@ class Loader:
     def __init__(self, pool: Pool, guarded: Callable[[Awaitable[object]], Awaitable[object]]) -> None:
         self._pool = pool
         self._guarded = guarded
-        # Bounded by the connections that are authenticating: each asks once.
+        # Bounded by the connections that are being opened (admissions_under_way_max): each asks once.
         self._waiting: list[Asked] = []
         self._wake = asyncio.Event()
         self.batches = 0
@@ -68,6 +70,11 @@ class Loader:
         self._waiting.append(Asked(mid, key, after, future))
         self._wake.set()
         return await future
+
+    @property
+    def waiting(self) -> int:
+        """How many asked and wait for the next queries."""
+        return len(self._waiting)
 
     async def run(self) -> None:
         """For ever; ends when cancelled."""
@@ -93,6 +100,9 @@ class Loader:
             marks: dict[int, dict[str, int]] = {}
             for (mid, key), position in (await queries.delivered(connection, mids)).items():
                 marks.setdefault(mid, {})[key] = position
+            sessions: dict[int, dict[str, int]] = {}
+            for (mid, key), position in (await queries.opened(connection, mids)).items():
+                sessions.setdefault(mid, {})[key] = position
             rooms = {
                 # The same rooms are in many lists, and each name is kept once.
                 mid: {
@@ -118,7 +128,7 @@ class Loader:
                 ROOM + room: Left(one.position, one.by, (MemberRemoved if one.removed else MemberLeft).type)
                 for room, one in departed.get(mid, {}).items()
             }
-            future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {}), left, after))
+            future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {}), left, after, sessions.get(mid, {})))
 
 
 def _was_at(asked: Asked, marks: Mapping[str, int]) -> int:

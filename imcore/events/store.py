@@ -9,6 +9,9 @@ Two roads lead in. A *draft* is a fact that stands on its own, or behind a guard
 owner? is the room there?) and answers with drafts; its batch is a transaction of several statements under the same lock, in
 which the inline projections are read, folded and written.
 
+What would wait too long is refused when it is submitted (`Backlog`), not when it has waited. While Postgres is away for longer than
+that, messages are refused at once; what nobody waits for (the end of a session, an ack) waits.
+
 The trap: an error from the database is not a failure. The batch may have been committed before the connection broke, so
 everybody in it is told `Unavailable`: outcome unknown, ask again with the same id.
 """
@@ -23,10 +26,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import asyncpg
 
+from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     Conflict,
@@ -36,23 +40,31 @@ from imcore.errors import (
     Muted,
     NoSuchRoom,
     Overloaded,
+    TakenOver,
     Unavailable,
 )
+from imcore.events.backlog import Backlog
 from imcore.events.names import Connection, Names, OwnConnection
-from imcore.events.types import JSON, Fact, Recorded
+from imcore.events.types import JSON, Fact, Recorded, SessionOpened
 
 log = logging.getLogger(__name__)
 
 BATCH_EVENTS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 4 * 2**20
 PENDING_EVENTS_MAX: Final = 20_000
+PENDING_BYTES_MAX: Final = 64 * 2**20
+SEND_WAIT_MAX_S: Final = 2.0
 PARTITION_MARGIN_EVENTS: Final = 1_000_000
 APPEND_TIMEOUT_S: Final = 10.0
+# The connection to append with is opened with this: Postgres ends it when a process holds the head's lock and says nothing for so long.
+HOLD_S: Final = 5.0
 RECONNECT_S: Final = 0.2
 
 NO_GUARD, MEMBER = 0, 1
 ANY_SEQ: Final = -1
-USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ = 1, 2, 3, 4  # what imcore_append refuses for
+UNFENCED: Final = 2**63 - 1
+USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ, OVERTAKEN = 1, 2, 3, 4, 5  # what imcore_append refuses for
+SESSION_OPENED: Final = SessionOpened.type
 
 Outcome = Recorded | ImcoreError
 Key = tuple[str, tuple[str | int, ...]]  # of an inline projection's row: its projection, its key
@@ -62,9 +74,11 @@ Rows = dict[Key, object | None]
 # three times (3 µs an event).
 APPEND = """
 SELECT * FROM imcore_append($1, $2::text::integer[], $3::text::integer[], $4::text::integer[], $5::text::bigint[], $6,
-  $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+  $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+  NULL, $21, $22, $23)
 """
-APPEND_AT = APPEND.replace("$20)", "$20, $21)")
+# For what was looked at under the lock already, fences too.
+APPEND_AT = APPEND.replace("NULL, $21, $22, $23)", "$21)")
 # The same with keys and bodies joined by a sign that is in none of them, which is nearly always so.
 APPEND_JOINED = APPEND.replace("$6,", "string_to_array($6, E'\\x1f'),").replace("$9,", "string_to_array($9, E'\\x1f'),")
 SEPARATOR = "\x1f"
@@ -73,11 +87,15 @@ BEGIN = """
 BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
 SET LOCAL plan_cache_mode = force_generic_plan
 """
-LOCK = "SELECT position, clock_timestamp() FROM log_head FOR UPDATE"
+LOCK = "SELECT position, clock_timestamp(), opened FROM log_head FOR UPDATE"
 HEADS = "SELECT id, seq, messages FROM streams WHERE id = ANY($1::bigint[])"
 USED_IDS = """
 SELECT i.n::integer, c.position FROM unnest($1::bigint[], $2::uuid[]) WITH ORDINALITY AS i(mid, client_id, n)
 JOIN client_ids c ON c.client_id = i.client_id AND c.mid = i.mid
+"""
+NEWEST = """
+SELECT g.mid, g.key, g.opened FROM generations g JOIN unnest($1::bigint[], $2::text[]) AS asked(mid, key)
+  ON g.mid = asked.mid AND g.key = asked.key
 """
 ORIGINALS = "SELECT * FROM events WHERE position = ANY($1::bigint[])"
 
@@ -95,6 +113,9 @@ class Draft:
 
     `done(draft, outcome, duplicate)` is called once, after the commit: with the Recorded (of the first append, if this client
     id was used before for the same message: `duplicate`), or with the error that refused it. It must not block or raise.
+
+    `fence`, of what a session sends: up to this position of the log there is no newer session of (mid, key), as far as whoever
+    submits it has read. If there is one when it is appended, it is refused with TakenOver.
     """
 
     __slots__ = (
@@ -102,6 +123,7 @@ class Draft:
         "client_id",
         "done",
         "expected",
+        "fence",
         "format",
         "guard",
         "key",
@@ -128,6 +150,7 @@ class Draft:
         format_: int = JSON,
         guard: int = NO_GUARD,
         expected: int = ANY_SEQ,
+        fence: int = UNFENCED,
         origin: object = None,
         tag: int = 0,
         done: Callable[[Draft, Outcome, bool], None] = ignore,
@@ -143,6 +166,7 @@ class Draft:
         self.format = format_
         self.guard = guard
         self.expected = expected
+        self.fence = fence
         self.origin = origin
         self.tag = tag
         self.done = done
@@ -154,13 +178,13 @@ def draft(
     mid: int,
     *,
     key: str = "",
+    fence: int = UNFENCED,
     origin: object = None,
     done: Callable[[Draft, Outcome, bool], None] = ignore,
 ) -> Draft:
     """A draft of a fact."""
-    return Draft(
-        stream, fact.type, fact.model_dump_json(), mid, version=fact.version, key=key, origin=origin, done=done
-    )
+    body = fact.model_dump_json()
+    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, origin=origin, done=done)
 
 
 class Decision(ABC):
@@ -169,16 +193,24 @@ class Decision(ABC):
     `decide(rows)` sees the rows of `keys` as they are at this place in the log (after everything before it, in this batch too)
     and gives the drafts to append, or raises the error that refuses; `done` is then told all of their places, or the error.
     `streams` are those that its drafts may go to; new ones are only made if `creates`, else their absence refuses with
-    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back.
+    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back. `fenced` says whose session asks for it,
+    as a draft's `fence` does.
     """
 
-    __slots__ = ("creates", "done", "keys", "streams")
+    __slots__ = ("creates", "done", "fence", "keys", "sender", "streams")
 
     def __init__(self, keys: Sequence[Key], streams: Sequence[str], *, creates: bool = False) -> None:
         self.keys = keys
         self.streams = streams
         self.creates = creates
+        self.sender: tuple[int, str] = 0, ""
+        self.fence = UNFENCED
         self.done: Callable[[list[Recorded] | ImcoreError], None] = _ignore_all
+
+    def fenced(self, mid: int, key: str, fence: int) -> Self:
+        """The same, refused with TakenOver if a newer session of (mid, key) was opened after position `fence`."""
+        self.sender, self.fence = (mid, key), fence
+        return self
 
     @abstractmethod
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -226,6 +258,9 @@ class Log:
         *,
         batch_events_max: int = BATCH_EVENTS_MAX,
         pending_events_max: int = PENDING_EVENTS_MAX,
+        pending_reserve_events: int = 0,
+        pending_bytes_max: int = PENDING_BYTES_MAX,
+        send_wait_max_s: float = SEND_WAIT_MAX_S,
         append_timeout_s: float = APPEND_TIMEOUT_S,
     ) -> None:
         self._connect = connect
@@ -234,7 +269,15 @@ class Log:
         self._batch_events_max = batch_events_max
         self._append_timeout_s = append_timeout_s
         self.pending_events_max = pending_events_max
-        # Bounded by pending_events_max: submit raises Overloaded when it is full.
+        self.backlog = Backlog(
+            events_max=pending_events_max,
+            reserve=pending_reserve_events,
+            bytes_max=pending_bytes_max,
+            batch_events_max=batch_events_max,
+            wait_max_s=send_wait_max_s,
+        )
+        self._sends_max = self.backlog.sends_max
+        # Bounded by the backlog: submit raises Overloaded when it is full.
         self._pending: deque[Draft | Decision] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -242,6 +285,11 @@ class Log:
         self._closing = False
         self._untold: Iterable[Draft | Decision] = ()  # of the batch in hand; who an error from the database concerns
         self._unsettled: Callable[[], None] | None = None  # a batch that is committed, and nobody told
+        self._taken_bytes = 0  # of bodies, in the last batch
+        self._moved_at = 0.0  # since then what waits has waited, at the most
+        self._began_at: float | None = None  # of the batch in hand
+        self._away_at: float | None = None  # there is no connection since then
+        self._looking: asyncio.TimerHandle | None = None
         self._partitions_upto = 0
         self.names = Names()
         self.position = 0  # the last position that this process appended
@@ -256,8 +304,8 @@ class Log:
 
         Raises Overloaded when too many are waiting already: nothing was stored, and nothing will be.
         """
-        if len(self._pending) >= self.pending_events_max:
-            raise Overloaded(retry_after_ms=1000)
+        if len(self._pending) >= self._sends_max:
+            self._check_room(item, 1)
         if self._closing:
             raise Overloaded("the server is stopping", retry_after_ms=1000)
         assert item.__class__ is not Draft or item.op or item.type not in self._inline.types, (
@@ -265,8 +313,19 @@ class Log:
         )
         self._pending.append(item)
         if not self._wake.is_set():
-            self._idle.clear()
-            self._wake.set()
+            self._awaken()
+
+    def _awaken(self) -> None:
+        self._idle.clear()
+        self._wake.set()
+
+    def _check_room(self, item: Draft | Decision, count: int) -> None:
+        """Is there room for so many like this one? Raises Overloaded."""
+        waiting = len(self._pending)
+        is_message = isinstance(item, Decision) or item.op > 0
+        if waiting + count > (self._sends_max if is_message else self.pending_events_max):
+            now = asyncio.get_running_loop().time()
+            raise Overloaded(retry_after_ms=self.backlog.retry_ms(waiting, now))
 
     async def append(self, drafts: Iterable[Draft]) -> list[Outcome]:
         """Append drafts and wait for what became of each, in the same order. One's refusal is not its neighbour's.
@@ -274,10 +333,13 @@ class Log:
         Raises Overloaded before any is taken when they do not fit.
         """
         items = list(drafts)
-        if len(self._pending) + len(items) > self.pending_events_max:
-            raise Overloaded(retry_after_ms=1000)
         if not items:
             return []
+        # From an empty queue many may go together, even if they are more than may wait behind others.
+        if self._pending or not self._sends_max or len(items) > self.pending_events_max:
+            self._check_room(items[0], len(items))
+        if self._closing:
+            raise Overloaded("the server is stopping", retry_after_ms=1000)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outcomes: dict[int, Outcome] = {}
 
@@ -287,8 +349,10 @@ class Log:
                 future.set_result(None)
 
         for item in items:
+            assert item.op or item.type not in self._inline.types, "only a decision changes inline rows"
             item.done = done
-            self.submit(item)
+        self._pending.extend(items)
+        self._awaken()
         await future
         return [outcomes[id(item)] for item in items]
 
@@ -349,9 +413,13 @@ class Log:
         """Append for ever: the task that owns the appending connection. Ends when cancelled, with everything pending told."""
         loop = asyncio.get_running_loop()
         connection: OwnConnection | None = None
+        self._moved_at = loop.time()
+        self._look()
         try:
             while True:
-                await self._wake.wait()
+                if not self._wake.is_set():
+                    await self._wake.wait()
+                    self._moved_at = loop.time()
                 if connection is None or connection.is_closed():
                     self._settle_last()
                     connection = await self._reconnect()
@@ -362,7 +430,8 @@ class Log:
                         self._wake.clear()
                         self._idle.set()
                     continue
-                started = loop.time()
+                started = self._began_at = loop.time()
+                was_full = bool(self._pending)
                 self._untold = batch
                 try:
                     async with asyncio.timeout(self._append_timeout_s):
@@ -373,11 +442,17 @@ class Log:
                     log.warning("a batch of %d events has an unknown outcome", len(batch), exc_info=error)
                     self._tell(self._untold, Unavailable())
                     connection.terminate()
-                self._untold = ()
+                else:
+                    self._moved_at = loop.time()
+                    self.backlog.committed(len(batch), self._taken_bytes, self._moved_at - started, was_full=was_full)
+                    self._sends_max = self.backlog.sends_max
+                self._untold, self._began_at = (), None
                 self.batch_s = loop.time() - started
                 self.batches += 1
         finally:
             self._closing = True
+            if self._looking is not None:
+                self._looking.cancel()
             self._settle_last()
             self._tell(self._untold, Unavailable("the server is stopping"))
             self._tell(self._pending, Overloaded("the server is stopping"))
@@ -388,8 +463,7 @@ class Log:
 
     async def _reconnect(self) -> OwnConnection:
         """A connection to append with. Until there is one, what waits too long is refused: it was certainly not stored."""
-        loop = asyncio.get_running_loop()
-        refuse_at = loop.time() + self._append_timeout_s / 2
+        self._away_at = asyncio.get_running_loop().time()
         while True:
             connection: OwnConnection | None = None
             try:
@@ -397,18 +471,45 @@ class Log:
                 async with asyncio.timeout(self._append_timeout_s / 2):
                     await self._make_partitions(connection)
                 ready, connection = connection, None
+                self._away_at = None
+                self.backlog.go_on()
+                self._sends_max = self.backlog.sends_max
                 return ready
             except DATABASE_ERRORS as error:
                 log.warning("cannot connect to append: %s", error)
             finally:
                 if connection is not None:
                     connection.terminate()
-            if loop.time() > refuse_at:
-                waiting, self._pending = self._pending, deque()
-                self._tell(waiting, Overloaded("the database is not there", retry_after_ms=1000))
-                self._wake.clear()
-                self._idle.set()
+            self._refuse_late()
             await asyncio.sleep(RECONNECT_S)
+
+    def _look(self) -> None:
+        """From time to time: does it take too long?"""
+        loop = asyncio.get_running_loop()
+        now, wait_max_s = loop.time(), self.backlog.wait_max_s
+        if self._away_at is not None:
+            if now - self._away_at > wait_max_s:
+                self.backlog.stand_still()
+            self._refuse_late()
+        elif self._began_at is not None and now - self._began_at > wait_max_s:
+            self.backlog.slow()
+        self._sends_max = self.backlog.sends_max
+        self._looking = loop.call_later(wait_max_s / 4, self._look)
+
+    def _refuse_late(self) -> None:
+        """While there is no connection: whoever waits too long for an answer is refused. What nobody waits for stays, until the end."""
+        now = asyncio.get_running_loop().time()
+        if now <= self._moved_at + self._append_timeout_s / 2:
+            return
+        waiting, self._pending = self._pending, deque()
+        if not self._closing:
+            self._pending.extend(item for item in waiting if isinstance(item, Draft) and item.done is ignore)
+        told = [item for item in waiting if self._closing or isinstance(item, Decision) or item.done is not ignore]
+        for item in told:  # each with a time of its own to come back
+            self._tell([item], Overloaded("the database is not there", retry_after_ms=self.backlog.retry_ms(0, now)))
+        if not self._pending:
+            self._wake.clear()
+            self._idle.set()
 
     @staticmethod
     def _tell(items: Iterable[Draft | Decision], error: ImcoreError) -> None:
@@ -422,10 +523,10 @@ class Log:
         """The next batch, in order.
 
         It ends before an item that the checks could not judge beside an earlier one of the batch: a second draft with the same
-        client id, or one with an expected seq behind another of its stream.
+        client id, one with an expected seq behind another of its stream, or one of an older session behind the opening of a newer.
         """
         pending, batch = self._pending, list[Draft | Decision]()
-        ids, size = set[tuple[int, str]](), 0
+        ids, opened, size = set[tuple[int, str]](), set[tuple[int, str]](), 0
         streams: set[str] | None = None
         while pending and len(batch) < self._batch_events_max and size < BATCH_BYTES_MAX:
             item = pending[0]
@@ -439,12 +540,17 @@ class Log:
                         streams = {stream for taken in batch for stream in _streams(taken)}
                     if item.stream in streams:
                         break
+                if item.type == SESSION_OPENED:
+                    opened.add((item.mid, item.key))
+                elif opened and item.fence != UNFENCED and (item.mid, item.key) in opened:
+                    break
                 if streams is not None:
                     streams.add(item.stream)
                 size += len(item.body)
             elif streams is not None:
                 streams.update(_streams(item))
             batch.append(pending.popleft())
+        self._taken_bytes = size
         return batch
 
     async def _append(self, connection: Connection, batch: list[Draft | Decision]) -> None:
@@ -486,7 +592,11 @@ class Log:
         """The fast road: one round trip. While Postgres works on it, those of the batch before are told."""
         columns, slots, ranks, said = _columns(drafts, ids)
         query, columns = _joined(columns, len(drafts))
-        asking = asyncio.ensure_future(connection.fetchrow(query, *columns))
+        asking = asyncio.ensure_future(
+            connection.fetchrow(query, *columns)
+            if failpoints.armed is None
+            else _append_watched(connection, query, columns)
+        )
         try:
             await asyncio.sleep(0)  # now it is on its way
             self._settle_last()
@@ -494,6 +604,8 @@ class Log:
         finally:
             asking.cancel()  # for who is cancelled before the last line
         assert row is not None, "a function returns a row"
+        if failpoints.armed is not None:
+            await failpoints.arrive("after_commit")
         base, at, seqs, messages, refused, codes, facts = row
         self._check_order(base)
         if refused is None:
@@ -532,6 +644,8 @@ class Log:
         messages: list[int],
     ) -> None:
         """Tell each draft its place, and the process its batch."""
+        if failpoints.armed is not None:
+            failpoints.reach("before_reply")
         time_ms = int(at.timestamp() * 1000)
         position = base
         batch: list[Recorded] = []
@@ -585,7 +699,9 @@ class Log:
         async with _transaction(connection):
             head = await connection.fetchrow(LOCK)
             assert head is not None, "a migrated database has a head"
-            base, at = head
+            if failpoints.armed is not None:
+                await failpoints.arrive("after_update_head")
+            base, at, opened = head
             self._check_order(base)
             now_ms = int(at.timestamp() * 1000)
             keys = {key for item in items if isinstance(item, Decision) for key in item.keys}
@@ -594,6 +710,7 @@ class Log:
             before = dict(rows)
             used = await self._used_ids(connection, [item for item in items if isinstance(item, Draft)])
             heads = await _heads(connection, items, ids)
+            newest = await _newest(connection, items, opened)
             drafts: list[Draft] = []
             expected: list[Recorded] = []
 
@@ -607,10 +724,18 @@ class Log:
                 drafts.append(item)
                 expected.append(event)
                 inline.apply(rows, event)
+                if item.type == SESSION_OPENED:
+                    newest[item.mid, item.key] = event.position
                 return event
 
             duplicates: list[tuple[Draft, int]] = []
             for item in items:
+                if item.fence < newest.get(_sender(item), 0):
+                    overtaken = TakenOver()
+                    settled.append(
+                        _telling(item, overtaken) if isinstance(item, Draft) else _answering(item, overtaken)
+                    )
+                    continue
                 if isinstance(item, Draft):
                     refusal: ImcoreError | None = None
                     if id(item) in used:
@@ -632,11 +757,16 @@ class Log:
             if drafts:
                 columns, *_ = _columns(drafts, ids, judged=True)
                 # The time goes in as well: what was folded must be what is in the log.
-                row = await connection.fetchrow(APPEND_AT, *columns, at)
+                row = await connection.fetchrow(APPEND_AT, *columns[:20], at)
                 assert row is not None, "a function returns a row"
                 assert row["base"] == base, "the head is locked"
                 assert row["refused"] is None, "everything was checked above"
                 await inline.save(connection, before, rows)
+            if failpoints.armed is not None:
+                await failpoints.arrive("before_commit")
+        if failpoints.armed is not None:
+            await failpoints.arrive("after_commit")
+            failpoints.reach("before_reply")
         self._untold = [item for item, _ in duplicates]
         if expected:
             self.position = expected[-1].position
@@ -679,6 +809,18 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
     assert ended == "COMMIT", f"an error in a transaction was swallowed: {ended}"
 
 
+async def _append_watched(connection: Connection, query: str, columns: tuple[object, ...]) -> asyncpg.Record | None:
+    """Append drafts, with the places between lock and commit that one statement does not have, if somebody watches them."""
+    if not failpoints.watches("after_update_head", "before_commit"):
+        return await connection.fetchrow(query, *columns)
+    async with _transaction(connection):
+        await connection.execute(LOCK)
+        await failpoints.arrive("after_update_head")
+        row = await connection.fetchrow(query, *columns)
+        await failpoints.arrive("before_commit")
+    return row
+
+
 def recorded(row: asyncpg.Record, names: Names) -> Recorded:
     """An event as the log holds it."""
     client_id = row["client_id"]
@@ -712,6 +854,9 @@ def _columns(
     events: list[int] = []
     last: list[int] = []
     messages: list[int] = []
+    fences: list[int] = []
+    fences_from: list[int] = []
+    fence = -1
     for n, item in enumerate(drafts, 1):
         stream = item.stream
         slot = slot_of.get(stream)
@@ -727,6 +872,10 @@ def _columns(
         slots.append(slot)
         ranks.append(events[slot - 1])
         said.append(messages[slot - 1])
+        if item.fence != fence:  # a hundred items in a row have the same
+            fence = item.fence
+            fences.append(fence)
+            fences_from.append(n)
         kinds.append(kind_of.setdefault((item.type, item.version, item.op, item.format, item.guard), len(kind_of) + 1))
     types, versions, ops, formats, guards = zip(*kind_of, strict=True)
     client_ids = [item.client_id or "NULL" for item in drafts]
@@ -755,6 +904,9 @@ def _columns(
         events,
         last,
         messages,
+        min(fences),
+        fences_from,
+        fences,
     )
     return columns, slots, ranks, said
 
@@ -765,6 +917,19 @@ async def _heads(
     names = {ids[stream]: stream for item in items for stream in _streams(item)}
     rows = await connection.fetch(HEADS, list(names))
     return {names[row["id"]]: (row["seq"], row["messages"]) for row in rows}
+
+
+async def _newest(connection: Connection, items: list[Draft | Decision], opened: int) -> dict[tuple[int, str], int]:
+    """The newest sessions of the senders, if any was opened that not all of them know of."""
+    asking = {_sender(item) for item in items if item.fence < opened}
+    if not asking:
+        return {}
+    mids, keys = zip(*asking, strict=True)
+    return {(mid, key): newest for mid, key, newest in await connection.fetch(NEWEST, mids, keys)}
+
+
+def _sender(item: Draft | Decision) -> tuple[int, str]:
+    return (item.mid, item.key) if isinstance(item, Draft) else item.sender
 
 
 def _streams(item: Draft | Decision) -> Sequence[str]:
@@ -813,6 +978,8 @@ def _accepted(
                 item.done(item, NoSuchRoom(), False)
             elif code == IS_MUTED:
                 item.done(item, Muted(), False)
+            elif code == OVERTAKEN:
+                item.done(item, TakenOver(), False)
             else:
                 assert code == WRONG_SEQ
                 item.done(item, Conflict(item.stream, item.expected, fact), False)

@@ -36,6 +36,7 @@ DEPARTED: Final = """
 SELECT d.mid, d.room, d.position, d.by, d.removed FROM unnest($1::bigint[], $2::bigint[]) AS asked(mid, after)
 JOIN departures d ON d.mid = asked.mid AND d.position > asked.after
 """
+OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigint[])"
 
 MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
 
@@ -192,6 +193,12 @@ async def departed(source: Source, after: Mapping[int, int]) -> dict[int, dict[s
     for mid, room, *row in await source.fetch(DEPARTED, list(after), list(after.values())):
         found[mid][room] = Departure(*row)
     return found
+
+
+async def opened(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:
+    """The position of the opening of each open session of these people, by (mid, key)."""
+    rows = await source.fetch(OPENED, list(mids))
+    return {(row["mid"], row["key"]): row["opened"] for row in rows}
 
 
 async def member(source: Source, room: str, mid: int) -> Member | None:

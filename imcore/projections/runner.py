@@ -25,6 +25,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.events.names import Connection
 from imcore.events.reader import Reader
@@ -118,7 +119,7 @@ class Runner:
         self._stuck_s = stuck_s
         self._positions: dict[str, int] = {}
         self._failing: dict[str, tuple[int, int]] = {}  # a projection's event that failed, and how often
-        # Those in `reached`. Not bounded here: each belongs to a request, and requests are.
+        # Those in `reached`. Not bounded here: each belongs to a request, and those are (reads_under_way_max, http_requests_max).
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -143,6 +144,11 @@ class Runner:
     def lag_events(self) -> int:
         """How many events of the log are not in all rows yet."""
         return max(0, self.head - self.position)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in `reached`."""
+        return len(self._waiting)
 
     def wake(self, head: int) -> None:
         """Events up to `head` are committed."""
@@ -317,6 +323,8 @@ class Runner:
                 if failure is not None:
                     failures[name] = failure
                     await connection.execute(STOP_AT, name, failure.recorded.position - 1)
+            if failpoints.armed is not None:
+                await failpoints.arrive("before_cursor_commit")
         for name in names:
             self._positions[name] = failures[name].recorded.position - 1 if name in failures else upto
         for name, failure in failures.items():

@@ -387,7 +387,7 @@ class Node:
                     self.heads[device.mid] = known.head
                 place = Place(known.head, known.newest)
                 hub.know(person, known.head, known.rooms)
-                hub.learn(person, device.key, place, known.marks, known.left, known.left_from)
+                hub.learn(person, device.key, place, known.marks, known.left, known.left_from, known.sessions)
             if world.chance(0.2):
                 self._join(device.mid)
                 await turn()

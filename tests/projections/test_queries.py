@@ -256,6 +256,17 @@ async def test_departures_are_known_at_once_and_until_the_next_join(here: Place)
     assert {1: {"group://a": both["group://a"]}} == await queries.departed(here.pool, {1: 0})
 
 
+async def test_open_sessions_are_told_with_their_openings(here: Place) -> None:
+    phone, web, other = [
+        await here.in_session(mid, SessionOpened(key=key, node="n"))
+        for mid, key in ((1, "phone"), (1, "web"), (2, "web"))
+    ]
+    await here.in_session(1, SessionClosed(key="phone", opened=phone.position, reason="left", delivered=None))
+    await follow(here)
+
+    assert await queries.opened(here.pool, [1, 2, 3]) == {(1, "web"): web.position, (2, "web"): other.position}
+
+
 # --- plans -----------------------------------------------------------------------------------------------------------------------
 
 ROOMS, MEMBERS_OF_EACH, MESSAGES_OF_EACH = 20_000, 10, 5
@@ -291,6 +302,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "memberships of a storm": (queries.MEMBERSHIPS, STORM, 12_000),
     "delivered": (queries.DELIVERED, "ARRAY[5, 6, 7]::bigint[]", 20),
     "departed": (queries.DEPARTED, "ARRAY[5, 6, 7]::bigint[], ARRAY[0, 1, 2]::bigint[]", 30),
+    "opened": (queries.OPENED, "ARRAY[5, 6, 7]::bigint[]", 20),
     "member": (queries.MEMBER, "'group://5', 40", 10),
     "room": (queries.ROOM_ROW, "'group://5'", 10),
     "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),
