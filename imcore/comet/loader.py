@@ -11,7 +11,9 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
+from weakref import WeakSet
 
 from imcore.comet.hub import Left
 from imcore.database import DATABASE_ERRORS
@@ -24,6 +26,7 @@ from imcore.projections import queries
 BATCH_MAX: Final = 500
 PAGES_BATCH_MAX: Final = 64  # sessions that share a reading of pages
 PAGES_AT_ONCE: Final = 4  # readings at a time, so that a storm leaves connections for everybody else
+GATHER_S: Final = 0.1
 PAGE_EVENTS_MIN: Final = 16  # of a session, however many share
 HEADS = "SELECT name, position FROM streams WHERE name = ANY($1::text[])"
 
@@ -139,27 +142,50 @@ def _was_at(asked: Asked, marks: Mapping[str, int]) -> int:
     return max(marks.values(), default=0) if own is None else own
 
 
+class Waiting(NamedTuple):
+    """A session that wants a page. `goes_on`: it has had one and was told that there is more."""
+
+    streams: Mapping[str, int]
+    upto: int
+    limit: int
+    goes_on: bool
+    future: asyncio.Future[Page]
+
+
 class Pages:
     """Reads pages of the log for sessions that are behind, for those together who wait together.
 
     First come, first served: who has read a page and wants the next stands behind all who are waiting. So one long way back keeps
     nobody waiting for more than a page. The events of one reading are bounded: the more share it, the fewer each gets.
+
+    A storm comes drop by drop. So after a reading those who come newly wait for each other, for `GATHER_S` from its beginning; who
+    goes on waits for nobody, and takes them along.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         # Bounded by the sessions that are behind: each waits for one page at a time.
-        self._waiting: deque[tuple[Mapping[str, int], int, int, asyncio.Future[Page]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
+        self._hurried = asyncio.Event()  # somebody goes on, or there is enough for a reading
+        self._readers: WeakSet[asyncio.Task[object]] = WeakSet()  # tasks that have had a page
+        self._began_at = -GATHER_S
         self.readings = 0
 
     async def read(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
         """The next events of these streams, each after its own position and none after `upto`; at most `limit`. Raises what the
         database raises."""
         future: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
-        self._waiting.append((streams, upto, limit, future))
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        goes_on = task in self._readers
+        self._waiting.append(Waiting(streams, upto, limit, goes_on, future))
         self._wake.set()
-        return await future
+        if goes_on or len(self._waiting) >= PAGES_BATCH_MAX:
+            self._hurried.set()
+        page = await future
+        self._readers.add(task)
+        return page
 
     async def run(self) -> None:
         """For ever; ends when cancelled."""
@@ -168,23 +194,37 @@ class Pages:
                 tasks.create_task(self._read_on())
 
     async def _read_on(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), PAGES_BATCH_MAX))]
-            if not self._waiting:
-                self._wake.clear()
-            batch = [one for one in batch if not one[3].done()]
+            rest_s = self._began_at + GATHER_S - loop.time()
+            if rest_s > 0 and not self._hurried.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rest_s):
+                        await self._hurried.wait()
+                continue
+            batch = self._take()
             if not batch:
                 continue
+            self._began_at = loop.time()
             self.readings += 1
-            limit = max(PAGE_EVENTS_MIN, min(one[2] for one in batch) // len(batch))
+            limit = max(PAGE_EVENTS_MIN, min(one.limit for one in batch) // len(batch))
             try:
-                pages = await self._reader.read_pages([(streams, upto) for streams, upto, _, _ in batch], limit)
+                pages = await self._reader.read_pages([(one.streams, one.upto) for one in batch], limit)
             except DATABASE_ERRORS as error:
-                for *_, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for one in batch:
+                    if not one.future.done():
+                        one.future.set_exception(error)
                 continue
-            for (*_, future), page in zip(batch, pages, strict=True):
-                if not future.done():
-                    future.set_result(page)
+            for one, page in zip(batch, pages, strict=True):
+                if not one.future.done():
+                    one.future.set_result(page)
+
+    def _take(self) -> list[Waiting]:
+        waiting = self._waiting
+        batch = [waiting.popleft() for _ in range(min(len(waiting), PAGES_BATCH_MAX))]
+        if not waiting:
+            self._wake.clear()
+        if len(waiting) < PAGES_BATCH_MAX and not any(one.goes_on for one in waiting):
+            self._hurried.clear()
+        return [one for one in batch if not one.future.done()]

@@ -100,6 +100,33 @@ async def test_a_long_way_back_keeps_nobody_waiting_for_more_than_a_page(
         assert 8 * 21 == order.count(LONG)
 
 
+async def test_those_who_come_newly_wait_for_each_other_and_who_goes_on_takes_them_along(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a storm, which comes drop by drop, shares its readings."""
+    monkeypatch.setattr(loader, "GATHER_S", 3_600.0)
+    async with paging(database_url) as (here, pages):
+        await talk(here, LONG, 10)
+        upto = here.log.position
+
+        async def come() -> None:
+            await pages.read({stream(LONG): upto - 1}, upto, 10)
+
+        await pages.read({stream(LONG): 0}, upto, 5)  # the first waits for nobody
+        drops = []
+        for _ in range(20):
+            drops.append(asyncio.create_task(come()))
+            await asyncio.sleep(0)
+        assert 1 == pages.readings
+        await pages.read({stream(LONG): 5}, upto, 5)
+        await asyncio.gather(*drops)
+        assert 2 == pages.readings
+
+        drops = [asyncio.create_task(come()) for _ in range(loader.PAGES_BATCH_MAX)]
+        await asyncio.gather(*drops)
+        assert 3 == pages.readings, "there were enough for a reading"
+
+
 async def test_who_gives_up_waiting_leaves_the_others_their_pages(database_url: str) -> None:
     async with paging(database_url) as (here, pages):
         (position,) = await talk(here, LONG, 1)
