@@ -280,16 +280,20 @@ class Comet:
         everybody: bool = False,
     ) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events. How many sessions got it."""
+        in no order with stored events. How many sessions got it.
+
+        A comet that has not seen the end of the log for a lease may not know who was taken out of a room with members, so there
+        nobody gets it."""
         format_, body = commands.storable(payload)
         streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
         streams += [ROOM + room] if room is not None else []
         streams += [ALL] if everybody else []
         time_ms = int(self.wall() * 1000)
         reached = 0
+        is_blind = time.monotonic() - self.tail.looked_at > self.settings.node_lease_s
         for stream in streams:
             audience = self.hub.audiences.get(stream)
-            if audience is None:
+            if audience is None or (is_blind and audience.durable and stream.startswith(ROOM)):
                 continue
             event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, time_ms, body)
             run = Run([event])
