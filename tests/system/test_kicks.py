@@ -27,6 +27,7 @@ from waiting import eventually
 LEASE_S = 2
 VICTIMS = 20
 KICKS_EACH = 50  # a thousand in all
+PUSHES = 100
 BEFORE, BESIDE = 2, 3  # messages that are under way when somebody is taken out, and that are said while it happens
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
 
@@ -74,6 +75,22 @@ async def test_after_a_kick_no_message_that_came_later_is_delivered(two: Two, co
     heard = [sum(1 for event in victim.events if event.op) for victim in victims]
     assert min(heard) > 0, "nobody heard anything: the test shows nothing"
     await two.here.assert_dense()
+
+
+async def test_a_push_that_is_not_stored_does_not_overtake_the_kick_before_it(two: Two, connecting: Clients) -> None:
+    """It comes by the bus and the kick by the log: who was taken out before it was pushed does not get it, whichever is faster."""
+    room = two.here.new_room()
+    victim = await connecting.connect(two.there, "json", mid=two.here.new_mid(), key="v", room=room)
+    witness = await connecting.connect(two.there, "json", mid=two.here.new_mid(), key="w", room=room)
+    for n in range(PUSHES):
+        await two.api.kick(room, victim.mid)
+        await two.api.push_room(room, 1000, f'"push {n}"'.encode(), durable=0)
+        await witness.until_heard_of(f"push {n}")
+        await two.api.add(room, victim.mid)
+    await _until_all_came(two, [victim])
+
+    assert PUSHES == len(victim.removals)
+    assert ["the end"] == victim.texts
 
 
 async def test_a_kick_is_heard_of_without_a_bell(two: Two, connecting: Clients) -> None:
