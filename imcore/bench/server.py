@@ -87,6 +87,19 @@ class Server:
                     os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
+    @contextmanager
+    def without_postgres(self) -> Iterator[None]:
+        """Its Postgres is killed, and does not find its data while the block runs; then it is started again by imcore."""
+        folder, away = self._data_dir / "postgres", self._data_dir / "away"
+        pid = self.postmaster()
+        folder.rename(away)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            away.rename(folder)
+
     def postmaster(self) -> int | None:
         """The first process of its Postgres."""
         return postmaster(self._data_dir)
