@@ -189,9 +189,7 @@ class Comet:
         self._held: list[tuple[Connection, Callable[[], None]]] = []
         self._is_looking = False
         self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
-        self._pushes_waiting = (
-            0  # not stored, and for when the tail has come as far as they; at most PUSHES_WAITING_MAX
-        )
+        self._pushes_waiting = 0  # until the tail has come as far as they; at most PUSHES_WAITING_MAX
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
         self.flushes = 0
@@ -626,6 +624,7 @@ class Comet:
             "comet_unsent_bytes": self.unsent_bytes,
             "comet_squeezed_total": self.squeezes,
             "comet_refusals_held": self._holding,
+            "comet_pushes_waiting": self._pushes_waiting,
             "comet_addresses_paced": len(self.handshakes),
             "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
