@@ -296,7 +296,9 @@ def _comeback(bench: Bench, *, at_once: bool, back_s_max: float) -> Outcome:
                 speakers.wait_for("measuring")
                 time.sleep(before_s)
                 comet.kill()
+                killed_at = time.monotonic()
                 comet = comets.enter_context(serve(bench.folder, *database, *comet.addresses))
+                down_s = time.monotonic() - killed_at
                 before = _beside(comet, others)
                 crowd.wait_for("back")
                 used = _beside(comet, others).since(before)
@@ -308,6 +310,7 @@ def _comeback(bench: Bench, *, at_once: bool, back_s_max: float) -> Outcome:
         faults.append(f"only {back.closes} of {devices} devices were cut off")
     figures = (
         at_most("all back and caught up", back.all_back_s, "s", back_s_max),
+        Figure("nobody to connect to", down_s, "s"),
         Figure("p50 of a device", back.away_ms.p50 / 1000, "s"),
         Figure("p99 of a device", back.away_ms.p99 / 1000, "s"),
         Figure("tries of a device", back.tries / devices, ""),
