@@ -284,7 +284,7 @@ def _comeback(bench: Bench, *, at_once: bool, back_s_max: float) -> Outcome:
         comet = comets.enter_context(serve(bench.folder, *database))
         with load(
             "json", comet.port("json"),
-            clients=devices, devices="device-", at_once=at_once, room=GROUP_ROOM, rooms=rooms, connect_rate=1000, ready_within=180,
+            clients=devices, devices="device-", at_once=at_once, room=GROUP_ROOM, rooms=rooms, connect_rate=300, ready_within=180,
             until=sends * devices // rooms, seconds=bench.size(180, 60),
         ) as crowd:  # fmt: skip
             crowd.wait_for("measuring")
