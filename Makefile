@@ -1,16 +1,18 @@
 # make run      start imcore here, on a Postgres of its own        make check   lint, types, imports
 # make test     the tests (ARGS="-k name" goes to pytest)          make bench   the benchmark
 # make env      only the environment in .venv                      make lock    choose the versions anew
+# make powercut cut the power under it 60 times (CUTS=60), as root
 
 PYTHON ?= python3
 DATA_DIR ?= imcore-data
 ARGS ?=
+CUTS ?= 60
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check format bench lock clean missing
+.PHONY: help env run test check format bench powercut lock clean missing
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -56,6 +58,10 @@ format: env
 
 bench: env
 	@$(BIN)/imcore bench $(ARGS)
+
+# As many cuts of each kind: with flushes, and two controls without, in which the rig must lose what was acknowledged.
+powercut: env
+	@PYTHONPATH=tests $(BIN)/python -m rigs.powercut --cuts $(CUTS) $(ARGS)
 
 # Keeps the versions that still fit; ARGS=--upgrade takes the newest.
 lock:

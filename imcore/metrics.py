@@ -58,6 +58,7 @@ MEANINGS: Mapping[str, str] = {
     "comet_unsent_bytes": "Bytes that wait in this process for clients to take them, when last looked at.",
     "comet_squeezed_total": "Connections written nothing more for a while, because all together held too much.",
     "comet_refusals_held": "Clients that came too often and wait for their refusal.",
+    "comet_pushes_waiting": "Pushes that are not stored, and wait until the log was followed to where they were given.",
     "comet_addresses_paced": "Addresses whose pace of connecting is remembered.",
     "comet_handshakes_limited_total": "Connections refused by the pace of their address.",
     "comet_position": "Where the hub stands in the log.",

@@ -151,12 +151,14 @@ class Process:
         self.is_main = True  # no worker of another process
         self.history = History(lambda: [self.node], self.ended)
         self.statements: Counter[str] = Counter()  # by what the connection is for
+        self.position = 0  # the last that this process has appended
 
     # --- what happens when events are there -----------------------------------------------------------------------------------
 
     def committed(self, batch: list[Recorded]) -> None:
         """This process has appended a batch."""
         self.history.saw(batch[-1])
+        self.position = batch[-1].position
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
@@ -186,18 +188,24 @@ class Process:
         keys: tuple[str, ...] = (),
         everybody: bool = False,
     ) -> int:
-        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here."""
+        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
+        comet = self.comet
+        position = max(self.position, 0 if comet is None else comet.tail.position)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody))
-        if self.comet is None:
+            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position))
+        if comet is None:
             return 0
-        return self.comet.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+        return comet.push_ephemeral(
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
+        )
 
     def passed_on(self, message: Ephemeral) -> None:
         """Another process pushed a message without storing it."""
         if self.comet is not None:
-            op, payload, room, mids, keys, everybody = message
-            self.comet.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+            op, payload, room, mids, keys, everybody, position = message
+            self.comet.push_ephemeral(
+                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
+            )
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""

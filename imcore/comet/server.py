@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, failpoints, reads
@@ -73,6 +74,7 @@ FILES_KEPT: Final = 256  # open files that are not for connections of clients
 # Who comes too often waits for the refusal: else a client that asks again at once would ask thousands of times a second.
 HOLD_S: Final = 1.0
 HELD_MAX: Final = 1_000
+PUSHES_WAITING_MAX: Final = 1_000
 
 T = TypeVar("T")
 
@@ -186,6 +188,7 @@ class Comet:
         # What clients said while this process was not sure. Bounded: they are read from no more, so it is one read of each.
         self._postponed: list[tuple[Connection, Callable[[], None]]] = []
         self._is_looking = False
+        self._pushes_waiting = 0  # until the tail has come as far as they; at most PUSHES_WAITING_MAX
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
         self.flushes = 0
@@ -279,18 +282,30 @@ class Comet:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        position: int = 0,
     ) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events. How many sessions got it."""
+        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. How many
+        sessions got it at once.
+
+        A comet that has not seen the end of the log for a lease may not know who was taken out of a room with members, so there
+        nobody gets it."""
+        if position > self.tail.position:
+            if self._pushes_waiting < PUSHES_WAITING_MAX:
+                self._pushes_waiting += 1
+                push = partial(self.push_ephemeral, op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+                self.spawn(self._push_later(position, push))
+            return 0
         format_, body = commands.storable(payload)
         streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
         streams += [ROOM + room] if room is not None else []
         streams += [ALL] if everybody else []
         time_ms = int(self.wall() * 1000)
         reached = 0
+        is_blind = time.monotonic() - self.tail.looked_at > self.settings.node_lease_s
         for stream in streams:
             audience = self.hub.audiences.get(stream)
-            if audience is None:
+            if audience is None or (is_blind and audience.durable and stream.startswith(ROOM)):
                 continue
             event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, time_ms, body)
             run = Run([event])
@@ -305,6 +320,16 @@ class Comet:
                         session.write(data)
                         reached += 1
         return reached
+
+    async def _push_later(self, position: int, push: Callable[[], int]) -> None:
+        try:
+            async with asyncio.timeout(self.settings.node_lease_s):
+                await self.tail.reached(position)
+        except TimeoutError:
+            return  # it may be lost
+        finally:
+            self._pushes_waiting -= 1
+        push()
 
     # --- catching up -----------------------------------------------------------------------------------------------------------
 
@@ -603,6 +628,7 @@ class Comet:
             "comet_unsent_bytes": self.unsent_bytes,
             "comet_squeezed_total": self.squeezes,
             "comet_refusals_held": self._holding,
+            "comet_pushes_waiting": self._pushes_waiting,
             "comet_addresses_paced": len(self.handshakes),
             "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
