@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from imcore import failpoints
 from imcore.errors import BadConfiguration
 from imcore.protocol import packet
 
@@ -93,6 +94,11 @@ def _checked_database_url(url: str) -> str:
     if urlsplit(url).scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
         raise ValueError("a database URL looks like postgresql://user:password@host:5432/name")
     return url
+
+
+def _checked_failpoints(text: str) -> str:
+    failpoints.parse(text)
+    return text
 
 
 AddressText = Annotated[str, AfterValidator(_checked_address)]
@@ -172,6 +178,9 @@ class Settings(_Part):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least grave lines that are written. debug has a line for each packet, and costs speed."
+    )
+    fail: Annotated[str, AfterValidator(_checked_failpoints)] = Field(
+        "", description="Failpoints, for tests only: where this process breaks on purpose. See testing.md."
     )
 
     # --- who may come in ---

@@ -27,7 +27,7 @@ from typing import Final
 
 from aiohttp import web
 
-from imcore import nodes, reads
+from imcore import failpoints, nodes, reads
 from imcore.api.app import make_app
 from imcore.api.services import Services
 from imcore.auth import Authenticate, authenticator
@@ -40,7 +40,7 @@ from imcore.database import DATABASE_ERRORS, connect, create_pool, refuse_unsafe
 from imcore.errors import BadConfiguration, GoingAway
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.store import Log
+from imcore.events.store import HOLD_S, Log
 from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.projections import ASYNCHRONOUS, queries
@@ -101,6 +101,7 @@ class Workers:
         while True:
             await self._run_one(number)
             self.restarts += 1
+            self.settings = self.settings.model_copy(update={"fail": ""})  # a failpoint would end it again and again
             log.error("worker %d ended; starting it again", number)
             await asyncio.sleep(RESTART_S)
 
@@ -222,6 +223,7 @@ async def serve(
 
     `announce` is called once, when clients can connect, with the addresses in force. Raises the family's errors when it cannot start.
     """
+    failpoints.arm(settings.fail)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(database(settings))
         process = Process(settings, roles)
@@ -242,7 +244,7 @@ async def _run(
         create_pool(url, application_name="imcore", connections_max=settings.pool_connections_max)
     )
     events = Log(
-        lambda: connect(url, application_name="imcore append"),
+        lambda: connect(url, application_name="imcore append", hold_s=HOLD_S),
         InlineProjections(),
         process.committed,
         batch_events_max=settings.batch_events_max,

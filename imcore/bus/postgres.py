@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
+from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.events.names import OwnConnection
 
@@ -94,8 +95,12 @@ class PostgresBus:
                     while self._outgoing:
                         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._outgoing.popleft())
                     if self._position > self._rung:
+                        if failpoints.armed is not None:
+                            await failpoints.arrive("before_publish")
                         self._rung = self._position
                         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(self._rung))
+                        if failpoints.armed is not None:
+                            await failpoints.arrive("after_publish")
             except DATABASE_ERRORS as error:
                 log.warning("the bus is down: %s", error)
                 await asyncio.sleep(RETRY_S)

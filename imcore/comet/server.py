@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Final, NamedTuple, TypeVar
 
-from imcore import commands, reads
+from imcore import commands, failpoints, reads
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
 from imcore.comet.catchup import CatchUp
@@ -120,7 +120,7 @@ class Comet:
             self.hub,
             self.tail.recent,
             self._read_page,
-            lambda: asyncio.sleep(0),
+            self._between_pages,
             page_events_max=settings.page_events_max,
         )
         self.loader = Loader(pool, guarded)
@@ -277,7 +277,16 @@ class Comet:
 
     async def _read_page(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
         async with self._pages:
-            return await self.reader.read_streams(streams, upto, limit)
+            page = await self.reader.read_streams(streams, upto, limit)
+        if failpoints.armed is not None:
+            await failpoints.arrive("mid_replay")
+        return page
+
+    @staticmethod
+    async def _between_pages() -> None:
+        if failpoints.armed is not None:
+            await failpoints.arrive("mid_replay")
+        await asyncio.sleep(0)
 
     def resume(self, cursor: str, known: Known, session: Connection) -> Resume:
         """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""

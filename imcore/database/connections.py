@@ -47,13 +47,20 @@ UNREADABLE = "a database URL that cannot be read"
 
 
 async def connect(
-    url: str, *, application_name: str = "imcore", connect_s: float = 10, command_s: float | None = None
+    url: str,
+    *,
+    application_name: str = "imcore",
+    connect_s: float = 10,
+    command_s: float | None = None,
+    hold_s: float = SILENCE_S,
 ) -> asyncpg.Connection[asyncpg.Record]:
-    """Open one connection; the caller closes it.
+    """Open one connection; the caller closes it. Postgres ends it, with its locks, when it is silent for `hold_s` in a transaction.
 
     Raises DatabaseUnavailable when Postgres cannot be reached or lets nobody in, and BadConfiguration for a URL that is none.
     """
-    return await _open(url, timeout=connect_s, command_timeout=command_s, server_settings=_settings(application_name))
+    return await _open(
+        url, timeout=connect_s, command_timeout=command_s, server_settings=_settings(application_name, hold_s)
+    )
 
 
 @asynccontextmanager
@@ -133,12 +140,12 @@ async def _open(dsn: str | None = None, **keywords: Any) -> asyncpg.Connection[a
     return connection
 
 
-def _settings(application_name: str) -> dict[str, str]:
+def _settings(application_name: str, hold_s: float = SILENCE_S) -> dict[str, str]:
     return {
         "application_name": application_name,
         "jit": "off",  # our statements are short; compiling one costs more than running it
         # A process that stops in the middle of a transaction holds its locks, the one on the head of the log among them.
-        "idle_in_transaction_session_timeout": f"{SILENCE_S}s",
+        "idle_in_transaction_session_timeout": f"{int(hold_s * 1000)}ms",
         # The server's end of the line; without effect, and without harm, on a Unix socket.
         "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
         "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),

@@ -27,6 +27,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
+from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     Conflict,
@@ -47,6 +48,8 @@ BATCH_BYTES_MAX: Final = 4 * 2**20
 PENDING_EVENTS_MAX: Final = 20_000
 PARTITION_MARGIN_EVENTS: Final = 1_000_000
 APPEND_TIMEOUT_S: Final = 10.0
+# The connection to append with is opened with this: Postgres ends it when a process holds the head's lock and says nothing for so long.
+HOLD_S: Final = 5.0
 RECONNECT_S: Final = 0.2
 
 NO_GUARD, MEMBER = 0, 1
@@ -479,7 +482,11 @@ class Log:
         """The fast road: one round trip. While Postgres works on it, those of the batch before are told."""
         columns, slots, ranks, said = _columns(drafts, ids)
         query, columns = _joined(columns, len(drafts))
-        asking = asyncio.ensure_future(connection.fetchrow(query, *columns))
+        asking = asyncio.ensure_future(
+            connection.fetchrow(query, *columns)
+            if failpoints.armed is None
+            else _append_watched(connection, query, columns)
+        )
         try:
             await asyncio.sleep(0)  # now it is on its way
             self._settle_last()
@@ -487,6 +494,8 @@ class Log:
         finally:
             asking.cancel()  # for who is cancelled before the last line
         assert row is not None, "a function returns a row"
+        if failpoints.armed is not None:
+            await failpoints.arrive("after_commit")
         base, at, seqs, messages, refused, codes, facts = row
         if refused is None:
             self._untold = ()
@@ -519,6 +528,8 @@ class Log:
         messages: list[int],
     ) -> None:
         """Tell each draft its place, and the process its batch."""
+        if failpoints.armed is not None:
+            failpoints.reach("before_reply")
         time_ms = int(at.timestamp() * 1000)
         position = base
         batch: list[Recorded] = []
@@ -572,6 +583,8 @@ class Log:
         async with _transaction(connection):
             head = await connection.fetchrow(LOCK)
             assert head is not None, "a migrated database has a head"
+            if failpoints.armed is not None:
+                await failpoints.arrive("after_update_head")
             base, at = head
             now_ms = int(at.timestamp() * 1000)
             keys = {key for item in items if isinstance(item, Decision) for key in item.keys}
@@ -623,6 +636,11 @@ class Log:
                 assert row["base"] == base, "the head is locked"
                 assert row["refused"] is None, "everything was checked above"
                 await inline.save(connection, before, rows)
+            if failpoints.armed is not None:
+                await failpoints.arrive("before_commit")
+        if failpoints.armed is not None:
+            await failpoints.arrive("after_commit")
+            failpoints.reach("before_reply")
         self._untold = [item for item, _ in duplicates]
         if expected:
             self.position = expected[-1].position
@@ -663,6 +681,18 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
     yield
     ended = await connection.execute("COMMIT")
     assert ended == "COMMIT", f"an error in a transaction was swallowed: {ended}"
+
+
+async def _append_watched(connection: Connection, query: str, columns: tuple[object, ...]) -> asyncpg.Record | None:
+    """Append drafts, with the places between lock and commit that one statement does not have, if somebody watches them."""
+    if not failpoints.watches("after_update_head", "before_commit"):
+        return await connection.fetchrow(query, *columns)
+    async with _transaction(connection):
+        await connection.execute(LOCK)
+        await failpoints.arrive("after_update_head")
+        row = await connection.fetchrow(query, *columns)
+        await failpoints.arrive("before_commit")
+    return row
 
 
 def recorded(row: asyncpg.Record, names: Names) -> Recorded:

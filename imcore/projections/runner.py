@@ -25,6 +25,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.events.names import Connection
 from imcore.events.reader import Reader
@@ -317,6 +318,8 @@ class Runner:
                 if failure is not None:
                     failures[name] = failure
                     await connection.execute(STOP_AT, name, failure.recorded.position - 1)
+            if failpoints.armed is not None:
+                await failpoints.arrive("before_cursor_commit")
         for name in names:
             self._positions[name] = failures[name].recorded.position - 1 if name in failures else upto
         for name, failure in failures.items():

@@ -17,11 +17,11 @@ from functools import partial
 import orjson
 import uvloop
 
-from imcore import commands
+from imcore import commands, failpoints
 from imcore.bus.postgres import PostgresBus
 from imcore.database import connect
 from imcore.errors import Conflict, ImcoreError, Overloaded, Unavailable
-from imcore.events.store import Decision, Draft, Log, Outcome
+from imcore.events.store import HOLD_S, Decision, Draft, Log, Outcome
 from imcore.events.types import MESSAGE_OP, SERVICE_MID, Recorded
 from imcore.projections.inline import InlineProjections
 
@@ -112,7 +112,7 @@ async def main(url: str, task: str, seed: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         bus = PostgresBus(lambda: connect(url, application_name="ringer"), lambda position: None)
         log = Log(
-            lambda: connect(url, application_name="appender"),
+            lambda: connect(url, application_name="appender", hold_s=HOLD_S),
             InlineProjections(),
             lambda batch: bus.publish(batch[-1].position),
         )
@@ -126,4 +126,5 @@ async def main(url: str, task: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    failpoints.arm(os.environ.get("IMCORE_FAIL", ""))
     uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

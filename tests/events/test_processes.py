@@ -51,13 +51,13 @@ WHERE application_name = 'appender' AND datname = current_database() ORDER BY ra
 
 
 @asynccontextmanager
-async def process(url: str, task: str, seed: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(url: str, task: str, seed: int, *, fail: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
     """One appending process; killed when the block ends before it does."""
     one = await asyncio.create_subprocess_exec(
         *(sys.executable, PROGRAM, url, task, str(seed)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])},
+        env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[2]), "IMCORE_FAIL": fail},
     )
     try:
         yield one
