@@ -74,9 +74,10 @@ class Failure(NamedTuple):
         return f"{type(self.error).__name__}: {said}".replace("\0", "\\0")[:2000]
 
 
-def fold(projection: Projection[R], events: Iterable[Recorded]) -> dict[Key, R]:
-    """The rows after these events, beginning with none. Raises what `keys` and `apply` raise."""
-    rows: dict[Key, R] = {}
+def fold(projection: Projection[R], events: Iterable[Recorded], rows: dict[Key, R] | None = None) -> dict[Key, R]:
+    """The rows after these events, beginning with none, or with `rows`, which are changed. Raises what `keys` and `apply` raise."""
+    if rows is None:
+        rows = {}
     for recorded in events:
         if recorded.type in projection.types:
             for key in projection.keys(recorded):
