@@ -1,0 +1,778 @@
+"""One device's side of the protocol, without I/O: bytes in, happenings out, bytes out. No socket, no clock, no event loop.
+
+The core outlives its connections. Around it somebody connects (`connected`, `auth`), gives it what arrives (`receive`), writes what it
+has to say (`take`, when `due`), tells it when a connection is over (`lost`) and when the program has dealt with something (`settle`).
+Time and chance come in as arguments.
+
+- **Each event once, in order.** (place, seq) names an event. What was received before is dropped; what this device sent itself is
+  never handed on, because the answer to `send` told of it.
+- **A hole is looked into.** In a room whose events all come (version 2, every operation accepted), the next seq is the last plus one,
+  but for own sends, which are not echoed. If seqs are missing that no answer explains, everything waits while the room's history is
+  asked; what it has is handed on in its place and counted, what it does not have becomes a `Reset`.
+- **Nothing asked is forgotten.** A request without an outcome is asked again on the next connection, a send with the id that it had. At
+  most `window` sends are under way; a server that says "later" halves it.
+- **A position is acknowledged** when everything up to it is settled, and came over this very connection: the server refuses others.
+
+The trap: what is *received* runs ahead of what is *settled*, and a crash forgets the difference. So what is stored (`Entry.place` and
+`seq`, the cursor) follows what is settled only, and the server gives the rest again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from imcore.client.codec import Codec, Told
+from imcore.client.errors import ClientError, from_facts
+from imcore.client.events import Event, Happening, Removed, Reset, from_envelope
+from imcore.errors import BadPacket
+from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
+
+WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch gains nothing
+OWN_SEQS_MAX: Final = (
+    10_000  # own sends remembered per room while nothing else comes; forgetting one costs a look into the history
+)
+RETRY_S: Final = 0.2  # before asking again, where the server names no time; doubles, up to
+RETRY_MAX_S: Final = 5.0
+
+_HEARTBEAT, _SEND, _SEND_REPLY, _DISCONNECT, _AUTH, _AUTH_REPLY, _EVENT, _REMOVED, _HISTORY, _ACK = map(
+    int,
+    (
+        *(
+            Op.HEARTBEAT,
+            Op.SEND,
+            Op.SEND_REPLY,
+            Op.DISCONNECT,
+            Op.AUTH,
+            Op.AUTH_REPLY,
+            Op.EVENT,
+            Op.REMOVED,
+            Op.HISTORY,
+        ),
+        Op.ACK,
+    ),
+)
+_BEGINS_ANEW: Final = frozenset({"epoch", "too_far"})  # seqs are names of other events now, or may be
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A request that has no outcome yet. Kept over connections."""
+
+    op: int
+    body: bytes
+    n: int = 0  # the order in which requests were made
+    room: str = ""  # of a send
+    id: str = ""
+    tries: int = 0  # how often it was written
+    refusals: int = 0  # how often the server said "later"
+    due: float = 0.0
+    is_wanted: bool = True  # somebody waits for the outcome
+    is_unsure: bool = False  # it was written to a connection that broke: it may have been carried out
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Something for the program, in order. `happening` is None for what passes it by: what this device sent itself.
+
+    The store is told of `place` and `seq` when it is settled, or, of a Reset of the server's, of its cursor.
+    """
+
+    happening: Happening | None
+    era: int
+    position: int = 0
+    place: str = ""
+    seq: int = 0
+    cursor: str | None = None
+    forgets: bool = False  # a Reset after which what is stored means nothing
+    is_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The auth was answered: this is who we are, and delivery begins."""
+
+    mid: int
+    key: str
+    epoch: str
+    position: int
+    cursor: str
+    recovered: bool
+    reason: str
+    heartbeat_s: float
+    rooms: tuple[str, ...]
+    store: bool  # the cursor may be stored at once: nothing is lost by it
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request has its outcome: the reply's body, or why not."""
+
+    asked: Asked
+    body: Any
+    error: ClientError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The server knows that we have everything up to here; `cursor` says it to the next connection. `seen`: what own sends changed."""
+
+    position: int
+    cursor: str
+    seen: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """The server ends the connection, and says why and what to do."""
+
+    error: ClientError
+    close: int | None
+    delay_s: float
+
+
+Step: TypeAlias = Opened | Answered | Acked | Farewell
+Observe: TypeAlias = Callable[[tuple[Any, ...]], object]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened so far."""
+
+    connects: int = 0
+    disconnects: int = 0
+    sends: int = 0
+    resends: int = 0
+    refused_for_now: int = 0
+    received: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    own: int = 0
+    gaps: int = 0
+    filled: int = 0
+    unfilled: int = 0
+    resets: int = 0
+    acks: int = 0
+    overflows: int = 0
+
+
+@dataclass(slots=True)
+class _Place:
+    """A room or stream: the last seq received, and own sends beyond it. `is_chained`: the next event has the next seq."""
+
+    seq: int = 0
+    is_chained: bool = False
+    own: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Hole:
+    """Missing seqs of a room, `after` the last one received and before the held event."""
+
+    room: str
+    before: int
+    sends: set[Asked]  # own sends under way when it was found: their answers may explain it
+    asked: Asked | None = None
+
+
+class Core:
+    """The protocol of one device, after `begin`."""
+
+    def __init__(
+        self,
+        *,
+        key: str = "",
+        mid: int | None = None,
+        rooms: Iterable[str] = (),
+        accepts: Iterable[int] | None = None,
+        platform: str = "python",
+        live_types: Iterable[str] = ("live",),
+        chance: Callable[[], float],
+        backlog_max: int = 4_000,
+    ) -> None:
+        self.mid = mid
+        self._is_mid_claimed = mid is not None
+        self.key = key
+        self.cursor = ""
+        self.rooms = dict.fromkeys(rooms)  # entered at every connect
+        self.accepts = None if accepts is None else list(accepts)
+        self.platform = platform
+        self.live_types = set(live_types)
+        self.counts = Counts()
+        self.observe: Observe | None = None
+        self.connection = 0  # the number of the connection, for `observe`
+        self.is_open = False  # the auth was answered
+        self.has_overflowed = False  # events of this connection were let go, and come again on the next
+        self._chance = chance
+        self._backlog_max = backlog_max
+        self._places: dict[str, _Place] = {}
+        self._moved: set[str] = set()  # places whose seq went on over own sends, which the store was not told of
+        self._entries: deque[Entry] = deque()  # for the program, not taken yet; bounded by backlog_max
+        self._given: deque[Entry] = deque()  # taken, not settled; as many as the program takes at a time
+        self._era = 0
+        self._settled = 0  # everything up to this position is settled
+        self._received = 0  # last position that came over this connection
+        self._acked = 0
+        self._acking: Asked | None = None
+        self._codec: Codec | None = None
+        self._seq = 0
+        self._n = 0
+        self._under_way: dict[int, Asked] = {}
+        self._sends: list[tuple[int, Asked]] = []  # a heap; bounded by whoever calls `ask`
+        self._others: list[Asked] = []
+        self._sends_under_way = 0
+        self._window = float(WINDOW_MAX)
+        self._paused_until = 0.0
+        self._hole: _Hole | None = None
+        self._held: list[Told] = []  # came after the hole; bounded with the entries
+
+    def begin(self, key: str, mid: int | None, cursor: str, seen: Mapping[str, int]) -> None:
+        """Go on where the store says that this device was; `seen`: place -> last seq that the program dealt with."""
+        self.key = key
+        self.mid = mid if self.mid is None else self.mid
+        self.cursor = cursor
+        self._places = {place: _Place(seq, self._is_kept(place)) for place, seq in seen.items()}
+
+    # --- connections ---------------------------------------------------------------------------------------------------------
+
+    def connecting(self) -> None:
+        """Somebody tries to connect."""
+        assert self._codec is None, "the connection before it was lost"
+        self.connection += 1
+        if self.observe is not None:
+            self.observe(("connecting", self.connection))
+
+    def connected(self, codec: Codec) -> None:
+        """There is a new connection, and nothing was said on it."""
+        self._codec = codec
+        self._seq = 0
+        self._received = 0
+        self.has_overflowed = False
+
+    def auth(self, token: str | None) -> bytes:
+        """The first packet."""
+        body: dict[str, object] = {"key": self.key, "platform": self.platform}
+        if token is None or self._is_mid_claimed:
+            body["mid"] = self.mid
+        if self.cursor:
+            body["cursor"] = self.cursor
+        if self.rooms:
+            body["rooms"] = list(self.rooms)
+        if self.accepts is not None:
+            body["accepts"] = self.accepts
+        if self.observe is not None:
+            self.observe(("request", self.connection, _AUTH, 1, dict(body)))  # without the token
+        if token is not None:
+            body["token"] = token
+        self._seq = 1
+        assert self._codec is not None
+        return self._codec.encode(_AUTH, 1, orjson.dumps(body))
+
+    def lost(self, code: int | None = None, reason: str = "") -> None:
+        """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again."""
+        if self.observe is not None:
+            self.observe(("closed", self.connection, code, reason))
+        self.counts.disconnects += self.is_open
+        self._codec = None
+        self.is_open = False
+        if self._hole is not None and self._hole.asked is not None:
+            self._hole.asked.is_wanted = False
+        self._hole = None
+        held, self._held = self._held, []
+        for told in held:
+            if told.op == _REMOVED:  # it is not told again
+                self._leave(told)
+        self._acking = None
+        for asked in self._under_way.values():
+            asked.is_unsure = True
+            asked.due = 0.0
+            self._put(asked)
+        self._others = [asked for asked in self._others if asked.is_wanted and asked.op not in (_HEARTBEAT, _ACK)]
+        self._under_way.clear()
+        self._sends_under_way = 0
+        self._paused_until = 0.0
+        self._window = float(WINDOW_MAX)
+
+    # --- asking --------------------------------------------------------------------------------------------------------------
+
+    def ask(self, op: int, body: object, *, room: str = "", id: str = "") -> Asked:
+        """Something to ask, now or on a later connection, until it has an outcome. Raises TypeError for what is no JSON."""
+        asked = Asked(op, orjson.dumps(body), room=room, id=id)
+        self._n += 1
+        asked.n = self._n
+        self._put(asked)
+        return asked
+
+    def forget(self, asked: Asked) -> None:
+        """Nobody waits for this any more. What is under way is still understood when it is answered."""
+        asked.is_wanted = False
+
+    def heartbeat(self) -> None:
+        """Ask whether the other side is there."""
+        if not any(asked.op == _HEARTBEAT for asked in self._others):
+            self.ask(_HEARTBEAT, None)
+
+    @property
+    def has_news(self) -> bool:
+        """Is anything settled that the server does not know of, and could be told?"""
+        return self.is_open and min(self._settled, self._received) > self._acked
+
+    def acknowledge(self) -> None:
+        """Tell the server what is settled, if that is news and it is not being told."""
+        if self.has_news and self._acking is None:
+            self._acking = self.ask(_ACK, {"position": min(self._settled, self._received)})
+
+    @property
+    def awaits(self) -> bool:
+        """Does somebody wait for an answer, written or not? Heartbeats and acks are nobody's."""
+        return bool(self._sends) or any(
+            asked.op != _HEARTBEAT and asked.op != _ACK for asked in (*self._under_way.values(), *self._others)
+        )
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Is there a request on the wire?"""
+        return bool(self._under_way)
+
+    def due(self) -> float | None:
+        """When `take` has something, if nothing happens before; None: not by itself."""
+        if not self.is_open:
+            return None
+        times = [asked.due for asked in self._others]
+        if self._sends and self._sends_under_way < int(self._window):
+            times.append(self._paused_until)
+        return min(times, default=None)
+
+    def take(self, now: float) -> list[bytes]:
+        """The packets to write now, each of them one frame of a WebSocket."""
+        packets: list[bytes] = []
+        if not self.is_open:
+            return packets
+        if self._others:
+            late: list[Asked] = []
+            for asked in self._others:
+                if not asked.is_wanted:
+                    continue
+                if asked.due > now:
+                    late.append(asked)
+                else:
+                    packets.append(self._write(asked))
+            self._others = late
+        while self._sends and self._sends_under_way < int(self._window) and self._paused_until <= now:
+            _, asked = heapq.heappop(self._sends)
+            if asked.is_wanted:
+                self._sends_under_way += 1
+                packets.append(self._write(asked))
+        return packets
+
+    def _put(self, asked: Asked) -> None:
+        if asked.op == _SEND:
+            heapq.heappush(self._sends, (asked.n, asked))
+        else:
+            self._others.append(asked)
+
+    def _write(self, asked: Asked) -> bytes:
+        assert self._codec is not None
+        self._seq = seq = self._seq % INT32_MAX + 1
+        self._under_way[seq] = asked
+        if asked.op == _SEND:
+            self.counts.sends += 1
+            self.counts.resends += asked.tries > 0
+        asked.tries += 1
+        if self.observe is not None:
+            self.observe(("request", self.connection, asked.op, seq, orjson.loads(asked.body)))
+        return self._codec.encode(asked.op, seq, asked.body)
+
+    # --- hearing -------------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> list[Step]:
+        """What these bytes mean. Events are in `next` afterwards. Raises ImcoreError for what is not this protocol."""
+        assert self._codec is not None
+        steps: list[Step] = []
+        for told in self._codec.decode(data):
+            op = told.op
+            try:
+                if op == _EVENT:
+                    self._hear_event(told)
+                elif op == _REMOVED:
+                    self._hear_removed(told)
+                elif op == _DISCONNECT:
+                    steps.append(self._hear_farewell(told))
+                elif op == _AUTH_REPLY and not self.is_open:
+                    steps.append(self._hear_opened(told))
+                else:
+                    self._hear_answer(told, now, steps)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise BadPacket(f"operation {op} of the server is not understood: {error!r}") from None
+        return steps
+
+    def _hear_opened(self, told: Told) -> Step:
+        body = told.body
+        if self.observe is not None:
+            self.observe(("reply", self.connection, told.op, told.seq, body))
+        if "error" in body:
+            return Farewell(from_facts(body["error"]), None, (body["error"].get("retry_after_ms") or 0) / 1000)
+        had_cursor = bool(self.cursor)
+        opened = Opened(
+            body["mid"],
+            body["key"],
+            body["epoch"],
+            body["position"],
+            body["cursor"],
+            body["recovered"],
+            body.get("reason", ""),
+            body["heartbeat_s"],
+            tuple(body["rooms"]),
+            store=body["recovered"] and not had_cursor and not self._entries and not self._given,
+        )
+        self.is_open = True
+        self.counts.connects += 1
+        self.mid, self.key = opened.mid, opened.key
+        self.live_types.update(room.partition("://")[0] for room in opened.rooms)
+        if self.observe is not None:
+            facts = {
+                "recovered": opened.recovered,
+                "reason": opened.reason,
+                "position": opened.position,
+                "cursor": opened.cursor,
+            }
+            self.observe(("connected", self.connection, facts))
+        if opened.recovered:
+            for name, place in self._places.items():
+                place.is_chained &= had_cursor and self._is_kept(name)
+            self.cursor = self.cursor or opened.cursor
+        else:
+            self._begin_anew(opened)
+        return opened
+
+    def _is_kept(self, place: str) -> bool:
+        """Does the server give what we miss of this? Of live rooms only where the auth enters them."""
+        return place.partition("://")[0] not in self.live_types or place in self.rooms
+
+    def _begin_anew(self, opened: Opened) -> None:
+        self.counts.resets += 1
+        self.cursor = opened.cursor
+        forgets = opened.reason != "new" and opened.reason != "expired"
+        if forgets:
+            self._places.clear()
+            self._era += 1
+            self._settled = self._acked = 0
+        for place in self._places.values():
+            place.is_chained = False
+        self._entries.append(
+            Entry(
+                Reset(opened.reason, opened.position),
+                self._era,
+                opened.position,
+                cursor=opened.cursor,
+                forgets=forgets,
+            )
+        )
+
+    def _hear_farewell(self, told: Told) -> Farewell:
+        body = told.body
+        close = body.get("close")
+        error = from_facts(body)
+        return Farewell(error, close if type(close) is int else None, (body.get("delay_ms") or 0) / 1000)
+
+    def _hear_answer(self, told: Told, now: float, steps: list[Step]) -> None:
+        asked = self._under_way.pop(told.seq, None)
+        if asked is None:
+            return
+        if self.observe is not None:
+            self.observe(("reply", self.connection, told.op, told.seq, told.body))
+        is_send = asked.op == _SEND
+        self._sends_under_way -= is_send
+        error = None
+        if isinstance(told.body, dict) and "error" in told.body:
+            error = from_facts(told.body["error"])
+            if error.retry and asked.is_wanted and asked.op != _HEARTBEAT:
+                self._ask_later(asked, error, now)
+                return
+            if asked.is_unsure and error.code == "no_such_room" and asked.op == Op.LEAVE:
+                error = None  # the leave of which the answer was lost was carried out
+        if is_send:
+            if error is None:
+                self._own(asked.room, told.body["seq"])
+            self._window = min(WINDOW_MAX, self._window + 1 / self._window)
+        if self._hole is not None:
+            self._look_into_hole(asked, told.body, error)
+        if asked is self._acking:
+            self._acking = None
+            if error is None:
+                self._acked = max(self._acked, told.body["position"])
+                self.cursor = told.body["cursor"]
+                self.counts.acks += 1
+                steps.append(Acked(told.body["position"], told.body["cursor"], self._own_seen()))
+        elif asked.is_wanted and asked.op != _HEARTBEAT:
+            steps.append(Answered(asked, told.body, error))
+
+    def _ask_later(self, asked: Asked, error: ClientError, now: float) -> None:
+        self.counts.refused_for_now += 1
+        asked.refusals += 1
+        if error.code == "unavailable":
+            asked.is_unsure = True
+        if error.retry_after_ms is not None:
+            wait_s = error.retry_after_ms / 1000
+        else:
+            wait_s = min(RETRY_MAX_S, RETRY_S * 2 ** min(asked.refusals, 10)) * self._chance()
+        if asked.op == _SEND:
+            self._paused_until = max(self._paused_until, now + wait_s)
+            self._window = max(1.0, self._window / 2)
+        asked.due = now + wait_s
+        self._put(asked)
+
+    def joined(self, room: str) -> None:
+        """A join was answered. Live rooms are entered again at the next connect; members need not join again."""
+        if room.partition("://")[0] in self.live_types:
+            self.rooms[room] = None
+
+    def left(self, room: str) -> None:
+        """A leave was answered."""
+        self.rooms.pop(room, None)
+        if room in self._places:
+            self._places[room].is_chained = False
+
+    # --- events --------------------------------------------------------------------------------------------------------------
+
+    def _hear_event(self, told: Told) -> None:
+        if self.observe is not None:
+            self.observe(("deliver", self.connection, from_envelope(told.body)))
+        self.counts.received += 1
+        if self._may_keep(told):
+            self._take(from_envelope(told.body))
+
+    def _hear_removed(self, told: Told) -> None:
+        if self.observe is not None:
+            self.observe(("removed", self.connection, told.body))
+        if self.has_overflowed or self._may_keep(told):  # it is not told again, so it is never let go
+            self._leave(told)
+
+    def _leave(self, told: Told) -> None:
+        body = told.body
+        room = body["room"]
+        self.rooms.pop(room, None)
+        if room in self._places:
+            self._places[room].is_chained = False
+        # Its position is no place to acknowledge: the notice may come before events of other rooms that lie before it.
+        self._entries.append(Entry(Removed(room, body["position"], body["type"], body["by"]), self._era))
+
+    def _may_keep(self, told: Told) -> bool:
+        """May this be handed on now? While a hole is looked into it is held; what is too much comes again on the next connection."""
+        if self.has_overflowed:
+            return False
+        if self.backlog >= self._backlog_max:
+            self.has_overflowed = True
+            self.counts.overflows += 1
+            return False
+        if self._hole is not None:
+            self._held.append(told)
+            return False
+        return True
+
+    def _take(self, event: Event) -> None:
+        seq = event.seq
+        if seq == 0:  # not stored: in no order, and once at most
+            self._entries.append(Entry(event, self._era))
+            return
+        place = self._places.get(event.place)
+        if place is None:
+            place = self._places[event.place] = _Place()
+        if seq <= place.seq:
+            self.counts.duplicates += 1
+            self._received = event.position
+            self._reach()
+            return
+        if place.is_chained and self.accepts is None and not self._is_my_join(event):
+            missing = [n for n in range(place.seq + 1, seq) if n not in place.own] if seq - place.seq > 1 else None
+            if missing:
+                self._find_hole(event)
+                return
+        self._hand_on(event, place)
+        self._received = event.position
+
+    def _hand_on(self, event: Event, place: _Place) -> None:
+        place.seq = event.seq
+        place.is_chained = True
+        if place.own:
+            place.own = {seq for seq in place.own if seq > event.seq}
+            _skip_own(place)
+        is_own = event.key == self.key and event.mid == self.mid and event.type == "message_sent"
+        self.counts.own += is_own
+        entry = Entry(None if is_own else event, self._era, event.position, event.place, event.seq)
+        if is_own and not self._entries and not self._given:
+            self._settled = max(self._settled, event.position)
+            self._moved.add(event.place)
+            return
+        self._entries.append(entry)
+
+    def _own_seen(self) -> dict[str, int]:
+        """What the store may be told of places where only we spoke: nothing waits, so what was received is settled."""
+        if self._entries or self._given or self._hole is not None:
+            return {}
+        moved, self._moved = self._moved, set()
+        return {name: place.seq for name in moved if (place := self._places.get(name)) is not None and place.seq}
+
+    def _is_my_join(self, event: Event) -> bool:
+        """What was said between an earlier leave and this is not for us."""
+        return event.type == "member_joined" and event.body.get("mid") == self.mid
+
+    def _own(self, room: str, seq: int) -> None:
+        place = self._places.get(room)
+        if place is None:
+            place = self._places[room] = _Place()
+        if seq > place.seq:
+            place.own.add(seq)
+            _skip_own(place)
+            self._moved.add(room)
+            if len(place.own) > OWN_SEQS_MAX:
+                place.own = set(sorted(place.own)[OWN_SEQS_MAX // 2 :])
+
+    # --- holes ---------------------------------------------------------------------------------------------------------------
+
+    def _find_hole(self, event: Event) -> None:
+        """Everything from this event on waits."""
+        sends = {asked for asked in self._under_way.values() if asked.op == _SEND and asked.room == event.room}
+        self._hole = hole = _Hole(event.place, event.seq, sends)
+        self._held.insert(0, Told(_EVENT, 0, event))
+        if not sends:
+            self._ask_history(hole)
+
+    def _ask_history(self, hole: _Hole) -> None:
+        after = self._places[hole.room].seq
+        if "://" not in hole.room:  # a stream: it has no history
+            self._close_hole(hole, is_whole=False)
+            return
+        limit = min(PAGE_ROWS_MAX, hole.before - after - 1)
+        hole.asked = self.ask(_HISTORY, {"room": hole.room, "after": after, "limit": limit})
+
+    def _look_into_hole(self, asked: Asked, body: Any, error: ClientError | None) -> None:
+        hole = self._hole
+        assert hole is not None
+        if asked is hole.asked:
+            asked.is_wanted = False  # by nobody but us
+            self._fill(hole, body, error)
+        elif asked in hole.sends:
+            hole.sends.discard(asked)
+            place = self._places[hole.room]
+            if all(seq in place.own for seq in range(place.seq + 1, hole.before)):
+                self._go_on()
+            elif not hole.sends:
+                self._ask_history(hole)
+
+    def _fill(self, hole: _Hole, body: Any, error: ClientError | None) -> None:
+        place = self._places[hole.room]
+        if error is not None:
+            self._close_hole(hole, is_whole=False)
+            return
+        is_whole, found = True, 0
+        for envelope in body["events"]:
+            event = from_envelope(envelope)
+            if event.seq >= hole.before:
+                break
+            if event.seq <= place.seq:
+                continue
+            is_whole &= all(seq in place.own for seq in range(place.seq + 1, event.seq))
+            if event.seq not in place.own and not self._is_own_send(event):
+                found += 1
+            self._hand_on(event, place)
+        self.counts.filled += found
+        self.counts.gaps += found > 0
+        rest = [seq for seq in range(place.seq + 1, hole.before) if seq not in place.own]
+        if rest and body["events"] and body["more"]:
+            hole.asked = None
+            self._ask_history(hole)
+        else:
+            self._close_hole(hole, is_whole=is_whole and not rest)
+
+    def _is_own_send(self, event: Event) -> bool:
+        return event.key == self.key and event.mid == self.mid and event.type == "message_sent"
+
+    def _close_hole(self, hole: _Hole, *, is_whole: bool) -> None:
+        if not is_whole:
+            self.counts.gaps += 1
+            self.counts.unfilled += 1
+            room = hole.room if "://" in hole.room else None
+            self._entries.append(Entry(Reset("gap", 0, room), self._era))
+        self._places[hole.room].is_chained = False  # the held event is next, whatever lies before it
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The hole is closed: what was held comes in its order, until there is another hole."""
+        self._hole = None
+        held, self._held = self._held, []
+        for n, told in enumerate(held):
+            if told.op == _REMOVED:
+                self._leave(told)
+            else:
+                self._take(told.body if isinstance(told.body, Event) else from_envelope(told.body))
+            if self._has_hole():
+                self._held += held[n + 1 :]
+                return
+
+    def _has_hole(self) -> bool:
+        return self._hole is not None
+
+    # --- the program ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """How much waits for the program."""
+        return len(self._entries) + len(self._held)
+
+    def next(self) -> Entry | None:
+        """The next thing for the program, taken from the queue; None if there is none now."""
+        if not self._entries:
+            return None
+        entry = self._entries.popleft()
+        self._given.append(entry)
+        self.counts.delivered += entry.happening is not None
+        return entry
+
+    def settle(self, entry: Entry) -> list[Entry]:
+        """This is dealt with. The entries that are settled by it, in order: those that wait for an earlier one come with that."""
+        entry.is_done = True
+        settled: list[Entry] = []
+        given = self._given
+        while given and given[0].is_done:
+            done = given.popleft()
+            settled.append(done)
+            if done.position and done.era == self._era:
+                self._settled = max(self._settled, done.position)
+        self._reach()
+        return settled
+
+    @property
+    def position(self) -> int:
+        """Everything up to here is settled."""
+        return self._settled
+
+    @property
+    def given(self) -> Sequence[Entry]:
+        """What was taken and is not settled."""
+        return list(self._given)
+
+    def given_upto(self, event: Happening) -> Sequence[Entry]:
+        """What was taken and not settled, up to and with this; nothing if it was settled already."""
+        given = self.given
+        for n, entry in enumerate(given):
+            if entry.happening == event:
+                return given[: n + 1]
+        return ()
+
+    def _reach(self) -> None:
+        """Nothing waits for the program: all that came is settled, duplicates too."""
+        if not self._entries and not self._given and self._hole is None:
+            self._settled = max(self._settled, self._received)
+
+
+def _skip_own(place: _Place) -> None:
+    if place.is_chained:
+        while place.seq + 1 in place.own:
+            place.seq += 1
+            place.own.discard(place.seq)
