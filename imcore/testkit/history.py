@@ -25,6 +25,7 @@ record.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import time
@@ -54,6 +55,7 @@ from imcore.events.types import (
     USER,
     MemberJoined,
     MemberLeft,
+    MemberMuted,
     MemberRemoved,
     ReadMarked,
     Recorded,
@@ -244,6 +246,8 @@ class Record(NamedTuple):
 
 def body_hash(body: object) -> str:
     """What a message said, in 16 characters: the same for the sender's value, the receiver's and the log's."""
+    if isinstance(body, bytes):  # the log and the protocol have them so
+        body = base64.b64encode(body).decode()
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
@@ -371,8 +375,8 @@ class Recorder:
                 self._put(conn, 0, "ok", "deliver", _event(event))
             case ("request", conn, op, n, body):
                 self._request(conn, op, n, body if isinstance(body, dict) else {})
-            case ("reply", conn, _, n, body):
-                self._reply(conn, n, body if isinstance(body, dict) else {})
+            case ("reply", conn, op, n, body):
+                self._reply(conn, op, n, body if isinstance(body, dict) else {})
             case ("removed", conn, body):
                 self._put(conn, 0, "ok", "deliver", Delivered(body.get("position", 0), body["room"], kind=REMOVED))
             case ("connecting", conn, *_):
@@ -464,8 +468,11 @@ class Recorder:
             case Op.MEMBERS:
                 self._begin(conn, n, "presence", Presence())
 
-    def _reply(self, conn: int, n: int, body: Mapping[str, Any]) -> None:
-        if (found := self._pending.pop((conn, n), None)) is None or n == 0:
+    def _reply(self, conn: int, op: int, n: int, body: Mapping[str, Any]) -> None:
+        if op == Op.AUTH_REPLY and (error := body.get("error")) and (conn, 0) in self._pending:
+            del self._pending[conn, 0]
+            self._put(conn, 0, "fail", "connect", Opened(code=str(error.get("code", ""))))
+        if (found := self._pending.pop((conn, n), None) if n else None) is None:
             return
         f, asked = found
         error = body.get("error")
@@ -577,8 +584,9 @@ class ReadMark(NamedTuple):
 
 
 class Projected(NamedTuple):
-    """The rows of a projection as they are, and as its fold over the log makes them."""
+    """The rows of a projection as they are, and as its fold over the log makes them, both as of this position."""
 
+    position: int
     live: Mapping[Key, object]
     folded: Mapping[Key, object]
 
@@ -709,7 +717,7 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
         {stream["name"].removeprefix(ROOM): stream["seq"] for stream in streams if stream["name"][:8] != SESSION},
         marks,
         shown,
-        {name: Projected(live[name], folded[name]) for name in PROJECTIONS},
+        {name: Projected(upto[name], live[name], folded[name]) for name in PROJECTIONS},
         live_types,
     )
 
@@ -727,7 +735,9 @@ def entry_of(event: Recorded, names: dict[str, str] | None = None) -> Entry:
     said = ""
     if event.type in MESSAGE_TYPES:
         said = body_hash(orjson.loads(event.body) if event.format == JSON else event.body)
-    elif isinstance(fact := event.fact, MemberJoined | MemberLeft | MemberRemoved | RoleChanged | ReadMarked):
+    elif isinstance(
+        fact := event.fact, MemberJoined | MemberLeft | MemberRemoved | MemberMuted | RoleChanged | ReadMarked
+    ):
         whom = fact.mid
     return Entry(
         event.position, kept(event.room or event.stream), event.seq, kept(event.type), event.mid, kept(event.key),

@@ -227,6 +227,20 @@ def test_what_has_no_answer_when_the_connection_ends_may_have_been_done() -> Non
     assert Closed() == records[3].v
 
 
+def test_an_auth_that_is_refused_is_a_connection_that_failed() -> None:
+    refused = {"error": {"code": "unauthenticated", "text": "no", "retry": False}}
+    records = observed(
+        ("connecting", 1), ("request", 1, 7, 1, {}), ("reply", 1, 8, 1, refused), ("closed", 1, 4401, "no")
+    )
+
+    assert [("invoke", "connect"), ("fail", "connect"), ("ok", "close")] == [(r.type, r.f) for r in records]
+    assert Opened(code="unauthenticated") == records[1].v
+
+
+def test_bytes_are_hashed_as_the_log_has_them() -> None:
+    assert body_hash("aGkA") == body_hash(b"hi\0")
+
+
 @pytest.mark.parametrize(
     ("op", "request_", "reply", "f", "asks", "answers"),
     [
