@@ -61,7 +61,7 @@ bench: env
 lock:
 	@uv=$(BIN)/uv; [ -x $$uv ] || uv=uv; \
 	$$uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--extra embedded --extra test --group build --custom-compile-command "make lock" \
+		--extra server --extra embedded --extra test --group build --custom-compile-command "make lock" \
 		--output-file requirements.lock $(ARGS)
 
 clean:

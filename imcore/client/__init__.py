@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from imcore.client.bot import Bot, Stop
 from imcore.client.client import Client, Limits, State, connect
-from imcore.client.core import Counts
+from imcore.client.core import Statistics
 from imcore.client.cursors import Change, Cursor, FileCursor, Kept, MemoryCursor, SqliteCursor
 from imcore.client.errors import (
     AuthTimeout,
@@ -77,7 +77,6 @@ __all__ = [
     "Conflict",
     "ConnectionClosed",
     "Conversation",
-    "Counts",
     "Cursor",
     "DatabaseUnavailable",
     "Event",
@@ -114,6 +113,7 @@ __all__ = [
     "SlowConsumer",
     "SqliteCursor",
     "State",
+    "Statistics",
     "Stop",
     "TakenOver",
     "TooLarge",

@@ -34,7 +34,7 @@ import orjson
 
 from imcore.client import carriers
 from imcore.client.carriers import Carrier, HandshakeRefused
-from imcore.client.core import Acked, Answered, Asked, Core, Counts, Entry, Farewell, Observe, Opened
+from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
 from imcore.client.errors import (
     FINAL_CLOSES,
@@ -147,8 +147,11 @@ def connect(
     Raises ValueError for what is no address or no room.
     """
     urls = (url,) if isinstance(url, str) else tuple(url)
+    limits = limits or Limits()
     if not urls:
         raise ValueError("no address to connect to")
+    if not 0 < limits.queue_events_max <= limits.overflow_events_max:
+        raise ValueError("the bound of the queue must be positive, and no more than that of the overflow")
     for one in urls:
         carriers.check_url(one)
     rooms = tuple(rooms)
@@ -166,7 +169,7 @@ def connect(
         acks=acks,
         live_types=tuple(live_types),
         tls=tls,
-        limits=limits or Limits(),
+        limits=limits,
         on_state=on_state,
         observe=observe,
     )
@@ -309,7 +312,7 @@ class Client:
         return self._core.position
 
     @property
-    def statistics(self) -> Counts:
+    def statistics(self) -> Statistics:
         """What happened so far: a copy."""
         return replace(self._core.counts)
 

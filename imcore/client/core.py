@@ -141,7 +141,7 @@ Observe: TypeAlias = Callable[[tuple[Any, ...]], object]
 
 
 @dataclass(slots=True)
-class Counts:
+class Statistics:
     """What happened so far."""
 
     connects: int = 0
@@ -203,7 +203,7 @@ class Core:
         self.accepts = None if accepts is None else list(accepts)
         self.platform = platform
         self.live_types = set(live_types)
-        self.counts = Counts()
+        self.counts = Statistics()
         self.observe: Observe | None = None
         self.connection = 0  # the number of the connection, for `observe`
         self.is_open = False  # the auth was answered

