@@ -271,7 +271,6 @@ class World:
             self._open_device(device)
 
     def _open_device(self, device: Device) -> None:
-        self.random.random()
         device.conns += 1
         conn = device.conns
         cursor, cursor_epoch = device.cursor

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from imcore.events.types import MESSAGE_SENT
@@ -164,6 +165,12 @@ class Run:
         for tries in self.sends.values():
             tries.sort(key=lambda one: one.began)
         self.windows.sort()
+        self._troubles: list[list[int]] = []  # when there was any fault: windows that overlap are one
+        for window in self.windows:
+            if self._troubles and window.began <= self._troubles[-1][1]:
+                self._troubles[-1][1] = max(self._troubles[-1][1], window.ended)
+            else:
+                self._troubles.append([window.began, window.ended])
         self.is_one_log = all(visit.opened.epoch in ("", log.epoch) for visit in self.visits.values())
         self.began = history[0].t if history else 0
         self.ended = history[-1].t if history else 0
@@ -195,7 +202,8 @@ class Run:
 
     def is_calm(self, first: int, last: int) -> bool:
         """Was there no fault at any time between?"""
-        return all(window.ended < first or window.began > last for window in self.windows)
+        n = bisect_right(self._troubles, last, key=itemgetter(0)) - 1
+        return n < 0 or self._troubles[n][1] < first
 
     # --- the pass ---
 

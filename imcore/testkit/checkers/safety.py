@@ -214,7 +214,7 @@ def nothing_is_skipped(run: Run, bounds: Bounds, tally: Tally) -> None:
     for visit in run.visits.values():
         if not run.is_of_this_log(visit.key):
             continue
-        places = [event.position for _, event in visit.delivered if event.position]
+        places = [event.position for _, event in visit.delivered if event.position > visit.opened.position]
         tally.checked += len(places)
         if len(places) > 1:
             for entry in _missing(run, visit, min(places), max(places)):

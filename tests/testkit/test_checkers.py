@@ -1,0 +1,47 @@
+"""The checks find what they are for: in sound runs nothing, each planted bug, and by no other promise than those that it breaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from imcore.testkit.checkers import ALL, check_run
+from testkit.planted import BOUNDS, PLANTED, Case, sound
+
+WORLDS = 1_000
+PLACES = 10  # where each bug is planted
+SEEDS_MAX = 1_000
+
+
+def test_a_thousand_sound_runs_raise_no_alarm() -> None:
+    """And every promise was looked at in some of them."""
+    checked: Counter[str] = Counter()
+    for seed in range(WORLDS):
+        report = check_run(sound(seed).run, BOUNDS)
+        assert () == report.violated, f"seed {seed}: {report.text()}"
+        checked.update({result.name: result.checked for result in report.results})
+
+    assert [] == [name for name in ALL if checked[name] < WORLDS // 10]
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found_by_the_promises_that_it_breaks(bug: str) -> None:
+    """In every place where it was planted."""
+    plant, expected = PLANTED[bug]
+    places = 0
+    for seed in range(SEEDS_MAX):
+        case = Case(seed)
+        if plant(case):
+            places += 1
+            results = case.results()
+            found = {result.name for result in results if result.violated}
+            said = [f"{r.name} {violation}" for r in results for violation in r.violations]
+            assert expected == found, f"seed {seed}: {said}"
+            if places == PLACES:
+                return
+    assert places == PLACES, "there were too few places for it"
+
+
+def test_every_promise_has_a_bug_that_breaks_it() -> None:
+    assert set(ALL) == {name for _, expected in PLANTED.values() for name in expected}
