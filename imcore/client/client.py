@@ -226,6 +226,7 @@ class Client:
         self._arrived = asyncio.Event()  # something for the program
         self._wake = asyncio.Event()  # something for the task that writes
         self._may_read = asyncio.Event()
+        self._may_read.set()
         self._tokens_refused = 0
         self._kept_mid: int | None = None
         # Of the connection there is, in the loop's time:

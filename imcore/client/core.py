@@ -176,7 +176,7 @@ class _Hole:
 
     room: str
     before: int
-    sends: set[Asked]  # own sends under way when it was found: their answers may explain it
+    sends: set[Asked]  # own sends under way when it was found: it may be them
     asked: Asked | None = None
 
 
@@ -526,6 +526,8 @@ class Core:
             self._window = max(1.0, self._window / 2)
         asked.due = now + wait_s
         self._put(asked)
+        if self._hole is not None and asked is not self._hole.asked:
+            self._look_into_hole(asked, None, error)  # an answer may be long in coming, and everything waits
 
     def joined(self, room: str) -> None:
         """A join was answered. Live rooms are entered again at the next connect; members need not join again."""

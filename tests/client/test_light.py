@@ -67,7 +67,9 @@ def test_without_the_servers_packages_the_client_is_all_there() -> None:
 
 def test_the_clients_errors_are_those_of_the_server() -> None:
     """Each code has its class, with the same sentence, `retry` and close code; those that end a connection are ConnectionClosed."""
-    told = {kind.code: (kind.__name__, kind.retry, kind.close, kind.text()) for kind in TABLE if kind.code != "internal"}
+    told = {
+        kind.code: (kind.__name__, kind.retry, kind.close, kind.text()) for kind in TABLE if kind.code != "internal"
+    }
     mirrored = {
         code: (
             kind.__name__,

@@ -175,7 +175,7 @@ class Line(Session):
         if event.get("type") == "member_joined" and event["body"]["mid"] == self.mid:
             return False  # what is before it is not for us, so nobody can say that it is missing
         place = self.device.core._places.get(event.get("room", event.get("stream")))
-        return place is not None and place.is_chained
+        return place is not None and place.is_chained and self.device.core.is_open and self.device.line is self
 
     def _packet(self, packet: Packet) -> bytes:
         if self.is_text:
@@ -621,9 +621,10 @@ class World:
             self.counts["sent again"] += device.core.counts.resends
             self.counts["duplicates dropped"] += device.core.counts.duplicates
         if not self.counts["events that the server lost"]:
-            gaps = [device for device in self.devices if device.core.counts.gaps]
+            # (In a room that one has left meanwhile, own sends of unknown outcome may stay a riddle.)
+            gaps = [device for device in self.devices if device.core.counts.filled]
             if gaps:
-                self.fail("it found a gap where there was none", gaps)
+                self.fail("it filled a gap where there was none", gaps[0])
 
     def step(self) -> None:
         """One thing happens, to one of them."""
