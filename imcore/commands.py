@@ -16,7 +16,7 @@ from typing import Literal
 import orjson
 
 from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists
-from imcore.events.store import MEMBER, NO_GUARD, Decision, Draft, Key, Outcome, Rows, draft, ignore
+from imcore.events.store import MEMBER, NO_GUARD, UNFENCED, Decision, Draft, Key, Outcome, Rows, draft, ignore
 from imcore.events.types import (
     ALL,
     BASE64,
@@ -61,12 +61,14 @@ def send(
     op: int,
     is_member: bool,
     key: str = "",
+    fence: int = UNFENCED,
     origin: object = None,
     tag: int = 0,
     done: Done = ignore,
 ) -> Draft:
     """A message to a room. With `is_member` the sender must be a member, unmuted, at the message's own place in the log; without,
-    the caller has checked what there is to check (a live room: that the session is in it)."""
+    the caller has checked what there is to check (a live room: that the session is in it). With `fence` its session must be the
+    newest of (mid, key) there."""
     return Draft(
         ROOM + room,
         MESSAGE_SENT,
@@ -76,6 +78,7 @@ def send(
         client_id=client_id,
         op=op,
         guard=MEMBER if is_member else NO_GUARD,
+        fence=fence,
         origin=origin,
         tag=tag,
         done=done,
@@ -327,10 +330,20 @@ def _check_rank(rows: Rows, room: str, by: int, *, above: int) -> None:
 # --- marks and sessions --------------------------------------------------------------------------------------------------------
 
 
-def mark_read(room: str, mid: int, seq: int, messages: int, sent: int, *, key: str = "", done: Done = ignore) -> Draft:
+def mark_read(
+    room: str,
+    mid: int,
+    seq: int,
+    messages: int,
+    sent: int,
+    *,
+    key: str = "",
+    fence: int = UNFENCED,
+    done: Done = ignore,
+) -> Draft:
     """`mid` has read the room up to `seq`; `messages` and `sent` come from `queries.read_facts` for that seq."""
     fact = ReadMarked(room=room, mid=mid, seq=seq, messages=messages, sent=sent)
-    return draft(f"{USER}{mid}", fact, mid, key=key, done=done)
+    return draft(f"{USER}{mid}", fact, mid, key=key, fence=fence, done=done)
 
 
 def open_session(
@@ -355,17 +368,20 @@ def close_session(mid: int, key: str, opened: int, reason: str, delivered: int |
     return draft(f"{SESSION}{mid}", fact, mid, key=key, done=done)
 
 
-def enter_rooms(mid: int, key: str, opened: int, rooms: Sequence[str], *, done: Done = ignore) -> Draft:
+def enter_rooms(
+    mid: int, key: str, opened: int, rooms: Sequence[str], *, fence: int = UNFENCED, done: Done = ignore
+) -> Draft:
     """The connection is in these rooms now."""
-    return draft(f"{SESSION}{mid}", RoomsEntered(key=key, opened=opened, rooms=tuple(rooms)), mid, key=key, done=done)
+    fact = RoomsEntered(key=key, opened=opened, rooms=tuple(rooms))
+    return draft(f"{SESSION}{mid}", fact, mid, key=key, fence=fence, done=done)
 
 
-def accept_ops(mid: int, key: str, ops: Sequence[int] | None, *, done: Done = ignore) -> Draft:
+def accept_ops(mid: int, key: str, ops: Sequence[int] | None, *, fence: int = UNFENCED, done: Done = ignore) -> Draft:
     """The connection wants these operations now."""
     fact = OpsAccepted(key=key, ops=None if ops is None else tuple(ops))
-    return draft(f"{SESSION}{mid}", fact, mid, key=key, done=done)
+    return draft(f"{SESSION}{mid}", fact, mid, key=key, fence=fence, done=done)
 
 
-def ack(mid: int, key: str, position: int, *, done: Done = ignore) -> Draft:
+def ack(mid: int, key: str, position: int, *, fence: int = UNFENCED, done: Done = ignore) -> Draft:
     """This device has everything up to `position`."""
-    return draft(f"{SESSION}{mid}", DeliveryAcked(key=key, position=position), mid, key=key, done=done)
+    return draft(f"{SESSION}{mid}", DeliveryAcked(key=key, position=position), mid, key=key, fence=fence, done=done)

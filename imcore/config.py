@@ -250,7 +250,14 @@ class Settings(_Part):
         10.0, description="How long a stop waits for work under way. Shorter than a batch: clients must retry."
     )
     drain_delay_ms: int = Field(
-        3_000, ge=0, le=600_000, description="Clients sent away come back within this, spread evenly. 0: all at once."
+        3_000,
+        ge=0,
+        le=600_000,
+        description="Clients sent away come back within this, spread evenly; within longer, if they are too many for it.",
+    )
+    returns_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
+        1_000.0,
+        description="Clients sent away or refused come back no faster, on each comet. High: storms. Low: long waits.",
     )
 
     # --- limits ---

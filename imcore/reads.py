@@ -26,7 +26,7 @@ from imcore.envelope import envelope
 from imcore.errors import NoSuchRoom, Unavailable
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.store import Log
+from imcore.events.store import UNFENCED, Log
 from imcore.events.types import ROOM, SERVICE_MID, room_type
 from imcore.projections import queries
 
@@ -122,11 +122,11 @@ async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes
     )
 
 
-async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "") -> bytes:
+async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "", fence: int = UNFENCED) -> bytes:
     """The person has read the room up to `seq`, or up to its head if that comes before; a mark never goes back.
 
     Answered when the mark is committed: the mark in force, and what is unread after it. Raises NoSuchRoom, and Unavailable when the
-    outcome is not known; marking again does no harm.
+    outcome is not known; marking again does no harm. TakenOver, if a session marks that is not the newest of its key (`fence`).
     """
     facts = await queries.read_facts(reads.pool, room, mid, seq)
     if facts is None:
@@ -135,7 +135,7 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     if mark is not None and mark["read_seq"] >= facts.seq:
         position = (await reads.reader.head()).position
     else:
-        draft = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key)
+        draft = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
         position = (await reads.log.appending(draft)).position
     await _follow(reads, position)
     mark = await reads.pool.fetchrow(MARK, mid, room)

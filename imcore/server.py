@@ -37,7 +37,7 @@ from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
 from imcore.config import Address, Settings, address
 from imcore.database import DATABASE_ERRORS, connect, create_pool, refuse_unsafe
-from imcore.errors import BadConfiguration, GoingAway
+from imcore.errors import BadConfiguration
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
@@ -409,8 +409,7 @@ async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
             if not registered:
                 log.error("this comet was declared dead; its clients connect again")
                 process.node = comet.node = new_node()
-                for connection in comet.everybody():
-                    connection.end(GoingAway(), delay_ms=settings.drain_delay_ms)
+                comet.send_away()
                 continue
             if process.bus is not None:
                 await _count_elsewhere(process, comet, pool)

@@ -1,7 +1,7 @@
 """Every table on one page; all that Alembic imports.
 
-Three families. The log: `log_head`, `streams`, `events`, `client_ids`; written by `imcore_append` and nothing else, and the
-database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `members` and `rooms` (inline: in the append's
+Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`; written by `imcore_append` and nothing else, and
+the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `members` and `rooms` (inline: in the append's
 transaction), `sessions`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and
 `quarantine` that names the events which one went past; all of them can be thrown away and folded again from the log. Leases:
 `nodes`, the running comets; not derived from the log, and worthless after a restart.
@@ -51,6 +51,9 @@ log_head = Table(
     Column("one", Boolean, server_default=text("true"), primary_key=True),
     Column("position", BigInteger, nullable=False, comment="last position; its row lock is the order of the log"),
     Column("epoch", Text, nullable=False, comment="changes when the log went back in time"),
+    Column(
+        "opened", BigInteger, nullable=False, server_default="0", comment="no session was opened after this position"
+    ),
     CheckConstraint("one", name="one"),
     postgresql_with={"fillfactor": "10"},  # updated on every append: room for HOT updates in its page
 )
@@ -101,6 +104,17 @@ client_ids = Table(
     Column("client_id", Uuid, nullable=False),
     Column("position", BigInteger, nullable=False),
     Index("client_ids_client_id_idx", "client_id", postgresql_using="hash"),
+)
+
+# Which session of a key is the newest: what an older one still has on its way is refused.
+generations = Table(
+    "generations",
+    metadata,
+    Column("mid", BigInteger, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("opened", BigInteger, nullable=False, comment="position of its newest session_opened"),
+    PrimaryKeyConstraint("mid", "key"),
+    postgresql_with={"fillfactor": "70"},  # changed with every connect, in no index: room for HOT updates
 )
 
 # --- projections -------------------------------------------------------------------------------------------------------------

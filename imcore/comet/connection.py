@@ -168,6 +168,9 @@ class Connection(Session):
         """Packets of the binary form, in order."""
         comet = self.comet
         self.heard_at = comet.now()
+        if self.heard_at > comet.sure_until:
+            comet.hold(self, lambda: self.take_packets(packets))
+            return
         text_bytes_max, goim_bytes_max = comet.text_body_bytes_max, comet.goim_body_bytes_max
         for packet in packets:
             ver, op, seq, body = packet
@@ -194,6 +197,9 @@ class Connection(Session):
     def take_text(self, op: int, seq: int, value: object, raw: bytes) -> None:
         """One packet of the JSON form."""
         self.heard_at = self.comet.now()
+        if self.heard_at > self.comet.sure_until:
+            self.comet.hold(self, lambda: self.take_text(op, seq, value, raw))
+            return
         if self.phase != _OPEN:
             if self.phase == _AUTHENTICATING:
                 self._keep_early((op, seq, value, raw))
@@ -289,7 +295,7 @@ class Connection(Session):
                 case History():
                     self._read(op, seq, self._history(request))
                 case Read(room=room, seq=upto):
-                    self._read(op, seq, self._mark_read(room, upto))
+                    self._read(op, seq, self._mark_read(room, upto, self._fence))
                 case Members():
                     self._read(op, seq, self._members(request))
                 case Inbox(after=after, limit=limit):
@@ -322,6 +328,7 @@ class Connection(Session):
             op=op,
             is_member=not is_live,
             key=self.key,
+            fence=comet.hub.position,
             origin=self,
             tag=seq,
             done=_sent,
@@ -352,7 +359,7 @@ class Connection(Session):
             return
         joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
-        comet.log.submit(joining)
+        comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
 
     def _joined(self, seq: int, joining: commands.Join, outcome: list[Recorded] | ImcoreError) -> None:
         if isinstance(outcome, ImcoreError):
@@ -380,7 +387,7 @@ class Connection(Session):
                 self.reply(Op.LEAVE_REPLY, seq, _place(outcome[-1]))
 
         leaving.done = left
-        self.comet.log.submit(leaving)
+        self.comet.log.submit(leaving.fenced(self.mid, self.key, self._fence))
 
     def _change_room(self, seq: int, room: str) -> None:
         """goim's one room: leave the one entered, enter another."""
@@ -402,7 +409,7 @@ class Connection(Session):
                         self._refuse(Op.CHANGE_ROOM, seq, error)
 
             joining.done = joined
-            comet.log.submit(joining)
+            comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
             return
         self._enter(Op.CHANGE_ROOM_REPLY, seq, [*self._others(), *([room] if room else ())], room)
 
@@ -426,7 +433,9 @@ class Connection(Session):
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
 
-        self.comet.log.submit(commands.enter_rooms(self.mid, self.key, self.opened, rooms, done=entered))
+        self.comet.log.submit(
+            commands.enter_rooms(self.mid, self.key, self.opened, rooms, fence=self._fence, done=entered)
+        )
         self.entering = entering
 
     def _inside(self) -> tuple[list[str], str]:
@@ -447,7 +456,8 @@ class Connection(Session):
             raise BadRequest(f"more than {ACCEPTS_MAX} operations")
         if identity.ops is not None and (ops is None or not ops <= identity.ops):
             raise Forbidden("these are not all operations that are allowed to you")
-        self.comet.log.submit(commands.accept_ops(self.mid, self.key, None if ops is None else sorted(ops)))
+        wanted = None if ops is None else sorted(ops)
+        self.comet.log.submit(commands.accept_ops(self.mid, self.key, wanted, fence=self._fence))
         self.accepts = ops
         self.reply(op + 1, seq, b"{}" if self.ver == 2 else b"")
 
@@ -476,8 +486,8 @@ class Connection(Session):
             self.comet.reads, room, self.mid, before=request.before, after=request.after, limit=request.limit
         )
 
-    async def _mark_read(self, room: str, upto: int) -> bytes:
-        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key)
+    async def _mark_read(self, room: str, upto: int, fence: int) -> bytes:
+        return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key, fence=fence)
 
     async def _members(self, request: Members) -> bytes:
         return await reads.members(self.comet.reads, request.room, self.mid, after=request.after, limit=request.limit)
@@ -557,7 +567,9 @@ class Connection(Session):
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             hub.know(person, known.head, known.rooms)
             joinings = [
-                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
+                    self.mid, self.key, recorded.position
+                )
                 for room in durable
                 if "room:" + room not in person.rooms
             ]
@@ -620,7 +632,10 @@ class Connection(Session):
         if error.close is not None:
             self.end(error)
         else:
-            self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
+            retry_after_ms = error.retry_after_ms
+            self.end(
+                TryLater(error.detail, retry_after_ms=retry_after_ms) if error.retry else Unauthenticated(error.detail)
+            )
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 
@@ -650,7 +665,10 @@ class Connection(Session):
         if op == _AUTH:
             self.fail_auth(seq, error)
             return
-        if error.close is not None:
+        if isinstance(error, TakenOver):
+            # When all of its requests in this batch were answered: each was certainly not stored.
+            self.comet.loop.call_soon(self.end, error)
+        elif error.close is not None:
             self.end(error)
             return
         self.comet.refused(error)
@@ -665,11 +683,12 @@ class Connection(Session):
 
     # --- the end ---------------------------------------------------------------------------------------------------------------
 
-    def end(self, error: ImcoreError, *, delay_ms: int = 0) -> None:
-        """Close the connection: version 2 is told why and whether to come back, everybody gets the close code."""
+    def end(self, error: ImcoreError, *, is_expected: bool = False) -> None:
+        """Close the connection: version 2 is told why, and whether and when to come back; everybody gets the close code."""
         if self.phase == _ENDED:
             return
         code = error.close if error.close is not None else 1011
+        delay_ms = self.comet.returns.delay_ms(error, self.comet.now(), is_counted=is_expected)
         if self.ver == 2:
             told = {"code": error.code, "text": error.detail, "retry": error.retry, "close": code, "delay_ms": delay_ms}
             self.reply(Op.DISCONNECT, 0, orjson.dumps(told))
@@ -717,6 +736,11 @@ class Connection(Session):
         self.carrier.resume_reading()
         if self.state == BEHIND:
             self.comet.catch_up(self)
+
+    @property
+    def _fence(self) -> int:
+        """An open connection is the newest of its key, as far as the hub has come: else the hub would have ended it."""
+        return self.comet.hub.position
 
     @property
     def is_open(self) -> bool:

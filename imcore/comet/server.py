@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import random
 import time
 import uuid
 from collections import Counter
@@ -27,6 +26,7 @@ from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
 from imcore.comet.hub import BEHIND, LIVE, Hub
 from imcore.comet.loader import Known, Loader
+from imcore.comet.returning import Returns
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
@@ -36,6 +36,7 @@ from imcore.errors import (
     ImcoreError,
     SlowConsumer,
     TooManyConnections,
+    TryLater,
     Unauthenticated,
     Unavailable,
 )
@@ -55,6 +56,9 @@ REST_MAX_S: Final = 0.1
 SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
 PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
 RETRY_S: Final = 0.5
+# A process that was away for longer looks at the log before it takes anything from clients: their sessions may be others' by now.
+AWAY_S: Final = 2.0
+assert AWAY_S > SWEEP_S
 
 T = TypeVar("T")
 
@@ -127,7 +131,9 @@ class Comet:
         self.guarded = guarded
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
+        self.returns = Returns(per_s=settings.returns_per_s, drain_spread_ms=settings.drain_delay_ms)
         self.draining = False
+        self.sure_until = self.now() + AWAY_S  # until then nothing that clients say needs a look at the log first
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
         self._applied = applied
         self._tasks: asyncio.TaskGroup | None = None
@@ -137,6 +143,9 @@ class Comet:
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
+        # What clients said while this process was not sure. Bounded: they are read from no more, so it is one read of each.
+        self._held: list[tuple[Connection, Callable[[], None]]] = []
+        self._is_looking = False
         self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
@@ -320,6 +329,47 @@ class Comet:
         """What a client keeps to resume after `position`."""
         return f"{self.epoch}.{position}"
 
+    # --- after having been away -------------------------------------------------------------------------------------------------
+
+    def hold(self, connection: Connection, take: Callable[[], None]) -> None:
+        """Take this from the connection, and more, when the log was looked at.
+
+        A process that stood still does not know what happened meanwhile. What it would append the log refuses, if a session is not the
+        newest of its key any more; what it would answer by itself (an ack, a page of history) nobody else would.
+        """
+        connection.carrier.pause_reading()
+        self._held.append((connection, take))
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            away_s = self.now() - self.sure_until + AWAY_S
+            log.warning("this process was away for %.1f s; it looks at the log before it goes on", away_s)
+            self.spawn(self._be_sure(away_s))
+
+    async def _be_sure(self, away_s: float) -> None:
+        while True:
+            try:
+                await self.tail.catch_up()
+                break
+            except DATABASE_ERRORS as error:
+                log.warning("the log cannot be read: %s", error)
+                await asyncio.sleep(RETRY_S)
+        # No await from here on: what is taken now follows what was read.
+        self._is_looking = False
+        self.sure_until = self.now() + AWAY_S
+        if away_s > self.settings.auth_timeout_s:
+            # Whoever wanted to come in has gone elsewhere by now. Their auth would take the connection over that they have there.
+            for connection in [one for one in self._open if one.is_new]:
+                connection.end(TryLater("the server was not there for a while; connect again"))
+        held, self._held = self._held, []
+        for connection, take in held:
+            if not connection.is_ended:
+                if not connection.full:
+                    connection.carrier.resume_reading()
+                take()
+
     # --- connections ------------------------------------------------------------------------------------------------------------
 
     def refusal(self, address: str) -> ImcoreError | None:
@@ -384,10 +434,6 @@ class Comet:
         """Distinct client addresses of authenticated connections."""
         return len({connection.carrier.address for connection in self._open if connection.is_open})
 
-    def everybody(self) -> list[Connection]:
-        """Connections that have not ended."""
-        return list(self._open)
-
     def rooms(self) -> list[str]:
         """Rooms with sessions here."""
         return [stream[len(ROOM) :] for stream in self.hub.audiences if stream.startswith(ROOM)]
@@ -438,12 +484,18 @@ class Comet:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.now()
+            if now <= self.sure_until:
+                self.sure_until = now + AWAY_S
+            else:
+                self._look_again()
             for connection in list(self._open):
                 if now - connection.heard_at > heartbeat_s:
                     connection.end(HeartbeatTimeout())
                 elif connection.is_new:
                     if now - connection.began_at > self.settings.auth_timeout_s:
                         connection.end(AuthTimeout())
+                elif connection.expires_at is not None and self.wall() > connection.expires_at:
+                    connection.end(Unauthenticated("the token is expired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)
                 else:
@@ -461,10 +513,7 @@ class Comet:
         connection.progress_unsent = unsent
 
     def _look_after(self, connection: Connection, now: float) -> None:
-        """Delivery marks that are due, and tokens that are over."""
-        if connection.expires_at is not None and self.wall() > connection.expires_at:
-            connection.end(Unauthenticated("the token is expired"))
-            return
+        """Delivery marks that are due."""
         settings = self.settings
         if connection.ver == 2:
             mark, due_s = connection.acked, settings.ack_s
@@ -475,7 +524,7 @@ class Comet:
         if mark > connection.marked and now - connection.marked_at >= due_s:
             connection.marked, connection.marked_at = mark, now
             try:
-                self.log.submit(commands.ack(connection.mid, connection.key, mark))
+                self.log.submit(commands.ack(connection.mid, connection.key, mark, fence=self.hub.position))
             except ImcoreError as error:
                 log.debug("an ack waits: %s", error)
 
@@ -484,12 +533,16 @@ class Comet:
         """Seconds since 1970, for what a token says of its own time."""
         return time.time()
 
+    def send_away(self) -> None:
+        """Tell everybody to connect again, each after a delay of its own."""
+        self.returns.expect(len(self._open), self.now())
+        for connection in list(self._open):
+            connection.end(GoingAway(), is_expected=True)
+
     async def drain(self) -> None:
         """Take nobody more, and send everybody elsewhere: each is told a delay of its own, so that they do not come all at once."""
         self.draining = True
-        rng = random.Random()
-        for connection in list(self._open):
-            connection.end(GoingAway(), delay_ms=rng.randrange(self.settings.drain_delay_ms + 1))
+        self.send_away()
         if self._ending:
             try:
                 async with asyncio.timeout(FAREWELL_S):

@@ -111,9 +111,10 @@ class _Handover:
         return
 
 
-def _refused(error: ImcoreError) -> web.HTTPException:
+def _refused(error: ImcoreError, delay_ms: int) -> web.HTTPException:
     kind = web.HTTPTooManyRequests if error.status == 429 else web.HTTPServiceUnavailable
-    return kind(text=f"{error.detail}\n", headers={hdrs.RETRY_AFTER: "2", hdrs.CONNECTION: "close"})
+    wait_s = max(1, -(-delay_ms // 1000))
+    return kind(text=f"{error.detail}\n", headers={hdrs.RETRY_AFTER: str(wait_s), hdrs.CONNECTION: "close"})
 
 
 def _asks_for_websocket(request: web.Request) -> bool:
@@ -137,7 +138,7 @@ async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.St
     address = client_address(request.remote or "", headers.getall("X-Forwarded-For", ()), comet.trusted)
     refusal = comet.refusal(address)
     if refusal is not None:
-        raise _refused(refusal)
+        raise _refused(refusal, comet.returns.delay_ms(refusal, comet.now()))
     if not may_connect(headers.get(hdrs.ORIGIN), headers.get(hdrs.HOST, ""), comet.settings.origins):
         raise web.HTTPForbidden(text="pages of this origin may not connect\n")
     if not _asks_for_websocket(request):

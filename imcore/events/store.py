@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import asyncpg
 
@@ -36,10 +36,11 @@ from imcore.errors import (
     Muted,
     NoSuchRoom,
     Overloaded,
+    TakenOver,
     Unavailable,
 )
 from imcore.events.names import Connection, Names, OwnConnection
-from imcore.events.types import JSON, Fact, Recorded
+from imcore.events.types import JSON, Fact, Recorded, SessionOpened
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ RECONNECT_S: Final = 0.2
 
 NO_GUARD, MEMBER = 0, 1
 ANY_SEQ: Final = -1
-USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ = 1, 2, 3, 4  # what imcore_append refuses for
+UNFENCED: Final = 2**63 - 1
+USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ, OVERTAKEN = 1, 2, 3, 4, 5  # what imcore_append refuses for
+SESSION_OPENED: Final = SessionOpened.type
 
 Outcome = Recorded | ImcoreError
 Key = tuple[str, tuple[str | int, ...]]  # of an inline projection's row: its projection, its key
@@ -64,9 +67,11 @@ Rows = dict[Key, object | None]
 # three times (3 µs an event).
 APPEND = """
 SELECT * FROM imcore_append($1, $2::text::integer[], $3::text::integer[], $4::text::integer[], $5::text::bigint[], $6,
-  $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+  $7::text::uuid[], $8::text::integer[], $9, $10::text::bigint[], $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+  NULL, $21, $22, $23)
 """
-APPEND_AT = APPEND.replace("$20)", "$20, $21)")
+# For what was looked at under the lock already, fences too.
+APPEND_AT = APPEND.replace("NULL, $21, $22, $23)", "$21)")
 # The same with keys and bodies joined by a sign that is in none of them, which is nearly always so.
 APPEND_JOINED = APPEND.replace("$6,", "string_to_array($6, E'\\x1f'),").replace("$9,", "string_to_array($9, E'\\x1f'),")
 SEPARATOR = "\x1f"
@@ -75,11 +80,15 @@ BEGIN = """
 BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
 SET LOCAL plan_cache_mode = force_generic_plan
 """
-LOCK = "SELECT position, clock_timestamp() FROM log_head FOR UPDATE"
+LOCK = "SELECT position, clock_timestamp(), opened FROM log_head FOR UPDATE"
 HEADS = "SELECT id, seq, messages FROM streams WHERE id = ANY($1::bigint[])"
 USED_IDS = """
 SELECT i.n::integer, c.position FROM unnest($1::bigint[], $2::uuid[]) WITH ORDINALITY AS i(mid, client_id, n)
 JOIN client_ids c ON c.client_id = i.client_id AND c.mid = i.mid
+"""
+NEWEST = """
+SELECT g.mid, g.key, g.opened FROM generations g JOIN unnest($1::bigint[], $2::text[]) AS asked(mid, key)
+  ON g.mid = asked.mid AND g.key = asked.key
 """
 ORIGINALS = "SELECT * FROM events WHERE position = ANY($1::bigint[])"
 
@@ -97,6 +106,9 @@ class Draft:
 
     `done(draft, outcome, duplicate)` is called once, after the commit: with the Recorded (of the first append, if this client
     id was used before for the same message: `duplicate`), or with the error that refused it. It must not block or raise.
+
+    `fence`, of what a session sends: up to this position of the log there is no newer session of (mid, key), as far as whoever
+    submits it has read. If there is one when it is appended, it is refused with TakenOver.
     """
 
     __slots__ = (
@@ -104,6 +116,7 @@ class Draft:
         "client_id",
         "done",
         "expected",
+        "fence",
         "format",
         "guard",
         "key",
@@ -130,6 +143,7 @@ class Draft:
         format_: int = JSON,
         guard: int = NO_GUARD,
         expected: int = ANY_SEQ,
+        fence: int = UNFENCED,
         origin: object = None,
         tag: int = 0,
         done: Callable[[Draft, Outcome, bool], None] = ignore,
@@ -145,6 +159,7 @@ class Draft:
         self.format = format_
         self.guard = guard
         self.expected = expected
+        self.fence = fence
         self.origin = origin
         self.tag = tag
         self.done = done
@@ -156,13 +171,13 @@ def draft(
     mid: int,
     *,
     key: str = "",
+    fence: int = UNFENCED,
     origin: object = None,
     done: Callable[[Draft, Outcome, bool], None] = ignore,
 ) -> Draft:
     """A draft of a fact."""
-    return Draft(
-        stream, fact.type, fact.model_dump_json(), mid, version=fact.version, key=key, origin=origin, done=done
-    )
+    body = fact.model_dump_json()
+    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, origin=origin, done=done)
 
 
 class Decision(ABC):
@@ -171,16 +186,24 @@ class Decision(ABC):
     `decide(rows)` sees the rows of `keys` as they are at this place in the log (after everything before it, in this batch too)
     and gives the drafts to append, or raises the error that refuses; `done` is then told all of their places, or the error.
     `streams` are those that its drafts may go to; new ones are only made if `creates`, else their absence refuses with
-    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back.
+    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back. `fenced` says whose session asks for it,
+    as a draft's `fence` does.
     """
 
-    __slots__ = ("creates", "done", "keys", "streams")
+    __slots__ = ("creates", "done", "fence", "keys", "sender", "streams")
 
     def __init__(self, keys: Sequence[Key], streams: Sequence[str], *, creates: bool = False) -> None:
         self.keys = keys
         self.streams = streams
         self.creates = creates
+        self.sender: tuple[int, str] = 0, ""
+        self.fence = UNFENCED
         self.done: Callable[[list[Recorded] | ImcoreError], None] = _ignore_all
+
+    def fenced(self, mid: int, key: str, fence: int) -> Self:
+        """The same, refused with TakenOver if a newer session of (mid, key) was opened after position `fence`."""
+        self.sender, self.fence = (mid, key), fence
+        return self
 
     @abstractmethod
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -418,10 +441,10 @@ class Log:
         """The next batch, in order.
 
         It ends before an item that the checks could not judge beside an earlier one of the batch: a second draft with the same
-        client id, or one with an expected seq behind another of its stream.
+        client id, one with an expected seq behind another of its stream, or one of an older session behind the opening of a newer.
         """
         pending, batch = self._pending, list[Draft | Decision]()
-        ids, size = set[tuple[int, str]](), 0
+        ids, opened, size = set[tuple[int, str]](), set[tuple[int, str]](), 0
         streams: set[str] | None = None
         while pending and len(batch) < self._batch_events_max and size < BATCH_BYTES_MAX:
             item = pending[0]
@@ -435,6 +458,10 @@ class Log:
                         streams = {stream for taken in batch for stream in _streams(taken)}
                     if item.stream in streams:
                         break
+                if item.type == SESSION_OPENED:
+                    opened.add((item.mid, item.key))
+                elif opened and item.fence != UNFENCED and (item.mid, item.key) in opened:
+                    break
                 if streams is not None:
                     streams.add(item.stream)
                 size += len(item.body)
@@ -585,7 +612,7 @@ class Log:
             assert head is not None, "a migrated database has a head"
             if failpoints.armed is not None:
                 await failpoints.arrive("after_update_head")
-            base, at = head
+            base, at, opened = head
             now_ms = int(at.timestamp() * 1000)
             keys = {key for item in items if isinstance(item, Decision) for key in item.keys}
             keys |= {inline.guard_key(item) for item in items if isinstance(item, Draft) and item.guard}
@@ -593,6 +620,7 @@ class Log:
             before = dict(rows)
             used = await self._used_ids(connection, [item for item in items if isinstance(item, Draft)])
             heads = await _heads(connection, items, ids)
+            newest = await _newest(connection, items, opened)
             drafts: list[Draft] = []
             expected: list[Recorded] = []
 
@@ -606,10 +634,18 @@ class Log:
                 drafts.append(item)
                 expected.append(event)
                 inline.apply(rows, event)
+                if item.type == SESSION_OPENED:
+                    newest[item.mid, item.key] = event.position
                 return event
 
             duplicates: list[tuple[Draft, int]] = []
             for item in items:
+                if item.fence < newest.get(_sender(item), 0):
+                    overtaken = TakenOver()
+                    settled.append(
+                        _telling(item, overtaken) if isinstance(item, Draft) else _answering(item, overtaken)
+                    )
+                    continue
                 if isinstance(item, Draft):
                     refusal: ImcoreError | None = None
                     if id(item) in used:
@@ -631,7 +667,7 @@ class Log:
             if drafts:
                 columns, *_ = _columns(drafts, ids, judged=True)
                 # The time goes in as well: what was folded must be what is in the log.
-                row = await connection.fetchrow(APPEND_AT, *columns, at)
+                row = await connection.fetchrow(APPEND_AT, *columns[:20], at)
                 assert row is not None, "a function returns a row"
                 assert row["base"] == base, "the head is locked"
                 assert row["refused"] is None, "everything was checked above"
@@ -728,6 +764,9 @@ def _columns(
     events: list[int] = []
     last: list[int] = []
     messages: list[int] = []
+    fences: list[int] = []
+    fences_from: list[int] = []
+    fence = -1
     for n, item in enumerate(drafts, 1):
         stream = item.stream
         slot = slot_of.get(stream)
@@ -743,6 +782,10 @@ def _columns(
         slots.append(slot)
         ranks.append(events[slot - 1])
         said.append(messages[slot - 1])
+        if item.fence != fence:  # a hundred items in a row have the same
+            fence = item.fence
+            fences.append(fence)
+            fences_from.append(n)
         kinds.append(kind_of.setdefault((item.type, item.version, item.op, item.format, item.guard), len(kind_of) + 1))
     types, versions, ops, formats, guards = zip(*kind_of, strict=True)
     client_ids = [item.client_id or "NULL" for item in drafts]
@@ -771,6 +814,9 @@ def _columns(
         events,
         last,
         messages,
+        min(fences),
+        fences_from,
+        fences,
     )
     return columns, slots, ranks, said
 
@@ -781,6 +827,19 @@ async def _heads(
     names = {ids[stream]: stream for item in items for stream in _streams(item)}
     rows = await connection.fetch(HEADS, list(names))
     return {names[row["id"]]: (row["seq"], row["messages"]) for row in rows}
+
+
+async def _newest(connection: Connection, items: list[Draft | Decision], opened: int) -> dict[tuple[int, str], int]:
+    """The newest sessions of the senders, if any was opened that not all of them know of."""
+    asking = {_sender(item) for item in items if item.fence < opened}
+    if not asking:
+        return {}
+    mids, keys = zip(*asking, strict=True)
+    return {(mid, key): newest for mid, key, newest in await connection.fetch(NEWEST, mids, keys)}
+
+
+def _sender(item: Draft | Decision) -> tuple[int, str]:
+    return (item.mid, item.key) if isinstance(item, Draft) else item.sender
 
 
 def _streams(item: Draft | Decision) -> Sequence[str]:
@@ -829,6 +888,8 @@ def _accepted(
                 item.done(item, NoSuchRoom(), False)
             elif code == IS_MUTED:
                 item.done(item, Muted(), False)
+            elif code == OVERTAKEN:
+                item.done(item, TakenOver(), False)
             else:
                 assert code == WRONG_SEQ
                 item.done(item, Conflict(item.stream, item.expected, fact), False)

@@ -17,7 +17,7 @@ from imcore.database import Connection, Pool, connect, create_pool
 from imcore.errors import ImcoreError
 from imcore.events.names import Names
 from imcore.events.reader import Reader
-from imcore.events.store import Decision, Draft, Log, Outcome, Rows, recorded
+from imcore.events.store import UNFENCED, Decision, Draft, Log, Outcome, Rows, recorded
 from imcore.events.types import MESSAGE_OP, ROOM, Recorded
 from imcore.projections import INLINE
 from imcore.projections.inline import InlineProjections
@@ -161,9 +161,11 @@ def message(
     op: int = MESSAGE_OP,
     is_member: bool = True,
     expected: int | None = None,
+    key: str = "",
+    fence: int = UNFENCED,
 ) -> Draft:
     """A message of a member, as a send makes it."""
-    made = commands.send(room, mid, client_id or new_id(), body, op=op, is_member=is_member)
+    made = commands.send(room, mid, client_id or new_id(), body, op=op, is_member=is_member, key=key, fence=fence)
     if expected is not None:
         made.expected = expected
     return made
@@ -254,6 +256,10 @@ async def assert_sound(pool: Pool) -> list[Recorded]:
     assert len({(mid, client_id) for mid, client_id, _ in used}) == len(used), "an id is used once"
     kept = await pool.fetch("SELECT mid, client_id, position FROM client_ids")
     assert used == sorted((mid, str(client_id), position) for mid, client_id, position in kept)
+
+    newest = {(event.mid, event.key): event.position for event in events if event.type == "session_opened"}
+    assert newest == {(mid, key): opened for mid, key, opened in await pool.fetch("SELECT * FROM generations")}
+    assert max(newest.values(), default=0) <= await pool.fetchval("SELECT opened FROM log_head")
 
     for projection in INLINE:
         split = len(projection.table.primary_key)

@@ -42,7 +42,8 @@ UPDATE streams SET seq = head.seq, messages = head.seq, position = head.position
 FROM (SELECT stream_id, max(seq) AS seq, max(position) AS position FROM events GROUP BY 1) AS head WHERE id = stream_id;
 INSERT INTO members (room, mid, role, since, since_seq, muted_until_ms)
 SELECT 'group://' || n, mid, 'member', 1, 1, 0 FROM generate_series(1, {STREAMS}) AS n, generate_series(1, 2) AS mid;
-UPDATE log_head SET position = {EVENTS};
+INSERT INTO generations (mid, key, opened) SELECT n % 1000, n::text, n FROM generate_series(1, {STREAMS}) AS n;
+UPDATE log_head SET position = {EVENTS}, opened = {STREAMS};
 """
 
 # Query, arguments, and the ends of the names of the indexes that it goes through.
@@ -58,16 +59,17 @@ QUERIES = {
     "ORIGINALS": (store.ORIGINALS, "'{1,100000}'", {"pkey"}),
     "HEADS": (store.HEADS, "'{1,2,3}'", {"streams_pkey"}),
     "USED_IDS": (store.USED_IDS, "'{1}', '{00000000-0000-0000-0000-000000000003}'", {"client_ids_client_id_idx"}),
+    "NEWEST": (store.NEWEST, "'{1,2}', '{k,l}'", {"generations_pkey"}),
     "IDS": (names.IDS, "'{room:group://1}'", {"streams_name_key"}),
     "NAMES": (names.NAMES, "'{1,2,3}'", {"streams_pkey"}),
     "STREAM": (reader.STREAM, "'room:group://1'", {"streams_name_key"}),
 }
-UNDER_THE_LOCK = ("HEADS", "USED_IDS")
+UNDER_THE_LOCK = ("HEADS", "USED_IDS", "NEWEST")
 WITHOUT_SORT = ("READ", "READ_ON", "READ_BACK")
 # What this transaction has done to each table.
 SCANS = """
 SELECT relname, seq_scan, coalesce(idx_scan, 0) AS idx_scan FROM pg_stat_xact_user_tables
-WHERE relname ~ '^(events|streams|client_ids|members|rooms)'
+WHERE relname ~ '^(events|streams|client_ids|generations|members|rooms)'
 """
 
 
@@ -135,11 +137,15 @@ async def scans(connection: Connection) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("analyzed", [False, True])
 @pytest.mark.parametrize("refuses", [False, True])
-async def test_an_append_looks_everything_up_through_indexes(grown: str, refuses: bool, analyzed: bool) -> None:
-    """A batch of 300 guarded sends to 300 rooms with ids and expected seqs: no table is read from end to end."""
+@pytest.mark.parametrize("fence", [STREAMS - 1, STREAMS])
+async def test_an_append_looks_everything_up_through_indexes(
+    grown: str, refuses: bool, analyzed: bool, fence: int
+) -> None:
+    """A batch of 300 guarded sends to 300 rooms with ids and expected seqs: no table is read from end to end. And who has the newest
+    session of a key is looked up only if somebody opened one that not all senders know of."""
     async with connected(grown) as connection:
         if analyzed:
-            await connection.execute("ANALYZE events, streams, client_ids, members")
+            await connection.execute("ANALYZE events, streams, client_ids, members, generations")
         known = names.Names()
         rooms = [f"group://{n}" for n in range(2, 302)]
         await known.find(connection, [stream(room) for room in rooms])
@@ -147,7 +153,9 @@ async def test_an_append_looks_everything_up_through_indexes(grown: str, refuses
             row["name"]: row["seq"] for row in await connection.fetch("SELECT name, seq FROM streams WHERE id <= 400")
         }
         drafts = [
-            message(room, 3 if refuses and n % 2 else 1, expected=seqs[stream(room)] + (refuses and n % 5 == 0))
+            message(
+                room, 3 if refuses and n % 2 else 1, expected=seqs[stream(room)] + (refuses and n % 5 == 0), fence=fence
+            )
             for n, room in enumerate(rooms)
         ]
         columns, *_ = store._columns(drafts, known.ids)
@@ -162,6 +170,7 @@ async def test_an_append_looks_everything_up_through_indexes(grown: str, refuses
     assert {0} == {seq_scans for seq_scans, _ in found.values()}
     for table in ("client_ids", "members", "streams"):
         assert found[table][1] >= 100, (table, found)
+    assert (0 if fence == STREAMS else len(rooms)) == found.get("generations", (0, 0))[1]
 
 
 async def test_what_a_live_log_reads_does_not_grow_with_the_log(grown: str) -> None:

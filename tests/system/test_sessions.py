@@ -1,0 +1,415 @@
+"""One device has one session: the newest. Whatever an older one still says, over whatever process, is answered with taken_over and
+changes nothing; and a person's devices know nothing of each other but the read mark."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import copy_cluster, temporary_folder
+from imcore.auth import load_or_create_keys, mint
+from imcore.comet.returning import SPREAD_MS
+from imcore.comet.server import AWAY_S
+from system.checking import History, assert_sound, visit_of
+from system.clients import ACK, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
+from system.servers import Backend, Server, backend, running
+from waiting import eventually
+
+V2: tuple[Form, ...] = ("json", "v2 tcp", "v2 ws")
+AT_ONCE = 50
+DEVICES = 10
+BATCH_EVENTS = 10
+TOKEN_S = 12.0
+CLOSED_S = 5.0  # two by promise; the machine may be busy
+RECEIVE_BYTES = 65_536
+FILLING = "." * 60_000
+TOO_MUCH = 12 * 2**20  # more than a kernel takes for one socket
+CONNECT_S = 1.5  # then the kernel has put it on the process that stands still
+
+
+@pytest.fixture(scope="module")
+def two(cluster: Path) -> Iterator[Server]:
+    """A server of two processes, which takes any number of connections of one user."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(folder, "--auth", "open", "--workers", "2", "--no-rate-limits") as server:
+            yield server
+
+
+@pytest.fixture
+async def api(two: Server) -> AsyncIterator[Backend]:
+    async with backend(two) as made:
+
+        async def are_both() -> bool:
+            return len((await made.get("/goim/nodes/instances"))["data"]) == 2
+
+        await eventually(are_both)
+        yield made
+
+
+async def outcome(future: asyncio.Future[Any]) -> str:
+    """What became of a request: ok, the code of its refusal, or unknown."""
+    try:
+        async with asyncio.timeout(20):
+            await future
+    except Refused as refused:
+        return refused.code
+    except Gone:
+        return "unknown"
+    return "ok"
+
+
+async def come_elsewhere(server: Server, connecting: Clients, mid: int, **more: Any) -> Client:
+    """Connect to a process that answers, as a client does that gives up on one that does not."""
+    while True:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await connecting.connect(server, random.choice(V2), mid=mid, **more)
+        except (TimeoutError, Gone):
+            pass
+
+
+@asynccontextmanager
+async def beside(server: Server, *arguments: str) -> AsyncIterator[Server]:
+    """One more server on the same database."""
+    with temporary_folder() as folder:
+        with running(folder, "--auth", "open", "--no-rate-limits", "--database-url", server.url, *arguments) as another:
+            yield another
+
+
+async def test_of_many_connections_of_one_key_at_once_exactly_one_stays(
+    two: Server, connecting: Clients, api: Backend
+) -> None:
+    """The others are told so, and what was acknowledged to any of them is in the log, once."""
+    room, mid = two.new_room(), two.new_mid()
+    await api.create(room, mid)
+    places: dict[str, dict[str, Any]] = {}
+    here: list[Client] = []
+    codes: set[str] = set()
+
+    async def come_and_speak(n: int) -> None:
+        client = await connecting.open(two, V2[n % len(V2)])
+        here.append(client)
+        client.mid, client.key = mid, "k"
+        id_ = str(uuid.uuid4())
+        try:
+            client.welcome = await client.ask(7, {"mid": mid, "key": "k"})
+            places[id_] = await client.send(room, f"{n}", id_)
+        except Refused as refused:
+            codes.add(refused.code)
+        except Gone:
+            pass
+
+    await asyncio.gather(*(come_and_speak(n) for n in range(AT_ONCE)))
+
+    async def so_many_are_gone() -> bool:
+        return sum(one.is_gone for one in here) == AT_ONCE - 1
+
+    await eventually(so_many_are_gone)
+    (left,) = [one for one in here if not one.is_gone]
+    assert codes <= {"taken_over"}
+    assert {("taken_over", False, 4409)} == {
+        (*one.told, one.code) if one.told else None for one in here if one is not left
+    }
+    await left.send(room, "the one that stayed")
+    (session,) = await api.sessions_once(mid, 1)
+    entries = await two.events()
+    opened = [entry.position for entry in entries if entry.type == "session_opened" and entry.mid == mid]
+    assert AT_ONCE == len(opened)
+    assert "k" == session["key"]
+    kept = {entry.client_id: entry for entry in entries if entry.client_id and entry.room == room}
+    assert {id_: (place["position"], place["seq"]) for id_, place in places.items()} == {
+        id_: (kept[id_].position, kept[id_].seq) for id_ in places
+    }
+    assert not left.is_gone
+
+
+async def test_the_devices_of_a_person_go_on_each_from_its_own_mark_and_share_what_is_read(
+    two: Server, connecting: Clients, api: Backend
+) -> None:
+    room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
+    await api.create(room, mid, other)
+    speaker = await connecting.connect(two, "json", mid=other)
+    devices = [await connecting.connect(two, V2[n % len(V2)], mid=mid, key=f"device {n}") for n in range(DEVICES)]
+    said = [f"{n}" for n in range(DEVICES)]
+    for words in said:
+        await speaker.send(room, words)
+    seqs: list[int] = []
+    for n, device in enumerate(devices):
+        await device.until_said(DEVICES)
+        messages = [event for event in device.events if event.op]
+        assert said == device.texts
+        await device.ask(ACK, {"position": messages[n].position})  # this one has dealt with n + 1 of them
+        seqs.append(messages[n].seq)
+    # The last to say it is not the one that has read most.
+    marks = await asyncio.gather(
+        *(device.ask(READ, {"room": room, "seq": seq}) for device, seq in zip(devices, seqs, strict=True))
+    )
+    assert all(seq <= mark["seq"] <= seqs[-1] for seq, mark in zip(seqs, marks, strict=True))
+    for device in devices:
+        (line,) = (await device.ask(INBOX, {}))["rooms"]
+        assert (seqs[-1], 0) == (line["read"], line["unread"])
+        await device.bye()
+
+    back = [await connecting.connect(two, one.form, mid=mid, key=one.key) for one in devices]
+    await speaker.send(room, "the end")
+    for n, device in enumerate(back):
+        await device.until_heard("the end")
+        assert [*said[n + 1 :], "the end"] == device.texts
+    history = History(await two.events())
+    assert_sound(history, [visit_of(device, history, 1, is_whole=True) for device in back])
+
+
+async def test_what_waits_in_a_process_that_stood_still_is_refused_when_its_key_is_elsewhere(
+    two: Server, connecting: Clients, api: Backend
+) -> None:
+    """Fifty messages arrived; ten were committed when the process stopped, forty were in its hands. The device came back elsewhere;
+    then the process went on. The forty are refused, and the newer connection hears ten of its own and no more."""
+    room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
+    await api.create(room, mid, other)
+    listener = await connecting.connect(two, "json", mid=other)
+    # The session, its first mark, then the sends.
+    stopping = ("--set", "fail=after_commit:stop:3", "--set", f"batch_events_max={BATCH_EVENTS}")
+    async with beside(two, *stopping) as zombie:
+        older = await connecting.connect(zombie, "v2 tcp", mid=mid, key="k")
+        ids = [str(uuid.uuid4()) for _ in range(AT_ONCE)]
+        asked = await post_at_once(older, [{"room": room, "id": id_, "body": id_} for id_ in ids])
+
+        async def is_stopped() -> bool:
+            return zombie.process.status() == "stopped"
+
+        await eventually(is_stopped)
+        newer = await connecting.connect(two, "json", mid=mid, key="k")
+        mine = await newer.send(room, "mine")
+        zombie.process.resume()
+        outcomes = [await outcome(one) for one in asked]
+        await older.until_gone()
+
+    # Unknown: the process had read of the newer one, and closed the connection, before it could answer.
+    assert {"ok", "unknown"} >= set(outcomes[:BATCH_EVENTS])
+    assert {"taken_over", "unknown"} >= set(outcomes[BATCH_EVENTS:])
+    assert ("taken_over", False) == older.told
+    assert not newer.is_gone
+    last = await newer.send(room, "the end")
+    await listener.until_heard("the end")
+    assert [*ids[:BATCH_EVENTS], "mine", "the end"] == listener.texts
+    assert ids[:BATCH_EVENTS] == newer.texts
+    assert last["seq"] == mine["seq"] + 1
+    history = History(await two.events())
+    assert_sound(history, [visit_of(newer, history, 1, is_whole=True), visit_of(listener, history, is_whole=True)])
+
+
+async def post_at_once(client: Client, bodies: list[dict[str, Any]]) -> list[asyncio.Future[Any]]:
+    """Sends that leave as one, so that one read of the server takes them all."""
+    client.line_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    asked = [await client.post(SEND, body) for body in bodies]
+    client.line_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    return asked
+
+
+@pytest.mark.parametrize("form", ["v1 tcp", *V2])
+async def test_a_connection_that_does_not_know_that_it_was_taken_over_is_told_with_its_next_request(
+    two: Server, connecting: Clients, api: Backend, form: Form
+) -> None:
+    """Each request that was refused for it is answered; then the connection is closed."""
+    room, mid = two.new_room(), two.new_mid()
+    await api.create(room, mid)
+    async with beside(two, "--set", "quiet_s=3600") as deaf:
+        older = await connecting.connect(deaf, form, mid=mid, key="k")
+        await eventually(lambda: _is_settled(two))
+        async with two.database() as connection:  # without the bell that an appender rings
+            await connection.execute(OPEN_ANOTHER, f"session:{mid}", mid, '{"key":"k","node":"elsewhere"}')
+        head = await two.head()
+        asked = [await older.post(SEND, {"room": room, "id": str(uuid.uuid4()), "body": "late"})]
+        if form != "v1 tcp":
+            asked.append(await older.post(JOIN, {"room": two.new_room()}))
+        first = await outcome(asked[0])
+        others = {await outcome(one) for one in asked[1:]}
+        code = await older.until_gone()
+
+    assert "taken_over" == first
+    assert {"taken_over", "unknown"} >= others
+    assert (None if form == "v1 tcp" else 4409) == code
+    assert {"session_closed"} == {entry.type for entry in await two.events(head) if entry.stream == f"session:{mid}"}
+    assert not [entry for entry in await two.events(head) if entry.room]
+
+
+# As imcore_append is called by an appender.
+OPEN_ANOTHER = """
+SELECT base FROM imcore_append(false, '{1}', '{1}', '{0}', ARRAY[$2::bigint], '{k}', '{NULL}', '{1}', ARRAY[$3], NULL,
+  '{session_opened}', '{1}', '{0}', '{0}', '{0}', ARRAY(SELECT id FROM streams WHERE name = $1), '{1}', '{1}', '{1}', '{0}')
+"""
+
+
+async def _is_settled(server: Server) -> bool:
+    """Nothing is on its way to the log: what was appended has been folded."""
+    async with server.database() as connection:
+        return bool(
+            await connection.fetchval(
+                "SELECT min(c.position) = max(h.position) FROM checkpoints c CROSS JOIN log_head h"
+            )
+        )
+
+
+async def test_a_comet_that_stood_still_accepts_and_answers_nothing_of_a_key_that_is_elsewhere(
+    two: Server, connecting: Clients, api: Backend
+) -> None:
+    """Not what has to be stored, and not what it could answer from memory. Others of its clients go on as if nothing had been."""
+    room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
+    await api.create(room, mid, other)
+    (worker,) = two.workers()
+    older, bystander = await on_the_worker(two, connecting, api, mid), await on_the_worker(two, connecting, api, other)
+    first = await older.send(room, "before")
+    await bystander.until_said(1)
+    worker.suspend()
+    stopped_at = time.monotonic()
+    try:
+        late = str(uuid.uuid4())
+        asked = [
+            await older.post(SEND, {"room": room, "id": late, "body": "late"}),
+            await older.post(ACK, {"position": first["position"]}),
+            await older.post(JOIN, {"room": two.new_room()}),
+            await older.post(READ, {"room": room, "seq": 1}),
+            await older.post(HISTORY, {"room": room}),
+            await older.post(2),
+        ]
+        waiting = await bystander.post(SEND, {"room": room, "id": str(uuid.uuid4()), "body": "patient"})
+        newer = await come_elsewhere(two, connecting, mid, key=older.key)
+        await newer.send(room, "mine")
+        await eventually(lambda: _is_past(stopped_at + AWAY_S + 0.5))
+        head = await two.head()
+    finally:
+        worker.resume()
+    assert 4409 == await older.until_gone() or older.form == "v2 tcp"
+
+    assert ("taken_over", False) == older.told
+    assert {"ok"}.isdisjoint([await outcome(one) for one in asked])
+    assert "ok" == await outcome(waiting)
+    assert not newer.is_gone
+    await newer.send(room, "the end")
+    await bystander.until_heard("the end")
+    assert ["before", "mine", "the end"] == bystander.texts  # its own is not sent back
+    entries = await two.events()
+    assert late not in {entry.client_id for entry in entries}
+    after = [entry for entry in entries if entry.position > head and entry.key == older.key and entry.mid == mid]
+    assert [("message_sent", "the end")] == [
+        (entry.type, entry.body) for entry in after if entry.type != "session_closed"
+    ]
+
+
+async def test_who_came_to_a_process_that_stood_still_and_went_elsewhere_is_not_taken_over_by_the_attempt(
+    two: Server, connecting: Clients, api: Backend
+) -> None:
+    """An auth that lay in the socket all the time is older than the connection that its device has elsewhere."""
+    mid = two.new_mid()
+    async with beside(two, "--set", "auth_timeout_s=1") as slow:
+        there = await connecting.connect(slow, "json", mid=two.new_mid())
+        attempt = await connecting.open(slow, "json")
+        slow.process.suspend()
+        stopped_at = time.monotonic()
+        try:
+            another = await connecting.open(slow, "v2 tcp")  # the kernel takes it in, and nobody looks
+            lost = [await one.post(7, {"mid": mid, "key": "k"}) for one in (attempt, another)]
+            device = await connecting.connect(two, "json", mid=mid, key="k")
+            await eventually(lambda: _is_past(stopped_at + AWAY_S + 0.5))
+        finally:
+            slow.process.resume()
+        await attempt.until_gone()
+        await another.until_gone()
+        assert attempt.told in (("try_later", True), ("auth_timeout", True))
+        assert ["unknown"] * 2 == [await outcome(one) for one in lost]
+        await there.ask(2)
+    await device.ask(2)
+    opened = [entry for entry in await two.events() if entry.type == "session_opened" and entry.mid == mid]
+    assert 1 == len(opened)
+
+
+async def test_a_line_that_is_dead_is_found_by_its_silence(two: Server, connecting: Clients, api: Backend) -> None:
+    """The client neither speaks nor reads: it is offline soon after its heartbeats are missing, and misses nothing when it is back."""
+    room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
+    await api.create(room, mid, other)
+    speaker = await connecting.connect(two, "json", mid=other)
+    async with beside(two, "--set", "heartbeat_s=1", "--set", "heartbeat_misses=2") as strict:
+        silent = await connecting.connect(strict, "json", mid=mid, key="k")
+        silent.stop_reading()
+        await api.sessions_once(mid, 1)
+        await speaker.send(room, "hello")
+        await api.sessions_once(mid, 0)
+        silent.go_on()
+        assert 4408 == await silent.until_gone()
+        back = await connecting.connect(two, "json", mid=mid, key="k", cursor=silent.cursor)
+    await back.until_said(1)
+
+    assert ("heartbeat_timeout", True) == silent.told
+    assert silent.farewell is not None
+    assert 0 <= silent.farewell["delay_ms"] <= SPREAD_MS
+    assert back.welcome["recovered"]
+    assert ["hello"] == back.texts
+
+
+async def test_a_token_that_is_over_closes_also_who_takes_nothing(cluster: Path, connecting: Clients) -> None:
+    """A connection whose socket is full is looked after like any other."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(
+            folder,
+            "--auth",
+            "jwt",
+            "--set",
+            "unsent_bytes_max=65536",
+            "--set",
+            "behind_s=600",
+            "--set",
+            "goim_body_bytes_max=61000",
+        ) as server:
+            keys = load_or_create_keys(server.data)
+            service = mint(keys, now=time.time(), expires_in_s=600, service="tests")
+            mid, room = server.new_mid(), server.new_room()
+            until = time.time() + TOKEN_S
+            token = mint(keys, now=until - TOKEN_S, expires_in_s=TOKEN_S, mid=mid)
+            async with backend(server, service) as api:
+                await api.create(room, mid)
+                client = await connecting.connect(
+                    server, "v2 tcp", mid=mid, key="k", token=token, receive_bytes=RECEIVE_BYTES
+                )
+                client.stop_reading()
+                for n in range(TOO_MUCH // len(FILLING)):
+                    await api.push_room(room, 1000, FILLING.encode() + b"%d" % n)
+
+                async def reason() -> list[str]:
+                    return [
+                        entry.body["reason"]
+                        for entry in await server.events()
+                        if entry.type == "session_closed" and entry.stream == f"session:{mid}"
+                    ]
+
+                assert time.time() < until, "it was full before its token was over"
+                assert ["unauthenticated"] == await eventually(reason)
+                assert time.time() < until + CLOSED_S
+
+
+async def on_the_worker(server: Server, connecting: Clients, api: Backend, mid: int) -> Client:
+    """A connection that is not on the parent's own comet: the kernel chooses, so as many as it takes."""
+    for n in range(200):
+        client = await connecting.connect(server, V2[n % len(V2)], mid=mid, key=f"k{n}")
+        (session,) = await api.sessions_once(mid, 1)
+        if session["node"] != server.node:
+            return client
+        await client.bye()
+        await api.sessions_once(mid, 0)
+    raise AssertionError("all connections are on one process")
+
+
+async def _is_past(at: float) -> bool:
+    return time.monotonic() > at
