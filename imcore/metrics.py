@@ -20,6 +20,7 @@ MEANINGS: Mapping[str, str] = {
     "log_pending": "Events that wait to be appended.",
     "log_batch_seconds": "How long the last commit took.",
     "log_position": "Last position that this process appended.",
+    "tasks": "Asyncio tasks of the process. Growth without end is a leak.",
     "comet_connections": "Connections, authenticated or not.",
     "comet_sessions": "Sessions in the hub.",
     "comet_connects_total": "Connections taken.",

@@ -459,6 +459,7 @@ def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dic
         "log_pending": events.pending,
         "log_batch_seconds": events.batch_s,
         "log_position": events.position,
+        "tasks": len(asyncio.all_tasks()),
     }
     if comet is not None:
         told |= comet.stats()
