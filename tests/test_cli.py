@@ -161,7 +161,7 @@ async def test_roles_run_as_processes_of_their_own_on_one_database(database_url:
     """A comet serves no HTTP, an API no clients, and a projector neither; what one of them appends the others see."""
     async with AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(role(database_url, name)) for name in ("projector", "comet", "api")]
-        projector, comet, api = lines
+        _, comet, api = lines
         async with aiohttp.ClientSession() as http, http.ws_connect(f"http://{comet['ws']}/ws") as ws:
             await ws.send_json({"op": 7, "seq": 1, "body": {"mid": 1, "key": "k"}})
             await ws.receive_json()
