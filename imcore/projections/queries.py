@@ -34,12 +34,18 @@ MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHER
 
 ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
 
+# The sessions that there are: open in the rows, on a comet that nobody declared dead. That its lease has run out says nothing: when the
+# database was away no comet could renew, and everybody would be offline in the moments before they do. The reaper watches and decides.
+PRESENT: Final = """
+(SELECT s.*, to_timestamp(s.opened_at_ms / 1000.0) AS opened_at FROM sessions s JOIN nodes n ON n.node = s.node) AS present
+"""
+
 # The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
 # by reading all sessions once.
-MEMBERS_PAGE: Final = """
+MEMBERS_PAGE: Final = f"""
 SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
-LEFT JOIN LATERAL (SELECT o.mid FROM online o WHERE o.mid = m.mid LIMIT 1) present ON true
+LEFT JOIN LATERAL (SELECT present.mid FROM {PRESENT} WHERE present.mid = m.mid LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
 LIMIT $3
@@ -88,18 +94,17 @@ CROSS JOIN LATERAL (
 WHERE m.room = $1 AND m.mid = $2
 """
 
-# Sessions on comets whose lease holds.
-SESSIONS_OF: Final = """
-SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
+SESSIONS_OF: Final = f"""
+SELECT mid, key, platform, rooms, node, address, opened_at FROM {PRESENT} WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
 """
-ONLINE_TOTAL: Final = "SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM online"
-ONLINE_ROOMS: Final = """
-SELECT room, count(*) AS sessions FROM online CROSS JOIN unnest(rooms) AS room
+ONLINE_TOTAL: Final = f"SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM {PRESENT}"
+ONLINE_ROOMS: Final = f"""
+SELECT room, count(*) AS sessions FROM {PRESENT} CROSS JOIN unnest(rooms) AS room
 WHERE rooms && $1::text[] AND room = ANY($1::text[]) AND node <> $2
 GROUP BY room
 """
-ONLINE_TOP: Final = """
-SELECT room, count(*) AS sessions FROM online CROSS JOIN unnest(rooms) AS room
+ONLINE_TOP: Final = f"""
+SELECT room, count(*) AS sessions FROM {PRESENT} CROSS JOIN unnest(rooms) AS room
 WHERE starts_with(room, $1 || '://')
 GROUP BY room
 ORDER BY sessions DESC, room
