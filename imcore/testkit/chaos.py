@@ -211,13 +211,10 @@ async def _play(
             else:
                 await nemesis.run(options.seconds)
             log.info("everything is healed; the load ends")
-            await _all_well(stage.cluster)
+            found += await _all_well(stage.cluster)
             found += await _quiet(programs)
             recorder.phase(DRAIN)
-            for program in programs:
-                await program.ask({"do": "drain", "idle_s": options.idle_s})
-            for program in programs:
-                await program.until("drained", DRAINED_S)
+            found += await _drain(programs, options.idle_s)
             recorder.phase(DRAINED)
         if last is not None:
             await last(stage)
@@ -326,13 +323,30 @@ async def _sampled(options: Options, stage: Stage) -> AsyncIterator[None]:
 
 
 async def _quiet(programs: Iterable[ClientProcess]) -> list[str]:
-    """No more load, and every send has its outcome."""
+    """No more load, and every send has its outcome; what is wrong."""
+    found: list[str] = []
     for program in programs:
         await program.ask({"do": "quiet"})
-    open_ = {program.name: (await program.until("quiet", QUIET_S))["open"] for program in programs}
-    return [
-        f"{count} sends of {name} have no outcome though everything is healed" for name, count in open_.items() if count
-    ]
+    for program in programs:
+        try:
+            if count := (await program.until("quiet", QUIET_S))["open"]:
+                found.append(f"Q1: {count} sends of {program.name} have no outcome though everything is healed")
+        except TimeoutError:
+            found.append(f"Q1: sends of {program.name} have no outcome {QUIET_S:g} s after everything was healed")
+    return found
+
+
+async def _drain(programs: Iterable[ClientProcess], idle_s: float) -> list[str]:
+    """Everybody comes back and reads until nothing comes any more; what is wrong."""
+    found: list[str] = []
+    for program in programs:
+        await program.ask({"do": "drain", "idle_s": idle_s})
+    for program in programs:
+        try:
+            await program.until("drained", DRAINED_S)
+        except TimeoutError:
+            found.append(f"Q2: {program.name} did not have everything within {DRAINED_S:g} s")
+    return found
 
 
 async def _make_rooms(made: Cluster, rooms: Iterable[str], members: Sequence[int]) -> None:
@@ -343,18 +357,20 @@ async def _make_rooms(made: Cluster, rooms: Iterable[str], members: Sequence[int
                 assert answer.status == 201, await answer.text()
 
 
-async def _all_well(made: Cluster) -> None:
-    """Every process says that it is of use."""
+async def _all_well(made: Cluster) -> list[str]:
+    """Every process says that it is of use; what is wrong."""
     await made.database.answers()
-    await made.ready()
-    async with asyncio.timeout(READY_S), aiohttp.ClientSession() as http:
-        for node in made.nodes:
-            while True:
-                with suppress(aiohttp.ClientError, OSError):
+    well: set[str] = set()
+    deadline = time.monotonic() + READY_S
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+        while len(well) < len(made.nodes) and time.monotonic() < deadline:
+            for node in made.nodes:
+                with suppress(aiohttp.ClientError, OSError, TimeoutError):
                     async with http.get(f"http://{node.doors['http']}/readyz") as answer:
                         if answer.status == 200:
-                            break
-                await asyncio.sleep(0.2)
+                            well.add(node.name)
+            await asyncio.sleep(0.1)
+    return [f"Q1: {one.name} is not well after everything was healed" for one in made.nodes if one.name not in well]
 
 
 async def _nobody_is_left(made: Cluster) -> list[str]:
