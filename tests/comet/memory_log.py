@@ -40,6 +40,7 @@ class Draft(NamedTuple):
     mid: int = SERVICE_MID
     key: str = ""
     op: int = 0
+    client_id: str | None = None
 
 
 class Membership(NamedTuple):
@@ -55,6 +56,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.events: list[Recorded] = []
         self.streams: dict[str, list[int]] = {}  # positions
+        self.messages: dict[str, int] = {}  # of each stream
         self.members: dict[str, dict[int, int]] = {}  # stream -> mid -> position of the join
         self.memberships: dict[tuple[str, int], list[Membership]] = {}
         self.marks: dict[int, dict[str, int]] = {}
@@ -71,17 +73,21 @@ class MemoryLog:
     def append(self, drafts: Sequence[Draft]) -> list[Recorded]:
         """One commit."""
         batch: list[Recorded] = []
-        for stream, fact, mid, key, op in drafts:
+        for stream, fact, mid, key, op, client_id in drafts:
             position = self.head + 1
             places = self.streams.setdefault(stream, [])
             places.append(position)
             if fact is None:
+                self.messages[stream] = self.messages.get(stream, 0) + 1
                 type_ = MESSAGE_PUSHED if mid == SERVICE_MID else MESSAGE_SENT
                 body = str(position)
             else:
                 type_ = fact.type
                 body = fact.model_dump_json()
-            event = Recorded(position, stream, len(places), 0, type_, 1, mid, key, None, op, JSON, position, body)
+            said = self.messages.get(stream, 0)
+            event = Recorded(
+                position, stream, len(places), said, type_, 1, mid, key, client_id, op, JSON, position, body
+            )
             self.events.append(event)
             batch.append(event)
             if fact is not None:
