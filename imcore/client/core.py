@@ -701,7 +701,8 @@ class Core:
             self.counts.unfilled += 1
             room = hole.room if "://" in hole.room else None
             self._entries.append(Entry(Reset("gap", 0, room), self._era))
-        self._places[hole.room].is_chained = False  # the held event is next, whatever lies before it
+        place = self._places[hole.room]
+        place.seq = max(place.seq, hole.before - 1)  # the held event is next, whatever lay before it
         self._go_on()
 
     def _go_on(self) -> None:
