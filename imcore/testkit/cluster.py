@@ -44,7 +44,7 @@ PROGRAM: Final = (sys.executable, "-m", "imcore.cli")
 SETTINGS: Final[Mapping[str, object]] = {
     "auth_mode": "open",
     "rate_limits": False,
-    "node_lease_s": 4,
+    "node_lease_s": 6,
     "append_timeout_s": 4,
     "heartbeat_s": 4,
     "behind_s": 10,

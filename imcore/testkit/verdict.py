@@ -27,8 +27,15 @@ from imcore.testkit.nemesis import Tally, Wound, tally
 
 # What is promised on an idle machine (checkers.Bounds), and what can be asked of one that runs all of this on two cores at once.
 BOUNDS: Final = Bounds(
-    drain_s=60.0, delivery_p99_ms=2_000.0, delivery_p999_ms=5_000.0, revoked_s=5.0, taken_over_s=5.0, recovery_s=15.0, bite_s=10.0
-)  # fmt: skip
+    revoked_s=5.0,
+    taken_over_s=5.0,
+    recovery_s=15.0,
+    drain_s=60.0,
+    delivery_p99_ms=2_000.0,
+    delivery_p999_ms=5_000.0,
+    online_s=10.0,
+    severing=frozenset(fault.name for fault in every.FAULTS if fault.severs),
+)
 # Lines of a server's log at level error that say what was done to it, and not that it is wrong.
 EXPECTED: Final = re.compile(r"declared dead")
 KEPT: Final = 20
