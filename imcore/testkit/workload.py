@@ -387,7 +387,7 @@ class Play:
                         await self._call(http, "PUT", room, f"/members/{mid}/mute", {"until_ms": until_ms})
                     case 1 | 2:
                         await self._operation(http, "kick", "DELETE", room, f"/members/{mid}", mid, None)
-                        await asyncio.sleep(self.random.uniform(0, 1.5))
+                        await asyncio.sleep(self.random.uniform(0, 1.5 / self.script.governs_per_s))
                         await self._operation(http, "join", "POST", room, "/members", mid, {"mid": mid})
                     case _:
                         await self._operation(http, "join", "POST", room, "/members", mid, {"mid": mid})
