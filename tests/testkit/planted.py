@@ -17,6 +17,7 @@ from imcore.projections.inbox import Inbox
 from imcore.testkit.checkers import Bounds, Result, Run, check_run
 from imcore.testkit.checkers.run import NEVER, SECOND, Send, Visit, is_own
 from imcore.testkit.history import (
+    DRAIN,
     DRAINED,
     REMOVED,
     Acking,
@@ -81,8 +82,12 @@ class Case:
         return self.random.choice(found) if found else None
 
     def visits(self) -> list[Visit]:
-        """Connections to the log as it is at the end."""
-        return [visit for visit in self.run.visits.values() if self.run.is_of_this_log(visit.key)]
+        """Connections to the log as it is at the end, of clients that live until then."""
+        return [visit for visit in self.run.visits.values() if self.run.is_of_this_log(visit.key) and self.lives(visit)]
+
+    def lives(self, visit: Visit) -> bool:
+        """Is it of a client that was not killed?"""
+        return self.run.lasted[visit.key[0]] >= self.run.phases[DRAIN]
 
     def pairs(self) -> Iterator[tuple[Visit, int]]:
         """Every delivery of an event of a room with members: its connection, and the how-manieth it is there."""
@@ -503,7 +508,9 @@ def from_before_the_cursor(case: Case) -> bool:
     found = []
     for visit in case.visits():
         if visit.opened.recovered and visit.delivered:
-            old = [entry for entry, _ in case.run.sight(visit.mid).between(0, visit.opened.position + 1)]
+            old = [
+                entry for entry, span in case.run.sight(visit.mid).between(0, visit.opened.position + 1) if span.is_open
+            ]
             old = [entry for entry in old if entry.kind != MESSAGE_SENT]
             found += [(visit, entry) for entry in old[-1:]]
     if (one := case.some(found)) is None:
@@ -926,7 +933,14 @@ def delivered_long_after_the_kick(case: Case) -> bool:
             if last is None or last[1].room != v.room or last[1].position >= v.position or last[1].kind == MESSAGE_SENT:
                 continue
             late = operation.told_at + 2 * SECOND
-            if case.run.is_of_this_log(visit.key) and not visit.removals and case.run.is_calm(operation.told_at, late):
+            revoked = any(not w.room and w.mid == v.mid for _, _, w in case.run.answered("kick", Belonging))
+            if (
+                not revoked
+                and case.run.is_one_log
+                and visit in case.visits()
+                and not visit.removals
+                and case.run.is_calm(operation.told_at, late)
+            ):
                 found.append((last[0], late))
     if (one := case.some(found)) is None:
         return False
@@ -965,7 +979,8 @@ def _takeovers(case: Case) -> list[tuple[Visit, Visit]]:
         (older, newer)
         for visits in case.run.devices.values()
         for older, newer in pairwise(visits)
-        if older.opened_at < newer.asked_at < older.closed_at
+        if case.lives(older)
+        and older.opened_at < newer.asked_at < older.closed_at
         and case.run.is_calm(newer.opened_at, newer.opened_at + 5 * SECOND)
     ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,9 @@ def test_a_planted_bug_is_found_by_the_promises_that_it_breaks(bug: str) -> None
 
 def test_every_promise_has_a_bug_that_breaks_it() -> None:
     assert set(ALL) == {name for _, expected in PLANTED.values() for name in expected}
+
+
+def test_the_docs_have_every_promise() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+
+    assert list(ALL) == re.findall(r"^\| ([PQ]\d+[a-d]?) \|", page, re.MULTILINE)

@@ -132,7 +132,7 @@ class World:
         moves = [self._send] * 12 + [self._work] * 30 + [self._answer] * 30 + [self._pump] * 30 + [
             self._open, self._open, self._close, self._join, self._join, self._leave, self._kick, self._role, self._history,
             self._history, self._read, self._read, self._ack, self._ack, self._inbox, self._who, self._take_over, self._push,
-            self._stranger, self._again, self._again, self._twice, self._rest, self._revoke,
+            self._stranger, self._again, self._again, self._twice, self._rest, self._revoke, self._kill,
         ]  # fmt: skip
         for device in self.devices[:: 2 if chance.random() < 0.3 else 1]:
             self._open_device(device)
@@ -322,6 +322,19 @@ class World:
             self._open_device(device)
             self._close_device(older, Closed(4409, "taken_over"))
             device.unsure += older.unsure
+
+    def _kill(self) -> None:
+        """A client process dies, with all its devices, and is started again: of the first nothing more is heard."""
+        if self.random.random() < 0.2:
+            killed = self.random.choice(self.devices).process
+            for device in self.devices:
+                if device.process == killed:
+                    line, device.line = device.line, None
+                    while line is not None and line.up and self.random.random() < 0.5:
+                        self._carry_out(line)
+                    device.process = f"{killed}'"
+                    device.unsure.clear()
+                    device.conns = 0
 
     def _fault(self) -> None:
         name = self.random.choice(["kill comet", "partition", "bus"])

@@ -6,7 +6,7 @@ Time is what the clients saw. So a busy machine is slow here too, and a bound th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from imcore.testkit.checkers.findings import Bounds, Tally
@@ -52,37 +52,44 @@ def sends_recover(run: Run, bounds: Bounds, tally: Tally) -> None:
 
 
 def recovery_times(run: Run, bounds: Bounds) -> list[tuple[Window, int]]:
-    """For each fault that was healed, with no other near: how long until the first acknowledged send, in ns; NEVER if none came.
+    """For each fault that was healed: how long until the first acknowledged send, in ns; NEVER if none came.
 
-    Only where somebody waited for one.
+    Only where somebody waited for one, no other fault was on when it was healed, and none came in between.
     """
     late = int(bounds.recovery_s * SECOND)
+    sends = list(run.sends.values())
     found: list[tuple[Window, int]] = []
     for window in run.windows:
         healed = window.ended
-        others = [other for other in run.windows if other is not window and other.ended > healed]
-        if healed != NEVER and all(other.began >= healed + late for other in others):
-            recovery = _recovery(run, run.sends.values(), healed, late)
-            if recovery is not None:
-                found.append((window, recovery))
+        if healed == NEVER or any(other.began <= healed < other.ended for other in run.windows):
+            continue
+        undisturbed = min((other.began for other in run.windows if other.began > healed), default=NEVER)
+        recovery = _recovery(run, sends, healed, late)
+        if recovery is not None and (undisturbed > healed + late or healed + recovery < undisturbed):
+            found.append((window, recovery))
     return found
 
 
-def _recovery(run: Run, sends: Iterable[list[Send]], healed: int, late: int) -> int | None:
+def _recovery(run: Run, sends: Sequence[list[Send]], healed: int, late: int) -> int | None:
     """From the healing to the first acknowledged send. None where nothing says that there should have been one in time: a client may
     have left, or given up."""
     end = healed + late
-    first, is_waited_for = NEVER, False
-    for tries in sends:
-        first = min([first, *(one.ended for one in tries if one.outcome == "ok" and one.ended >= healed)])
-        if run.ended > end:
-            there = {one.visit for one in tries if one.outcome == "info" and healed <= one.ended and one.began <= end}
-            is_waited_for = is_waited_for or any(
-                (one.began <= end < one.ended) or (one.began > end and one.visit in there) for one in tries
-            )
+    tries = [one for each in sends for one in each if one.ended >= healed]
+    first = min((one.ended for one in tries if one.outcome == "ok"), default=NEVER)
     if first <= end:
         return first - healed
-    return (NEVER if first == NEVER else first - healed) if is_waited_for else None
+    if run.ended > end and any(_is_waited_for(run, each, healed, end) for each in sends):
+        return NEVER if first == NEVER else first - healed
+    return None
+
+
+def _is_waited_for(run: Run, tries: Sequence[Send], healed: int, end: int) -> bool:
+    """Did somebody who was there wait for this send at the end of the time, or try it again on the same connection?"""
+    there = {one.visit for one in tries if one.outcome == "info" and healed <= one.ended and one.began <= end}
+    return any(
+        (one.began <= end < min(one.ended, run.lasted[one.visit[0]])) or (one.began > end and one.visit in there)
+        for one in tries
+    )
 
 
 def everybody_catches_up(run: Run, bounds: Bounds, tally: Tally) -> None:

@@ -12,6 +12,7 @@ from imcore.testkit.checkers.run import NEVER, SECOND, Run
 
 WIDTH, LEFT, RIGHT, TOP, PANEL, GAP = 1000, 60, 15, 40, 150, 45
 BINS_MAX: Final = 300
+NAME_MAX: Final = 28  # of a fault, written down its band
 OK, UNKNOWN, DELIVERED, HALF, MOST = "#2b7a3d", "#c0392b", "#7aa7d9", "#5b6c7d", "#d98c1f"
 BANDS: Final = ("#f6d5d0", "#d9e7f7", "#f7eccb", "#dcefdc", "#e8dcf3", "#dfe3e6")
 
@@ -69,16 +70,21 @@ def _bands(run: Run, seconds: float, height: int) -> list[str]:
         x, width = _x(first, seconds), max(1.0, _x(last, seconds) - _x(first, seconds))
         told = f"{window.fault.name} {window.fault.target}".strip()
         parts.append(
-            f'<rect class="fault" x="{x:.1f}" y="{TOP - 12}" width="{width:.1f}" height="{height - TOP}" fill="{colour}"'
+            f'<rect class="fault" x="{x:.1f}" y="{TOP}" width="{width:.1f}" height="{height - GAP - TOP}" fill="{colour}"'
             f" data-fault={quoteattr(told)}><title>{escape(told)}, {first:.1f} to {last:.1f} s</title></rect>"
         )
-        parts.append(f'<text x="{x + 2:.1f}" y="{TOP - 16 - 11 * (len(parts) // 2 % 2)}">{escape(told)}</text>')
+        # Down the band: many faults in a long run stand closer than their names are wide.
+        short = told if len(told) <= NAME_MAX else f"{told[: NAME_MAX - 1]}…"
+        place = f"translate({x + width / 2 - 3:.1f} {TOP + 2}) rotate(90)"
+        parts.append(f'<text font-size="9" fill="#555" transform="{place}">{escape(short)}</text>')
     for name, t in run.phases.items():
         x = _x((t - run.began) / SECOND, seconds)
         parts.append(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - GAP}" stroke="#999" stroke-dasharray="3 3"/>'
         )
-        parts.append(f'<text x="{x + 2:.1f}" y="{height - GAP + 26}" fill="#777">{escape(name)}</text>')
+        parts.append(
+            f'<text x="{x - 2:.1f}" y="{height - GAP + 26}" fill="#777" text-anchor="end">{escape(name)}</text>'
+        )
     return parts
 
 
@@ -100,7 +106,7 @@ def _panel(
         f'<text x="{WIDTH - RIGHT}" y="{bottom + 14}" text-anchor="end">{seconds:,.0f} s</text>',
     ]
     words = "  ".join(f'<tspan fill="{colour}">{name}</tspan>' for colour, name, _ in series)
-    parts.append(f'<text x="{LEFT + 6}" y="{top + 8}">{title}: {words}</text>')
+    parts.append(f'<text x="{LEFT}" y="{top - 4}">{title}: {words}</text>')
     for colour, _, values in series:
         pieces: list[list[str]] = [[]]
         for at, value in enumerate(values):

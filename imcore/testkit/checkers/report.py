@@ -86,7 +86,7 @@ class Report:
     @property
     def bound(self) -> float:
         """With what was seen, less than this share of acknowledged sends is lost, with 95 % confidence."""
-        return CONFIDENCE / self.acked_sends if self.acked_sends else 1.0
+        return min(1.0, CONFIDENCE / max(1, self.acked_sends))
 
     def text(self) -> str:
         """For people."""

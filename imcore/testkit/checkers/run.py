@@ -17,6 +17,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from imcore.events.types import MESSAGE_SENT
 from imcore.testkit.history import (
+    DRAIN,
+    DRAINED,
     PHASES,
     REMOVED,
     Closed,
@@ -172,6 +174,7 @@ class Run:
             else:
                 self._troubles.append([window.began, window.ended])
         self.is_one_log = all(visit.opened.epoch in ("", log.epoch) for visit in self.visits.values())
+        self.lasted: dict[str, int] = {record.p: record.t for record in history}  # the last that is known of a process
         self.began = history[0].t if history else 0
         self.ended = history[-1].t if history else 0
 
@@ -192,6 +195,15 @@ class Run:
         """
         visit = self.visits.get(key)
         return self.is_one_log if visit is None else visit.opened.epoch in ("", self.log.epoch)
+
+    def is_there(self, visit: Visit) -> bool:
+        """Was it connected when everybody had everything? Of a client that was killed no close is recorded, and nothing else later."""
+        drained = self.phases.get(DRAINED, -1)
+        is_newest = all(
+            other.opened_at <= visit.opened_at or other.opened_at > drained for other in self.devices[visit.device]
+        )
+        lived = self.lasted[visit.key[0]] >= self.phases.get(DRAIN, 0)
+        return visit.opened_at <= drained < visit.closed_at and is_newest and lived
 
     def answered(self, f: str, kind: type[V], type_: Outcome = "ok") -> Iterator[tuple[Operation, V, V]]:
         """Operations that were answered so, with what was asked and what was told."""
