@@ -84,21 +84,17 @@ class State(StrEnum):
 class Limits:
     """Bounds of one client: how much it keeps, and how long it waits."""
 
-    sends_max: int = 1_000  # sends without an outcome; more wait in `send`
-    queue_events_max: int = 1_000  # received and not taken by the program: from here on the socket is not read
-    overflow_events_max: int = (
-        4_000  # the same while the program waits for an answer: from here on events are let go, to come again
-    )
-    packet_bytes_max: int = (
-        PACKET_BYTES_MAX  # the server's setting of this name; a larger packet would end the connection
-    )
-    connect_s: float = 10.0
+    sends_max: int = 1_000  # sends without an outcome; further ones wait in `send`
+    queue_events_max: int = 1_000  # events that wait for the program: from here on the socket is not read
+    overflow_events_max: int = 4_000  # while a call waits for its answer: from here on events are let go, to come again
+    packet_bytes_max: int = PACKET_BYTES_MAX  # the server's setting of this name: a larger one ends the connection
+    connect_s: float = 10.0  # how long connecting may take, and getting a token
     answer_s: float = 10.0  # how long a sign of life may take
     heartbeat_s: float = 30.0  # after so long a silence the other side is asked for one
-    ack_s: float = 1.0
-    backoff_s: float = 1.0  # the first wait is between 0 and this; it doubles with each failure, up to
-    backoff_max_s: float = 60.0
-    steady_s: float = 60.0  # a connection that lived for so long ends the doubling
+    ack_s: float = 1.0  # between two acks
+    backoff_s: float = 1.0  # the first wait is between 0 and this; it doubles with each failure
+    backoff_max_s: float = 60.0  # where the doubling ends
+    steady_s: float = 60.0  # a connection that lived for so long begins the doubling anew
 
 
 @dataclass(frozen=True, slots=True)

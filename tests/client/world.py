@@ -518,9 +518,6 @@ class Device:
                 if (happening.place, happening.seq) == self.may_repeat:
                     self.may_repeat = None
                     world.counts["seen again after a crash"] += 1
-                    if before and before[-1] != what:
-                        world.fail(f"{what} is repeated in another form: {before[-1]}", self)
-                    return
                 if before and happening.seq <= before[-1][0]:
                     world.fail(f"{what} of {happening.place} came after {before[-1]}", self)
                 before.append(what)
@@ -532,10 +529,7 @@ class Device:
         self.lose()
         if self.entry is not None and isinstance(self.entry.happening, Event) and self.entry.seq:
             self.may_repeat = (self.entry.place, self.entry.seq)
-        elif (
-            self.entry is not None and isinstance(self.entry.happening, Reset) and self.entry.happening.reason != "gap"
-        ):
-            pass  # it is told again
+            self.dealt[self.entry.place].pop()
         self.entry = None
         self.asked.clear()
         self.core = self._made()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from imcore.client import Client, connect
 from serving import Running, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,6 +48,24 @@ class Example:
                 return line
         raise AssertionError(f"it ended without a line with {texts}")
 
+    def type(self, line: str) -> None:
+        """What somebody types."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
+    def hang_up(self) -> None:
+        """Ctrl-D."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def stop(self) -> None:
+        """SIGTERM, as from whoever runs services."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+
     async def end(self) -> int:
         """Wait until it has ended by itself."""
         async with asyncio.timeout(SAID_S):
@@ -58,7 +77,7 @@ async def example(name: str, *arguments: str) -> AsyncIterator[Example]:
     """An example with these arguments, ended with the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-u", str(EXAMPLES / name), *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -115,3 +134,62 @@ async def push(imcore: Running, *arguments: str) -> dict[str, object]:
         answer: dict[str, object] = json.loads(await pushing.line())
         assert 0 == await pushing.end()
         return answer
+
+
+async def test_two_people_talk_in_terminals(imcore: Running, tmp_path: Path) -> None:
+    """Who comes later sees what was said, and who goes and comes back sees nothing twice."""
+    where = ("--ws", f"ws://{imcore.ws}/ws", "--room", "group://terminals")
+    async with (
+        example("terminal_chat.py", *where, "--mid", "31", "--cursor", str(tmp_path / "31")) as first,
+        example("terminal_chat.py", *where, "--mid", "32", "--cursor", str(tmp_path / "32")) as second,
+    ):
+        await first.line_with("Ctrl-D")
+        await second.line_with("Ctrl-D")
+        first.type("Is anybody there?")
+        await second.line_with("31: Is anybody there?")
+        second.type("Yes, 我在这里")
+        await first.line_with("32: Yes, 我在这里")
+        second.hang_up()
+        assert 0 == await second.end()
+        first.type("And now?")
+
+        async with example("terminal_chat.py", *where, "--mid", "32", "--cursor", str(tmp_path / "32")) as again:
+            await again.line_with("31: And now?")
+            await again.line_with("Ctrl-D")
+            first.type("Welcome back")
+            assert "31: Welcome back" in await again.line_with(":")
+
+
+async def test_terminal_chat_is_short() -> None:
+    """It is there to be read in one look."""
+    assert len((EXAMPLES / "terminal_chat.py").read_text().splitlines()) <= 66
+
+
+async def test_a_bot_answers_and_goes_on_where_it_was(imcore: Running, tmp_path: Path) -> None:
+    url, room = f"tcp://{imcore.tcp}", "group://bots"
+    options = ("--url", url, "--room", room, "--db", str(tmp_path / "bot.db"))
+    async with connect(url, mid=41) as im:
+        async with example("bot.py", *options) as bot:
+            assert f"in {room}" == await bot.line()
+            await im.join(room)
+            await im.send(room, "!echo Hello, bot")
+            assert ["Hello, bot"] == await bodies(im, 1)
+            bot.kill()
+            await bot.end()
+        await im.send(room, "!echo while you were away")
+        await im.send(room, "!count")
+        async with example("bot.py", *options) as bot:
+            assert ["while you were away", "2 messages"] == await bodies(im, 2)
+            bot.stop()
+            assert 0 == await bot.end()
+
+
+async def bodies(im: Client, count: int) -> list[object]:
+    """Of the next messages."""
+    heard: list[object] = []
+    async with asyncio.timeout(SAID_S):
+        async for message in im:
+            heard.append(message.body)
+            if len(heard) == count:
+                break
+    return heard
