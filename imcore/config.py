@@ -269,7 +269,13 @@ class Settings(_Part):
         20,
         description="Connections of one address that have not authenticated. Low: offices behind one address cannot come in.",
     )
-    connections_per_user_max: Count = Field(10, description="Connections of one member id: its devices and tabs.")
+    connections_per_user_max: Count = Field(
+        10, description="Connections of one member id, its devices and tabs, on all comets together."
+    )
+    connections_per_user_policy: Literal["refuse_new", "close_oldest"] = Field(
+        "refuse_new",
+        description="Of one connection too many: refuse it, or let it in and close the oldest. refuse_new: dead lines keep others out.",
+    )
     rooms_per_session_max: Count = Field(
         packet.ROOMS_MAX, description="Live rooms that one connection may be in. Each costs memory."
     )

@@ -193,6 +193,12 @@ class TakenOver(ImcoreError):
     code, retry, status, close = "taken_over", False, 409, 4409
 
 
+class Displaced(ImcoreError):
+    """A newer connection of the same user took the place of this one."""
+
+    code, retry, status, close = "displaced", False, 409, 4410
+
+
 class PacketTooLarge(ImcoreError):
     """The packet is larger than the limit."""
 

@@ -33,7 +33,6 @@ from imcore.errors import (
     Overloaded,
     RateLimited,
     TakenOver,
-    TooManyConnections,
     TryLater,
     Unauthenticated,
     UnknownOperation,
@@ -510,7 +509,7 @@ class Connection(Session):
             self.fail_auth(seq, error)
 
     def _admit(self, identity: Identity, auth: Auth) -> None:
-        comet, settings = self.comet, self.comet.settings
+        comet = self.comet
         if comet.draining:
             raise GoingAway
         if identity.service:
@@ -521,11 +520,7 @@ class Connection(Session):
                 raise Forbidden(f"room {room} is not allowed to you")
         if identity.ops is not None and auth.accepts is not None and not auth.accepts <= identity.ops:
             raise Forbidden("accepts names operations that are not allowed to you")
-        if comet.rate_limits:
-            person = comet.hub.people.get(identity.mid)
-            others = 0 if person is None else len(person.sessions) - (auth.key in person.sessions) + person.holders
-            if others >= settings.connections_per_user_max:
-                raise TooManyConnections(f"more than {settings.connections_per_user_max} connections of this user")
+        comet.check_room(identity.mid, auth.key)
 
     async def _open_as(self, identity: Identity, seq: int, auth: Auth) -> None:
         comet = self.comet
@@ -582,6 +577,7 @@ class Connection(Session):
                 return
             self.opened = recorded.position
             self.room = auth.room
+            displaced = comet.displaced(self, known)
             resume = comet.resume(auth.cursor, known, self)
             if resume.reason == "new" and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
@@ -596,6 +592,8 @@ class Connection(Session):
             self.phase = _OPEN
             self.was_authenticated = True
             comet.authenticated(self)
+            for key, opened in displaced:
+                comet.displace(self.mid, key, opened)
             body: dict[str, object] = {
                 "mid": self.mid,
                 "key": self.key,

@@ -20,12 +20,13 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from imcore.comet.encode import Run
-from imcore.errors import ImcoreError, TakenOver
+from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
 from imcore.events.types import (
     ALL,
     KEY,
     MESSAGE_SENT,
     ROOM,
+    SESSION,
     USER,
     DeliveryAcked,
     MemberJoined,
@@ -49,6 +50,7 @@ ROUTING_TYPES: Final = frozenset(
 )
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
+SESSIONS_MAX: Final = 20_000
 
 
 class Session:
@@ -143,6 +145,10 @@ class Hub:
         self.fresh_from = position  # `fresh` knows everything after this position
         # Delivery marks that went by lately, because the rows that hold them are written a moment later. Bounded by MARKS_MAX.
         self.marks: dict[tuple[int, str], int] = {}
+        # Sessions that were opened and closed lately, on whatever comet, for the same reason: mid -> key -> position of the opening,
+        # negative if that one is closed. Bounded by SESSIONS_MAX.
+        self.lately: dict[int, dict[str, int]] = {}
+        self._lately = 0
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -397,9 +403,12 @@ class Hub:
                     self._leave(mid, event)
                 case DeliveryAcked(key=key, position=position):
                     self.mark(event.mid, key, position)
-                case SessionClosed(key=key, delivered=delivered) if delivered is not None:
-                    self.mark(event.mid, key, delivered)
+                case SessionClosed(key=key, opened=opened, reason=reason, delivered=delivered):
+                    if delivered is not None:
+                        self.mark(event.mid, key, delivered)
+                    self._close(int(event.stream[len(SESSION) :]), key, opened, reason)
                 case SessionOpened(key=key):
+                    self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
                 case RoomsEntered(key=key, opened=opened, rooms=rooms):
                     person = self.people.get(event.mid)
@@ -414,6 +423,36 @@ class Hub:
         marks[mark] = max(position, marks.pop(mark, 0))
         if len(marks) > MARKS_MAX:
             del marks[next(iter(marks))]
+
+    def open_sessions(self, mid: int, stored: Mapping[str, int]) -> dict[str, int]:
+        """The open sessions of a person on all comets, key -> position of the opening: as they were stored, and what went by since."""
+        found = dict(stored)
+        for key, opened in self.lately.get(mid, {}).items():
+            if opened > 0:
+                found[key] = max(opened, found.get(key, 0))
+            elif found.get(key, 0) <= -opened:
+                found.pop(key, None)
+        return found
+
+    def _keep(self, mid: int, key: str, opened: int) -> None:
+        of = self.lately.pop(mid, None)
+        if of is None:
+            of = {}
+        self._lately += key not in of
+        of[key] = opened
+        self.lately[mid] = of
+        while self._lately > SESSIONS_MAX:
+            self._lately -= len(self.lately.pop(next(iter(self.lately))))
+
+    def _close(self, mid: int, key: str, opened: int, reason: str) -> None:
+        """A session is closed. If it is open here, somebody else has closed it: it had to make room, or its comet was given up."""
+        if abs(self.lately.get(mid, {}).get(key, 0)) <= opened:
+            self._keep(mid, key, -opened)
+        person = self.people.get(mid)
+        session = None if person is None else person.sessions.get(key)
+        if session is not None and session.opened == opened:
+            session.end(Displaced() if reason == Displaced.code else GoingAway())
+            self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)

@@ -21,12 +21,14 @@ HEADS = "SELECT name, position FROM streams WHERE name = ANY($1::text[])"
 
 class Known(NamedTuple):
     """About one device: its person's rooms (stream -> position of the join) as of position `head`, the position of the newest event
-    in any stream that it is entitled to, and the delivery marks of the person's devices."""
+    in any stream that it is entitled to, the delivery marks of the person's devices, and its open sessions on all comets (key ->
+    position of the opening) as of some position: the rows are written a moment after the events."""
 
     head: int
     rooms: dict[str, int]
     newest: int
     marks: dict[str, int]
+    sessions: dict[str, int]
 
 
 class Loader:
@@ -69,6 +71,9 @@ class Loader:
             marks: dict[int, dict[str, int]] = {}
             for (mid, key), position in (await queries.delivered(connection, mids)).items():
                 marks.setdefault(mid, {})[key] = position
+            sessions: dict[int, dict[str, int]] = {}
+            for (mid, key), position in (await queries.opened(connection, mids)).items():
+                sessions.setdefault(mid, {})[key] = position
             rooms = {
                 mid: {ROOM + room: membership.since for room, membership in memberships.get(mid, {}).items()}
                 for mid in mids
@@ -82,4 +87,4 @@ class Loader:
                 continue
             own = (ALL, f"{USER}{mid}", KEY + key, *rooms[mid])
             newest = max(positions.get(stream, 0) for stream in own)
-            future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {})))
+            future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {}), sessions.get(mid, {})))

@@ -31,6 +31,7 @@ from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     AuthTimeout,
+    Displaced,
     GoingAway,
     HeartbeatTimeout,
     ImcoreError,
@@ -328,6 +329,51 @@ class Comet:
     def cursor(self, position: int) -> str:
         """What a client keeps to resume after `position`."""
         return f"{self.epoch}.{position}"
+
+    # --- so many connections of one user ----------------------------------------------------------------------------------------
+
+    def check_room(self, mid: int, key: str) -> None:
+        """Refuse what is certainly one connection too many of this person, before anything is done for it.
+
+        Raises TooManyConnections.
+        """
+        if not self.rate_limits:
+            return
+        limit = self.settings.connections_per_user_max
+        person = self.hub.people.get(mid)
+        others = 0 if person is None else person.holders
+        if self.settings.connections_per_user_policy == "refuse_new":
+            here = {} if person is None else {name: session.opened for name, session in person.sessions.items()}
+            others += len(self.hub.open_sessions(mid, here).keys() - {key})
+        if others >= limit:
+            raise TooManyConnections(f"more than {limit} connections of this user")
+
+    def displaced(self, session: Connection, known: Known) -> list[tuple[str, int]]:
+        """Which of the person's sessions, on whatever comet, have to make room for this one: key and opening of each, the oldest first.
+
+        Of many that come at once their places in the log decide, so that all comets decide alike. Raises TooManyConnections if it is
+        this one that must not stay.
+        """
+        if not self.rate_limits:
+            return []
+        limit = self.settings.connections_per_user_max
+        older = sorted(
+            (opened, key)
+            for key, opened in self.hub.open_sessions(session.mid, known.sessions).items()
+            if key != session.key and opened < session.opened
+        )
+        if len(older) < limit:
+            return []
+        if self.settings.connections_per_user_policy == "refuse_new":
+            raise TooManyConnections(f"more than {limit} connections of this user")
+        return [(key, opened) for opened, key in older[: len(older) + 1 - limit]]
+
+    def displace(self, mid: int, key: str, opened: int) -> None:
+        """Close this session, wherever it is: its comet reads of it in the log. If that fails, the next that comes does it."""
+        try:
+            self.log.submit(commands.close_session(mid, key, opened, Displaced.code, None))
+        except ImcoreError as error:
+            log.warning("a session was not closed to make room: %s", error)
 
     # --- after having been away -------------------------------------------------------------------------------------------------
 

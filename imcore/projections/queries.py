@@ -30,6 +30,8 @@ FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid =
 # What each device of these people has received.
 DELIVERED: Final = "SELECT mid, key, position FROM deliveries WHERE mid = ANY($1::bigint[])"
 
+OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigint[])"
+
 MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
 
 ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
@@ -182,6 +184,12 @@ async def delivered(source: Source, mids: Collection[int]) -> dict[tuple[int, st
     """Up to which position each device of these people has received everything, by (mid, key)."""
     rows = await source.fetch(DELIVERED, list(mids))
     return {(row["mid"], row["key"]): row["position"] for row in rows}
+
+
+async def opened(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:
+    """The position of the opening of each open session of these people, by (mid, key)."""
+    rows = await source.fetch(OPENED, list(mids))
+    return {(row["mid"], row["key"]): row["opened"] for row in rows}
 
 
 async def member(source: Source, room: str, mid: int) -> Member | None:

@@ -126,7 +126,7 @@ class MemoryLog:
         """What a connecting device must know, as of now."""
         rooms = {stream: here[mid] for stream, here in self.members.items() if mid in here}
         newest = max(self.newest(stream) for stream in (*rooms, ALL, f"{USER}{mid}", KEY + key))
-        return Known(self.head, rooms, newest, dict(self.marks.get(mid, {})))
+        return Known(self.head, rooms, newest, dict(self.marks.get(mid, {})), {})
 
     def newest(self, stream: str) -> int:
         """The position of the stream's last event."""

@@ -13,7 +13,7 @@ from comet.wires import CODECS, frames, inside, packets, position_of
 from imcore.comet import hub as hub_module
 from imcore.comet.encode import JSON_WS, V1_TCP, V1_WS, V2_TCP, V2_WS
 from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Session, filtered
-from imcore.errors import TakenOver
+from imcore.errors import Displaced, GoingAway, TakenOver
 from imcore.events.types import (
     ALL,
     KEY,
@@ -600,6 +600,65 @@ def test_delivery_marks_that_pass_by_are_remembered_the_latest_ones(hub: Hub, mo
 
     give(hub, acked(4, "watch", 1))
     assert {(ANNA, "phone"): 9, (ANNA, "watch"): 1} == hub.marks
+
+
+# --- sessions of one person on all comets ------------------------------------------------------------------------------------
+
+
+def closed(position: int, mid: int, key: str, opened_at: int, reason: str = "closed") -> Recorded:
+    """By the person's comet, or by whoever ends it for another."""
+    fact = SessionClosed(key=key, opened=opened_at, reason=reason, delivered=None)
+    return happened(position, f"session:{mid}", fact)
+
+
+def test_open_sessions_are_those_that_were_stored_and_what_went_by_since() -> None:
+    hub = Hub(10, LIVE_TYPES)
+    give(
+        hub, opened(11, ANNA, "new"), opened(12, ANNA, "gone"), closed(13, ANNA, "gone", 12), closed(14, ANNA, "old", 7)
+    )
+    give(hub, opened(15, ANNA, "again"), closed(16, ANNA, "again", 9), opened(17, BEN, "new"))
+
+    stored = {"old": 7, "older": 8, "again": 9}
+    assert {"older": 8, "new": 11, "again": 15} == hub.open_sessions(ANNA, stored)
+
+
+def test_the_end_of_an_older_session_says_nothing_of_the_newer_one_that_is_stored() -> None:
+    """Its comet was late; the opening of the newer one went by before this hub began."""
+    hub = Hub(10, LIVE_TYPES)
+    give(hub, closed(11, ANNA, "k", 5))
+
+    assert {"k": 8} == hub.open_sessions(ANNA, {"k": 8})
+
+
+def test_what_was_stored_ahead_of_the_hub_counts(hub: Hub) -> None:
+    give(hub, opened(1, ANNA, "k"))
+
+    assert {"k": 9} == hub.open_sessions(ANNA, {"k": 9})
+
+
+def test_sessions_that_went_by_are_forgotten_when_there_are_too_many(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of whom nothing was heard for longest; what is stored says the rest."""
+    monkeypatch.setattr(hub_module, "SESSIONS_MAX", 3)
+    give(hub, opened(1, ANNA, "a"), opened(2, BEN, "a"), opened(3, ANNA, "b"), opened(4, CARA, "a"))
+
+    assert {"a": 1, "b": 3} == hub.open_sessions(ANNA, {})
+    assert {} == hub.open_sessions(BEN, {})
+    assert {"a": 4} == hub.open_sessions(CARA, {})
+
+
+@pytest.mark.parametrize(("reason", "error"), [("displaced", Displaced), ("node_lost", GoingAway)])
+def test_a_session_that_somebody_else_has_closed_ends(
+    hub: Hub, reason: str, error: type[Displaced | GoingAway]
+) -> None:
+    """And no other: not one of another key, and not one that was opened later."""
+    give(hub, opened(1, ANNA, "phone"), opened(2, ANNA, "desk"))
+    anna, newer = alive(hub, ANNA, "phone", opened=1), alive(hub, ANNA, "desk", opened=2)
+    give(hub, closed(3, ANNA, "phone", 1, reason), closed(4, ANNA, "desk", 1, reason))
+
+    assert isinstance(anna.ended, error)
+    assert CLOSED == anna.state
+    assert newer.ended is None
+    assert LIVE == newer.state
 
 
 # --- memberships read while the log moves ------------------------------------------------------------------------------------

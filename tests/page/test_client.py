@@ -242,7 +242,7 @@ async def test_it_waits_as_long_as_it_is_told(tab: Tab) -> None:
     assert ["state waiting going_away", "state connecting"] == told
 
 
-@pytest.mark.parametrize("code", [4400, 4401, 4403, 4409, 4413])
+@pytest.mark.parametrize("code", [4400, 4401, 4403, 4409, 4410, 4413])
 async def test_it_stays_away_when_coming_back_is_pointless(tab: Tab, code: int) -> None:
     """Whether the server had time to say why, or only the close code arrived."""
     state, connections = await saw(

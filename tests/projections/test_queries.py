@@ -252,6 +252,17 @@ async def test_marks_of_delivery_outlive_the_session(here: Place) -> None:
     assert await queries.delivered(here.pool, [1, 2]) == {(1, "phone"): 2, (1, "web"): 1}
 
 
+async def test_open_sessions_are_told_with_their_openings(here: Place) -> None:
+    phone, web, other = [
+        await here.in_session(mid, SessionOpened(key=key, node="n"))
+        for mid, key in ((1, "phone"), (1, "web"), (2, "web"))
+    ]
+    await here.in_session(1, SessionClosed(key="phone", opened=phone.position, reason="left", delivered=None))
+    await follow(here)
+
+    assert await queries.opened(here.pool, [1, 2, 3]) == {(1, "web"): web.position, (2, "web"): other.position}
+
+
 # --- plans -----------------------------------------------------------------------------------------------------------------------
 
 ROOMS, MEMBERS_OF_EACH, MESSAGES_OF_EACH = 20_000, 10, 5
@@ -285,6 +296,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "memberships": (queries.MEMBERSHIPS, "ARRAY[5, 6, 7]::bigint[]", 300),
     "memberships of a storm": (queries.MEMBERSHIPS, STORM, 12_000),
     "delivered": (queries.DELIVERED, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "opened": (queries.OPENED, "ARRAY[5, 6, 7]::bigint[]", 20),
     "member": (queries.MEMBER, "'group://5', 40", 10),
     "room": (queries.ROOM_ROW, "'group://5'", 10),
     "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),

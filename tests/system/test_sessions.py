@@ -17,8 +17,9 @@ import pytest
 
 from conftest import copy_cluster, temporary_folder
 from imcore.auth import load_or_create_keys, mint
-from imcore.comet.returning import SPREAD_MS
+from imcore.comet.returning import SPREAD_MS, SPREADS_MS
 from imcore.comet.server import AWAY_S
+from imcore.errors import TooManyConnections
 from system.checking import History, assert_sound, visit_of
 from system.clients import ACK, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
 from system.servers import Backend, Server, backend, running
@@ -27,6 +28,8 @@ from waiting import eventually
 V2: tuple[Form, ...] = ("json", "v2 tcp", "v2 ws")
 AT_ONCE = 50
 DEVICES = 10
+DEVICES_MAX = 3
+CROWD = 20
 BATCH_EVENTS = 10
 TOKEN_S = 12.0
 CLOSED_S = 5.0  # two by promise; the machine may be busy
@@ -49,12 +52,17 @@ def two(cluster: Path) -> Iterator[Server]:
 @pytest.fixture
 async def api(two: Server) -> AsyncIterator[Backend]:
     async with backend(two) as made:
-
-        async def are_both() -> bool:
-            return len((await made.get("/goim/nodes/instances"))["data"]) == 2
-
-        await eventually(are_both)
+        await both_are_there(made)
         yield made
+
+
+async def both_are_there(api: Backend) -> None:
+    """Each process has its lease, and so its doors open."""
+
+    async def are_both() -> bool:
+        return len((await api.get("/goim/nodes/instances"))["data"]) == 2
+
+    await eventually(are_both)
 
 
 async def outcome(future: asyncio.Future[Any]) -> str:
@@ -85,6 +93,13 @@ async def beside(server: Server, *arguments: str) -> AsyncIterator[Server]:
     with temporary_folder() as folder:
         with running(folder, "--auth", "open", "--no-rate-limits", "--database-url", server.url, *arguments) as another:
             yield another
+            await ended(another)
+
+
+async def ended(server: Server) -> None:
+    """It stops while its clients here still listen: they say goodbye, and it need not wait for them."""
+    server.ask_to_stop()
+    await server.stopped()
 
 
 async def test_of_many_connections_of_one_key_at_once_exactly_one_stays(
@@ -332,6 +347,117 @@ async def test_who_came_to_a_process_that_stood_still_and_went_elsewhere_is_not_
     await device.ask(2)
     opened = [entry for entry in await two.events() if entry.type == "session_opened" and entry.mid == mid]
     assert 1 == len(opened)
+
+
+# --- so many connections of one user ------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def limited(cluster: Path, policy: str) -> AsyncIterator[Server]:
+    """A server of two processes that lets a user have so many connections."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        chosen = {"connections_per_user_max": DEVICES_MAX, "connections_per_user_policy": policy, "workers": 2}
+        given = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
+        # Of strangers there may be more, all tests come from one address.
+        with running(folder, "--auth", "open", "--set", "unauthenticated_per_address_max=100", *given) as server:
+            async with backend(server) as api:
+                await both_are_there(api)
+            yield server
+            await ended(server)
+
+
+async def test_one_connection_too_many_is_refused_whatever_comets_the_others_are_on(
+    cluster: Path, connecting: Clients
+) -> None:
+    """It is told when to come back. Who leaves makes room, and who comes back with its own key needs none."""
+    async with limited(cluster, "refuse_new") as server, backend(server) as api:
+        mid = server.new_mid()
+        here = [
+            await connecting.connect(server, V2[n % len(V2)], mid=mid, key=f"device {n}") for n in range(DEVICES_MAX)
+        ]
+        nodes = {one["node"] for one in await api.sessions_once(mid, DEVICES_MAX)}
+        for _ in range(10):  # on either process
+            late = await connecting.open(server, "json")
+            with pytest.raises(Refused, match="too_many_connections"):
+                await late.ask(7, {"mid": mid, "key": "late"})
+            assert 4429 == await late.until_gone()
+            assert late.farewell is not None
+            assert late.farewell["retry"]
+            assert 0 <= late.farewell["delay_ms"] <= SPREADS_MS[TooManyConnections] + SPREAD_MS
+        again = await connecting.connect(server, "json", mid=mid, key="device 0")
+        await here[0].until_gone()
+        await here[1].bye()
+
+        async def is_in() -> bool:
+            try:
+                await connecting.connect(server, "v2 tcp", mid=mid, key="late")
+            except Refused:
+                return False
+            return True
+
+        await eventually(is_in)
+        assert not any(one.is_gone for one in (again, *here[2:]))
+        assert nodes
+
+
+@pytest.mark.parametrize("policy", ["refuse_new", "close_oldest"])
+async def test_of_many_devices_that_come_at_once_exactly_so_many_stay(
+    cluster: Path, connecting: Clients, policy: str
+) -> None:
+    """The first, or the last, by their places in the log."""
+    async with limited(cluster, policy) as server, backend(server) as api:
+        mid = server.new_mid()
+        come = [await connecting.open(server, V2[n % len(V2)]) for n in range(CROWD)]
+
+        async def enter(n: int) -> str:
+            return await outcome(await come[n].post(7, {"mid": mid, "key": f"device {n}"}))
+
+        told = await asyncio.gather(*(enter(n) for n in range(CROWD)))
+
+        async def are_settled() -> bool:
+            return sum(not one.is_gone for one in come) == DEVICES_MAX
+
+        await eventually(are_settled)
+        left = [f"device {n}" for n, one in enumerate(come) if not one.is_gone]
+
+        async def are_shown() -> bool:
+            return sorted(left) == sorted(one["key"] for one in await api.sessions(mid))
+
+        await eventually(are_shown)
+        opened = [entry.key for entry in await server.events() if entry.type == "session_opened" and entry.mid == mid]
+    assert {"ok", "too_many_connections"} >= set(told)
+    expected = opened[:DEVICES_MAX] if policy == "refuse_new" else opened[-DEVICES_MAX:]
+    assert sorted(expected) == sorted(left)
+    reasons = {one.told for n, one in enumerate(come) if f"device {n}" not in left}
+    assert reasons <= {("too_many_connections", True), ("displaced", False)}
+    assert ("displaced", False) in reasons or policy == "refuse_new"
+
+
+async def test_the_oldest_connection_makes_room_for_a_new_one(cluster: Path, connecting: Clients) -> None:
+    """On whatever comet; it is told not to come back, and no other notices."""
+    async with limited(cluster, "close_oldest") as server, backend(server) as api:
+        mid = server.new_mid()
+        come: list[Client] = []
+        for n in range(CROWD):
+            come.append(await connecting.connect(server, V2[n % len(V2)], mid=mid, key=f"device {n}"))
+            if n >= DEVICES_MAX:
+                oldest = come[n - DEVICES_MAX]
+                assert 4410 == await oldest.until_gone()
+                assert ("displaced", False) == oldest.told
+                assert not any(one.is_gone for one in come[-DEVICES_MAX:])
+        nodes = {one["node"] for one in await api.sessions_once(mid, DEVICES_MAX)}
+        closings = [
+            (entry.body["key"], entry.body["reason"])
+            for entry in await server.events()
+            if entry.type == "session_closed" and entry.stream == f"session:{mid}"
+        ]
+        assert {(f"device {n}", "displaced") for n in range(CROWD - DEVICES_MAX)} == set(closings)
+        assert nodes
+
+
+# --- lines and tokens that are over -------------------------------------------------------------------------------------------
 
 
 async def test_a_line_that_is_dead_is_found_by_its_silence(two: Server, connecting: Clients, api: Backend) -> None:

@@ -33,7 +33,7 @@ const TRIES = 5;
 // Coming back would end the same way. The server says so itself (operation 6); the code is for when that was lost.
 const FINAL_CLOSES = new Map([
   [1002, "protocol_error"], [1003, "unsupported"], [1007, "invalid_text"], [4400, "bad_packet"],
-  [4401, "unauthenticated"], [4403, "bad_order"], [4409, "taken_over"], [4413, "packet_too_large"],
+  [4401, "unauthenticated"], [4403, "bad_order"], [4409, "taken_over"], [4410, "displaced"], [4413, "packet_too_large"],
 ]);
 
 /** The server said no. `retry`: the same request may succeed later. */
