@@ -331,6 +331,15 @@ class Cluster:
         """Those that are there for this role."""
         return [node for node in self.nodes if node.roles.startswith(role)]
 
+    def targets(self, role: str) -> list[Node]:
+        """Those of this role whose loss somebody would notice: comets with clients, if there are any. Clients stay where they are, so
+        after some kills one comet may have them all."""
+        nodes = self.nodes_of(role)
+        if role != "comet":
+            return nodes
+        busy = [node for node, line in zip(nodes, self.client_lines, strict=True) if line.proxy.connections]
+        return busy or nodes
+
     def postgres_line(self, node: Node) -> Line:
         """The one that this node reaches Postgres by."""
         return self.postgres_lines[self.nodes.index(node)]

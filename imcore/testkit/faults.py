@@ -47,7 +47,7 @@ FLOOD: Final = 8
 def _kill(role: str) -> Inject:
     @asynccontextmanager
     async def inject(stage: Stage, wound: Wound, random: random.Random) -> AsyncIterator[float]:
-        node = random.choice(stage.cluster.nodes_of(role))
+        node = random.choice(stage.cluster.targets(role))
         wound.target, pid, starts = node.name, node.pid, node.starts
         if node.signal(signal.SIGKILL):
             wound.saw.append(f"killed {pid}")
@@ -60,7 +60,7 @@ def _kill(role: str) -> Inject:
 def _stop(role: str, seconds: tuple[float, float]) -> Inject:
     @asynccontextmanager
     async def inject(stage: Stage, wound: Wound, random: random.Random) -> AsyncIterator[float]:
-        node = random.choice(stage.cluster.nodes_of(role))
+        node = random.choice(stage.cluster.targets(role))
         wound.target = node.name
         node.signal(signal.SIGSTOP)
         try:
@@ -257,7 +257,7 @@ def _lines(of: str, how: str) -> Inject:
         lines = (
             cluster.client_lines
             if of == "clients"
-            else [cluster.postgres_line(node) for node in cluster.nodes_of("comet")]
+            else [cluster.postgres_line(one) for one in cluster.targets("comet")]
         )
         if random.random() < ALL_LINES:
             hit = cluster.client_lines if of == "clients" else cluster.postgres_lines
@@ -378,7 +378,7 @@ async def _clock_of(node: Node) -> float:
 async def failpoint(stage: Stage, wound: Wound, random: random.Random) -> AsyncIterator[float]:
     """A process that breaks by itself, in the very moment that kills at random seldom hit."""
     place, role = random.choice(PLACES)
-    node = random.choice(stage.cluster.nodes_of(role))
+    node = random.choice(stage.cluster.targets(role))
     action = random.choice(["exit", "exit", "stop"])
     armed = f"{place}:{action}:{random.randint(2, 40)}"
     wound.target = f"{node.name} {armed}"
