@@ -41,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         people=given.people,
         sends_per_s=given.rate,
         gap_s=SOAK_GAP_S if is_soak else (1.0, 4.0),
-        samples=is_soak,
     )
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / "run.log", is_loud=given.verbose)

@@ -74,7 +74,6 @@ class Options:
     idle_s: float = 3.0
     layout: Layout = field(default_factory=Layout)
     settings: Mapping[str, object] = field(default_factory=dict)
-    samples: bool = False  # watch memory, descriptors, tasks and lag
     node_environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -191,31 +190,11 @@ async def _play(
     rooms = [f"group://r{n}" for n in range(1, options.rooms + 1)]
     everybody = list(range(1, options.people + options.idle + 1))
     await _make_rooms(stage.cluster, rooms, everybody)
-    found: list[str] = []
     started_ns = time.monotonic_ns()
-    async with _programs(options, stage, rooms) as programs, _sampled(options, stage):
+    async with _programs(options, stage, rooms) as programs:
         with Writer(stage.folder / "history-nemesis.jsonl", buffer_bytes_max=0) as write:
-            recorder = Recorder(write, process="nemesis")
-            nemesis = Nemesis(
-                stage,
-                chosen,
-                options.seed,
-                stage.folder / "nemesis.jsonl",
-                gap_s=options.gap_s,
-                hold=options.hold,
-                write=write,
-            )
-            await asyncio.sleep(WARM_UP_S)
-            if options.script:
-                await nemesis.script(name for name in options.script if name not in left_out)
-            else:
-                await nemesis.run(options.seconds)
-            log.info("everything is healed; the load ends")
-            found += await _all_well(stage.cluster)
-            found += await _quiet(programs)
-            recorder.phase(DRAIN)
-            found += await _drain(programs, options.idle_s)
-            recorder.phase(DRAINED)
+            async with _sampled(stage, write):
+                wounds, found = await _act(options, stage, chosen, programs, write)
         if last is not None:
             await last(stage)
         async with stage.cluster.database.connection() as connection:
@@ -228,18 +207,34 @@ async def _play(
         if one.what == "ended" and one.who.startswith("program") and one.more["code"] not in (-signal.SIGKILL, 0)
     ]
     records = await asyncio.to_thread(_histories, stage)
-    return Played(
-        options,
-        records,
-        truth,
-        nemesis.wounds,
-        stage.happened,
-        left_out,
-        found,
-        started_ns,
-        time.monotonic_ns(),
-        figures,
-    )
+    ended_ns = time.monotonic_ns()
+    return Played(options, records, truth, wounds, stage.happened, left_out, found, started_ns, ended_ns, figures)
+
+
+async def _act(
+    options: Options,
+    stage: Stage,
+    chosen: Sequence[Any],
+    programs: Sequence[ClientProcess],
+    write: Callable[[Record], None],
+) -> tuple[list[Wound], list[str]]:
+    """Load and faults; then everything is healed, the load ends, and everybody reads to the end. What was done, and what was wrong."""
+    journal = stage.folder / "nemesis.jsonl"
+    nemesis = Nemesis(stage, chosen, options.seed, journal, gap_s=options.gap_s, hold=options.hold, write=write)
+    await asyncio.sleep(WARM_UP_S)
+    if options.script:
+        possible_ones = {fault.name for fault in chosen}
+        await nemesis.script(name for name in options.script if name in possible_ones)
+    else:
+        await nemesis.run(options.seconds)
+    log.info("everything is healed; the load ends")
+    recorder = Recorder(write, process="nemesis")
+    found = await _all_well(stage.cluster)
+    found += await _quiet(programs)
+    recorder.phase(DRAIN)
+    found += await _drain(programs, options.idle_s)
+    recorder.phase(DRAINED)
+    return nemesis.wounds, found
 
 
 @asynccontextmanager
@@ -307,12 +302,9 @@ def _histories(stage: Stage) -> list[Record]:
 
 
 @asynccontextmanager
-async def _sampled(options: Options, stage: Stage) -> AsyncIterator[None]:
-    """Watched, if that was asked for."""
-    if not options.samples:
-        yield
-        return
-    watching = asyncio.create_task(growth.watch(stage, stage.folder / "samples.jsonl"))
+async def _sampled(stage: Stage, write: Callable[[Record], None]) -> AsyncIterator[None]:
+    """Memory, descriptors, tasks and what waits are watched."""
+    watching = asyncio.create_task(growth.watch(stage, stage.folder / "samples.jsonl", write))
     try:
         yield
     finally:

@@ -38,6 +38,7 @@ STOP_S: Final = 30.0
 AGAIN_S: Final = (0.2, 1.5)  # a supervisor's delay is anything between
 PORT_S: Final = 5.0  # how long a port of an earlier life may still be in use
 DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
+LIBC: Final = ctypes.CDLL(None)  # opened here: between fork and exec as little as possible is done
 PROGRAM: Final = (sys.executable, "-m", "imcore.cli")
 
 # A cluster that is to be broken every few seconds has to notice it in seconds too.
@@ -68,8 +69,8 @@ Tell = Callable[[Happened], None]
 
 def die_with_parent() -> None:
     """Run in the child, before the program: when the harness is killed, nothing of it stays behind. Linux only, elsewhere nothing."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    with suppress(AttributeError):
+        LIBC.prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
 @dataclass

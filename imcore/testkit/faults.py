@@ -465,8 +465,10 @@ SHORT: Final = (
     "terminate backends",
     "stop comet",
     "client line blackhole",
+    "postgres line blackhole",
     "kill postmaster",
     "kill client",
+    "stop client",
     "failpoint",
 )
 

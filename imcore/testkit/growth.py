@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from imcore.testkit.cluster import Node
+from imcore.testkit.history import Fault, Record
 from imcore.testkit.stage import Stage
 
 EVERY_S: Final = 5.0
@@ -31,11 +32,13 @@ WARM_UP: Final = 0.3  # of a series
 RSS_PERCENT_PER_H_MAX: Final = 1.0
 COUNT_PERCENT_PER_H_MAX: Final = 5.0
 COUNT_FREE: Final = 20.0  # so many descriptors, tasks or events more say nothing
+UNSENT: Final = "unsent_bytes"
 FIGURES: Final[Mapping[str, str]] = {
     "imcore_tasks": "tasks",
     "imcore_comet_sessions": "sessions",
     "imcore_log_pending": "log_pending",
     "imcore_projection_lag_events": "projection_lag",
+    "imcore_comet_unsent_bytes": UNSENT,
 }
 
 
@@ -49,8 +52,9 @@ class Sample:
     figures: Mapping[str, float]
 
 
-async def watch(stage: Stage, journal: Path, every_s: float = EVERY_S) -> None:
-    """Sample every process, for ever. Ends when cancelled; what was sampled is in the journal."""
+async def watch(stage: Stage, journal: Path, write: Callable[[Record], None], every_s: float = EVERY_S) -> None:
+    """Sample every process, for ever. Ends when cancelled; what was sampled is in the journal, and what waits for clients in the
+    history too, where its bound is checked (P20)."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=every_s)) as http:
         with journal.open("w") as file:
             while True:
@@ -60,6 +64,9 @@ async def watch(stage: Stage, journal: Path, every_s: float = EVERY_S) -> None:
                     figures = of_process(pid)
                     if isinstance(process, Node) and process.ready.is_set():
                         figures |= await asked(http, process)
+                    if UNSENT in figures:
+                        told = Fault(UNSENT, process.name, bites=False, value=figures[UNSENT])
+                        write(Record(time.monotonic_ns(), "nemesis", 0, "", 0, 0, "info", "nemesis", told))
                     sample = Sample(round(time.monotonic(), 2), process.name, pid, figures)
                     file.write(json.dumps(asdict(sample)) + "\n")
                 file.flush()
