@@ -378,28 +378,43 @@ async def _clock_of(node: Node) -> float:
 async def failpoint(stage: Stage, wound: Wound, random: random.Random) -> AsyncIterator[float]:
     """A process that breaks by itself, in the very moment that kills at random seldom hit."""
     place, role = random.choice(PLACES)
-    node = random.choice(stage.cluster.targets(role))
+    candidates = stage.cluster.targets(role)
+    # Only one projector folds, and nobody knows which will: all of them are armed.
+    nodes = candidates if role == "projector" else [random.choice(candidates)]
     action = random.choice(["exit", "exit", "stop"])
-    armed = f"{place}:{action}:{random.randint(2, 40)}"
-    wound.target = f"{node.name} {armed}"
-    starts = node.starts
-    node.once["IMCORE_FAIL"] = armed
-    node.signal(signal.SIGKILL)
-    await _back(node, starts)
-    deadline = time.monotonic() + FAILPOINT_S
+    armed = f"{place}:{action}:{random.randint(2, 12)}"
+    wound.target = f"{', '.join(node.name for node in nodes)} {armed}"
+    starts = [node.starts for node in nodes]
+    for node in nodes:
+        node.once["IMCORE_FAIL"] = armed
+        node.signal(signal.SIGKILL)
+    for node, before in zip(nodes, starts, strict=True):
+        await _back(node, before)
+    for (
+        line
+    ) in stage.cluster.client_lines:  # their clients went to the others, and stay there unless they are sent away
+        line.proxy.reset()
+    died: list[Node] = []
+    stood: list[Node] = []
     try:
-        while time.monotonic() < deadline and not wound.saw:
-            if node.exits[-1] == failpoints.EXIT_CODE:
-                wound.saw.append("it died there")
-            elif action == "stop" and _state(node.pid) == "T":
-                wound.saw.append("it stood still there")
+        deadline = time.monotonic() + FAILPOINT_S
+        while time.monotonic() < deadline and not died and not stood:
+            died = [node for node in nodes if node.exits[-1] == failpoints.EXIT_CODE]
+            stood = [node for node in nodes if _state(node.pid) == "T"]
             await asyncio.sleep(0.02)
-        yield random.uniform(2, 8) if action == "stop" and wound.saw else 0.0
+        wound.saw += [f"{node.name} died there" for node in died] + [f"{node.name} stood still there" for node in stood]
+        yield random.uniform(2, 8) if stood else 0.0
     finally:
-        node.signal(signal.SIGCONT)
-        if not wound.saw:  # disarm it
+        for node in stood:
+            node.signal(signal.SIGCONT)
+    # Who did not come to the place is armed still.
+    for node in nodes:
+        if node not in died and node not in stood:
+            before = node.starts
             node.signal(signal.SIGKILL)
-    await _back(node, starts + (action == "exit" or not wound.saw))
+            await _back(node, before)
+    for node in died:
+        await _until(node.ready.is_set)
 
 
 PLACES: Final = (
