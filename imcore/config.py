@@ -105,6 +105,8 @@ AddressText = Annotated[str, AfterValidator(_checked_address)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+PerSecond = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Burst = Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -269,6 +271,31 @@ class Settings(_Part):
         20,
         description="Connections of one address that have not authenticated. Low: offices behind one address cannot come in.",
     )
+    handshakes_per_address_per_s: PerSecond = Field(
+        100.0,
+        description="Connections a second that one address may begin for long. Low: offices behind one address wait.",
+    )
+    handshakes_per_address_burst: Burst = Field(
+        500.0, description="Connections that it may begin at once after a pause."
+    )
+    connections_max: Count = Field(
+        50_000,
+        description="Connections of one process, and no more than its open files. Above, who comes is told to try later.",
+    )
+    admissions_per_s: PerSecond = Field(
+        2_000.0,
+        description="Connections opened a second by one process. High: when all come at once, those who are there wait.",
+    )
+    admissions_burst: Burst = Field(2_000.0, description="Connections opened at once after a pause.")
+    admissions_under_way_max: Count = Field(
+        500, description="Connections opened at the same time. The others wait in line; low: batches are small."
+    )
+    admissions_waiting_max: Count = Field(
+        20_000, description="Connections in line. Above, who comes is told when to come back, before any work."
+    )
+    admission_wait_max_s: Seconds = Field(
+        5.0, description="The line is no longer than is served in this time. Long: clients give up while they wait."
+    )
     connections_per_user_max: Count = Field(
         10, description="Connections of one member id, its devices and tabs, on all comets together."
     )
@@ -279,6 +306,10 @@ class Settings(_Part):
     rooms_per_session_max: Count = Field(
         packet.ROOMS_MAX, description="Live rooms that one connection may be in. Each costs memory."
     )
+    rooms_per_user_max: Count = Field(
+        10_000,
+        description="Rooms that a person may join by itself. Each is held for as long as it is connected, and read when it connects.",
+    )
     inbound_frames_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
         30.0,
         description="Packets a second that a connection may send for long. Too low: chats of fast typists are refused.",
@@ -286,6 +317,14 @@ class Settings(_Part):
     inbound_frames_burst: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False)] = Field(
         60.0, description="Packets that it may send at once after a pause."
     )
+    inbound_refused_max: Count = Field(
+        300,
+        description="Packets refused for coming too fast before the connection is closed (4429). Low: hasty bots are cut off.",
+    )
+    user_sends_per_s: PerSecond = Field(
+        30.0, description="Messages a second that one member id may send for long, over all its devices and HTTP."
+    )
+    user_sends_burst: Burst = Field(60.0, description="Messages that it may send at once after a pause.")
     sends_pending_per_session_max: Count = Field(
         1_000,
         description="Sends of one connection that wait for their commit. Low: fast senders are refused, and retry.",
@@ -293,6 +332,10 @@ class Settings(_Part):
     unsent_bytes_max: Annotated[int, Field(ge=4_096, le=2**30)] = Field(
         2**20,
         description="What a connection may leave untaken; then it reads from the log. Times connections, it is memory.",
+    )
+    unsent_bytes_process_max: Annotated[int, Field(ge=2**20, le=2**40)] = Field(
+        2**29,
+        description="The same of all connections of a process. Above, those with most wait, then are closed (4008).",
     )
     packet_bytes_max: Annotated[int, Field(ge=1_024, le=2**24)] = Field(
         packet.PACKET_BYTES_MAX,
@@ -311,6 +354,13 @@ class Settings(_Part):
     http_read_s: Seconds = Field(
         10.0, description="How long a request to the HTTP API may take to arrive. Slow attackers hold on."
     )
+    http_requests_max: Count = Field(
+        1_000, description="Requests to the HTTP API under way. Above, they are refused at once as overloaded."
+    )
+    reads_under_way_max: Count = Field(
+        1_000,
+        description="Requests of connections that read from the database, under way in a process. The same above.",
+    )
     page_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
         packet.PAGE_ROWS_MAX, description="Events read from the log at a time for one connection that is behind."
     )
@@ -324,11 +374,24 @@ class Settings(_Part):
         1.0, description="Look at the log when the bus says nothing. The delay of a message whose bell was lost."
     )
     recent_events_max: Count = Field(16_384, description="Events kept in memory, so that a short break costs no query.")
+    recent_bytes_max: Annotated[int, Field(ge=2**16, le=2**40)] = Field(
+        2**26, description="And no more bytes of bodies than these. Large messages: a shorter memory, not a larger one."
+    )
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1_000, description="Events of one commit. Larger: fewer commits under load, and longer ones."
     )
     pending_events_max: Count = Field(
         20_000, description="Events waiting to be committed; above, sends are refused as overloaded."
+    )
+    pending_bytes_max: Annotated[int, Field(ge=2**20, le=2**40)] = Field(
+        2**26, description="The same in bytes of bodies, about. It bounds what waits in memory when messages are large."
+    )
+    pending_reserve_events: Count = Field(
+        2_000,
+        description="Of these, room that sends do not get: ends of sessions and acks come through when all is full.",
+    )
+    send_wait_max_s: Seconds = Field(
+        2.0, description="A send that would wait longer for its commit is refused at once, with the time to come back."
     )
     append_timeout_s: Seconds = Field(
         10.0, description="When a commit's outcome is given up as unknown; clients then ask again."
@@ -352,6 +415,10 @@ class Settings(_Part):
             raise ValueError(
                 "text_body_bytes_max leaves too little of packet_bytes_max or http_body_bytes_max around it"
             )
+        if self.unsent_bytes_process_max < self.unsent_bytes_max:
+            raise ValueError("unsent_bytes_process_max is less than what one connection may have (unsent_bytes_max)")
+        if self.pending_reserve_events >= self.pending_events_max:
+            raise ValueError("pending_reserve_events leaves nothing of pending_events_max for sends")
         return self
 
 

@@ -211,6 +211,12 @@ class TooManyConnections(ImcoreError):
     code, retry, status, close = "too_many_connections", True, 429, 4429
 
 
+class TooManyPackets(ImcoreError):
+    """The connection went on sending more than it may; connect again after the delay."""
+
+    code, retry, status, close = "too_many_packets", True, 429, 4429
+
+
 # --- the server cannot start -------------------------------------------------------------------------------------------------
 
 

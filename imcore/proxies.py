@@ -37,6 +37,19 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Networks) -> st
     return address
 
 
+def subnet(address: str) -> str:
+    """What limits of an address are counted for: an IPv4 address itself; of IPv6 the first 64 bits, of which one client has all."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))
+
+
 def may_connect(origin: str | None, host: str, allowed: Sequence[str]) -> bool:
     """May a page of this origin open a connection? Without a list: pages of this very host, and of this machine."""
     if origin is None or "*" in allowed:

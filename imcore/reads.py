@@ -42,7 +42,8 @@ JOIN members m ON m.mid = i.mid AND m.room = i.room AND m.since_seq = i.since_se
 JOIN streams s ON s.name = 'room:' || i.room
 CROSS JOIN LATERAL (
   SELECT count(*) AS sent FROM events e
-  WHERE s.position > c.position AND e.stream_id = s.id AND e.position > c.position AND e.mid = i.mid AND e.op > 0) late
+  WHERE s.position > c.position AND e.stream_id = s.id AND e.position > c.position
+    AND e.seq > imcore_seq_at(s.id, s.seq, c.position) AND e.mid = i.mid AND e.op > 0) late
 WHERE i.mid = $1 AND i.room = $2
 """
 

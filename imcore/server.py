@@ -43,6 +43,7 @@ from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
 from imcore.events.types import Recorded
 from imcore.metrics import registry
+from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
@@ -249,6 +250,9 @@ async def _run(
         process.committed,
         batch_events_max=settings.batch_events_max,
         pending_events_max=settings.pending_events_max,
+        pending_reserve_events=settings.pending_reserve_events,
+        pending_bytes_max=settings.pending_bytes_max,
+        send_wait_max_s=settings.send_wait_max_s,
         append_timeout_s=settings.append_timeout_s,
     )
     reader = Reader(pool, events.names)
@@ -266,11 +270,12 @@ async def _run(
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
+    sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
             settings, events, reader, pool, authenticate, reading,
-            node=process.node, epoch=head.epoch, position=head.position, applied=process.applied,
+            node=process.node, epoch=head.epoch, position=head.position, applied=process.applied, sends=sends,
         )  # fmt: skip
 
     async with asyncio.TaskGroup() as tasks:
@@ -283,14 +288,14 @@ async def _run(
         if comet is not None:
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
-            owned.append(tasks.create_task(_report(comet, events, report), name="report"))
+            owned.append(tasks.create_task(_report(comet, events, process.bus, report), name="report"))
         keeping: asyncio.Task[None] | None = None
         try:
             async with AsyncExitStack() as doors:
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    app = make_app(_services(process, events, pool, authenticate, reading))
+                    app = make_app(_services(process, events, pool, authenticate, reading, sends))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -445,28 +450,39 @@ async def _count_elsewhere(process: Process, comet: Comet, pool: Pool) -> None:
         comet.elsewhere = await queries.online_elsewhere(connection, rooms, process.node) if rooms else {}
 
 
-async def _report(comet: Comet, events: Log, report: Callable[[dict[str, float]], None]) -> None:
+async def _report(
+    comet: Comet, events: Log, bus: PostgresBus | None, report: Callable[[dict[str, float]], None]
+) -> None:
     while True:
-        report(stats(comet, events))
+        report(stats(comet, events, bus=bus))
         await asyncio.sleep(REPORT_S)
 
 
-def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dict[str, float]:
+def stats(
+    comet: Comet | None, events: Log, runner: Runner | None = None, bus: PostgresBus | None = None
+) -> dict[str, float]:
     """What the metrics show of one process."""
     told: dict[str, float] = {
         "log_appended_total": events.appended,
         "log_batches_total": events.batches,
         "log_pending": events.pending,
+        "log_pending_sends_max": events.backlog.sends_max,
+        "log_wait_seconds": events.backlog.expected_s(events.pending),
+        "log_refused_total": events.backlog.refused,
         "log_batch_seconds": events.batch_s,
         "log_position": events.position,
         "tasks": len(asyncio.all_tasks()),
+        "log_names": len(events.names.ids),
     }
+    if bus is not None:
+        told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
     if comet is not None:
         told |= comet.stats()
     if runner is not None:
         told |= {
             "projection_position": runner.position,
             "projection_lag_events": runner.lag_events,
+            "projection_waiting": runner.waiting,
             "projection_pages_total": runner.pages,
             "projection_events_total": runner.events,
             "projection_quarantined_total": runner.quarantined,
@@ -474,12 +490,14 @@ def stats(comet: Comet | None, events: Log, runner: Runner | None = None) -> dic
     return told
 
 
-def _services(process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads) -> Services:
+def _services(
+    process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads, sends: Paces[int]
+) -> Services:
     """What the HTTP API works with."""
 
     def counts() -> dict[int, dict[str, float]]:
         workers = process.workers
-        told = {0: stats(process.comet, events, process.waiting)}
+        told = {0: stats(process.comet, events, process.waiting, process.bus)}
         if workers is not None:
             told[0]["workers_restarts_total"] = workers.restarts
             told |= workers.reports
@@ -510,6 +528,7 @@ def _services(process: Process, events: Log, pool: Pool, authenticate: Authentic
         push_ephemeral=process.push_ephemeral,
         ready=ready,
         metrics=registry(counts),
+        sends=sends,
         ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
     )
 

@@ -91,7 +91,6 @@ events = Table(
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint("position"),
     Index("events_stream_seq_idx", "stream_id", "seq"),
-    Index("events_stream_position_idx", "stream_id", "position"),
     Index("events_recorded_at_idx", "recorded_at", postgresql_using="brin"),
     postgresql_partition_by="RANGE (position)",
 )

@@ -117,6 +117,9 @@ def test_an_impossible_value_is_an_error_that_names_it(name: str, values: list[o
 def test_what_goes_together_stays_together() -> None:
     assert "tls_cert and tls_key" in refused(flags={"tls_cert": "a"})
     assert "tcps needs" in refused(flags={"tcps": ":3104"})
+    assert "pending_reserve_events" in refused(flags={"pending_events_max": 2_000})
+    assert "unsent_bytes_process_max" in refused(flags={"unsent_bytes_max": 2**29 + 1})
+    load(flags={"pending_events_max": 2_001, "unsent_bytes_max": 2**29})
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The HTTP application: all routes, and around each of them the same four questions.
+"""The HTTP application: all routes, and around each of them the same five questions.
 
-    told what went wrong? ▸ from which page? ▸ who is asking? ▸ too often? ▸ handler
+    told what went wrong? ▸ from which page? ▸ who is asking? ▸ too often, or too many? ▸ handler
 
 Errors of the family become their status and `{"error":{code,text,retry}}`. Anything else is a 500 that says nothing, with the
 traceback in the log only. One line of log an answer: never a token, a query or a body.
@@ -12,6 +12,7 @@ another origin can, because browsers say where a page is from, and that is check
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -28,11 +29,13 @@ from imcore.errors import (
     Forbidden,
     ImcoreError,
     NotAllowed,
+    Overloaded,
     RateLimited,
     TooLarge,
     Unauthenticated,
     Unavailable,
 )
+from imcore.paces import Paces
 from imcore.protocol.packet import INT64_MAX
 from imcore.proxies import Networks, client_address, may_connect, networks
 
@@ -47,23 +50,24 @@ MID_HEADER: Final = "Imcore-Mid"
 # Who asks for these is nobody in particular: probes, and browsers before anybody has signed in.
 OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
 PAGE_PATHS: Final = "/page/"
-PERSONS_MAX: Final = 50_000
+METRICS_PATH: Final = "/metrics"
+RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too many: not all come back at the same time
 PATH_SHOWN_MAX: Final = 200
 
 CORS: Final = web.RequestKey("cors", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
-_PACES: Final = web.AppKey("paces", dict[int, tuple[float, float]])
+_PACES: Final = web.AppKey("paces", Paces[int])
 
 
 def make_app(services: Services) -> web.Application:
     """The application. It has no tasks of its own, and needs an event loop only when it is served."""
     # client_max_size bounds what aiohttp reads by itself, which nothing here asks it to: see asking.read_bytes.
-    app = web.Application(middlewares=[told, from_page, identified, paced], client_max_size=1)
+    app = web.Application(middlewares=[told, from_page, identified, paced, bounded], client_max_size=1)
     app[SERVICES] = services
     app[_REQUESTS] = metrics.Requests()
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
-    app[_PACES] = {}
+    app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[_REQUESTS])
     for routes in (goim, rooms, messages, sessions, metrics, page):
         routes.add_routes(app)
@@ -184,20 +188,28 @@ def _identity(request: web.Request) -> Identity:
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A person may ask as often over HTTP as over a connection. Services are not held back."""
-    who, settings = request.get(IDENTITY), services(request).settings
-    if who is not None and not who.service and settings.rate_limits:
-        _take_token(
-            request.app[_PACES], who.mid, time.monotonic(), settings.inbound_frames_per_s, settings.inbound_frames_burst
-        )
+    who = request.get(IDENTITY)
+    if who is not None and not who.service and services(request).settings.rate_limits:
+        wait_s = request.app[_PACES].take(who.mid, time.monotonic())
+        if wait_s:
+            raise RateLimited(retry_after_ms=int(wait_s * 1000) + 1)
     return await handler(request)
 
 
-def _take_token(paces: dict[int, tuple[float, float]], mid: int, now: float, per_s: float, burst: float) -> None:
-    """One token a request; raises RateLimited when there is none. Whoever was away longest is forgotten first."""
-    tokens, at = paces.pop(mid, (burst, now))
-    tokens = min(burst, tokens + (now - at) * per_s)
-    if len(paces) >= PERSONS_MAX:
-        del paces[next(iter(paces))]
-    paces[mid] = (tokens - 1 if tokens >= 1 else tokens), now
-    if tokens < 1:
-        raise RateLimited(retry_after_ms=int((1 - tokens) * 1000 / per_s) + 1)
+# --- too many --------------------------------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Only so many requests are under way; who comes beyond that is told so at once. Operators are answered all the same."""
+    if request.path in OPEN_PATHS or request.path == METRICS_PATH:
+        return await handler(request)
+    requests = request.app[_REQUESTS]
+    if requests.under_way >= services(request).settings.http_requests_max:
+        requests.refused += 1
+        raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
+    requests.under_way += 1
+    try:
+        return await handler(request)
+    finally:
+        requests.under_way -= 1

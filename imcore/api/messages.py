@@ -14,7 +14,7 @@ from pydantic import Field
 
 from imcore import commands, reads
 from imcore.api.asking import Body, Query, answer, identity, is_live, read_body, room_of, services
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, TooLarge
+from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, RateLimited, TooLarge
 from imcore.events.store import Draft, Log, Outcome
 from imcore.events.types import SERVICE_MID, Recorded
 from imcore.projections import queries
@@ -52,6 +52,10 @@ async def send(request: web.Request) -> web.Response:
     text = orjson.dumps(message.body)
     if len(text) > have.settings.text_body_bytes_max:
         raise TooLarge(f"body is {len(text)} bytes long, and {have.settings.text_body_bytes_max} is the limit")
+    if have.settings.rate_limits and not who.service:
+        wait_s = have.sends.take(mid, asyncio.get_running_loop().time())
+        if wait_s:
+            raise RateLimited("too many messages of this user", retry_after_ms=int(wait_s * 1000) + 1)
     is_member = mid != SERVICE_MID and not is_live(request, room)
     if mid == SERVICE_MID and not is_live(request, room) and await queries.room(have.pool, room) is None:
         raise NoSuchRoom  # a room that is there stays, so nothing can come between

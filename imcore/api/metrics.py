@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from aiohttp import web
-from prometheus_client.core import CounterMetricFamily, Metric
+from aiohttp import hdrs, web
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -23,10 +23,12 @@ class Requests(Collector):
     def __init__(self) -> None:
         self.answered: Counter[tuple[str, str, int]] = Counter()
         self.seconds: Counter[str] = Counter()
+        self.under_way = 0
+        self.refused = 0  # because there were too many
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One more."""
-        self.answered[route, method, status] += 1
+        """One more. A method is a word of the client's: those that nobody knows are one, or they would be as many as it likes."""
+        self.answered[route, method if method in hdrs.METH_ALL else "other", status] += 1
         self.seconds[route] += seconds  # type: ignore[assignment]  # a Counter of fractions
 
     def collect(self) -> Iterable[Metric]:
@@ -41,7 +43,11 @@ class Requests(Collector):
         )
         for route, spent in self.seconds.items():
             seconds.add_metric([route], spent)
-        return answered, seconds
+        under_way = GaugeMetricFamily("imcore_http_requests_under_way", "Requests that are being answered.")
+        under_way.add_metric([], self.under_way)
+        refused = CounterMetricFamily("imcore_http_requests_refused", "Requests refused because there were too many.")
+        refused.add_metric([], self.refused)
+        return answered, seconds, under_way, refused
 
 
 def add_routes(app: web.Application) -> None:

@@ -14,6 +14,7 @@ from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
 from imcore.nodes import AliveNode
+from imcore.paces import Paces
 from imcore.reads import Reads
 
 
@@ -37,7 +38,8 @@ class Services:
     """Everything a handler may call.
 
     `nodes` lists the comets that are alive. `ready` says of each check "ok" or what is wrong, and must not raise. `ws_url` is where
-    the page connects, such as ws://127.0.0.1:3102/ws.
+    the page connects, such as ws://127.0.0.1:3102/ws. `sends` is the pace of each person's messages in this
+    process, whichever door they come in by.
     """
 
     settings: Settings
@@ -48,6 +50,7 @@ class Services:
     ready: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: CollectorRegistry
     ws_url: str
+    sends: Paces[int]
 
     @property
     def log(self) -> Log:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from imcore.bench.figures import Figure, Outcome, at_least, at_most
-from imcore.bench.load import Carrier, Report, load
+from imcore.bench.load import Carrier, Report, Times, load
+from imcore.bench.misbehaving import misbehaving
 from imcore.bench.processes import Usage
 from imcore.bench.server import Server, serve
 
@@ -147,6 +148,51 @@ def _storm(bench: Bench) -> Outcome:
     return Outcome(figures, tuple(faults), (report,))
 
 
+def _overload(bench: Bench) -> Outcome:
+    """Clients in a room, alone and then beside a hundred that flood it, stall in it and storm the door. Every limit is as it comes."""
+    clients, seconds = bench.size(1_000, 100), bench.size(15, 2)
+    runs: list[_Run] = []
+    counted: dict[str, int] = {}
+    with serve(bench.folder, rate_limits=True) as server:
+        for crowd in (0, bench.size(100, 12)):
+            with load(
+                "ws", server.port("ws"),
+                clients=clients + 1, first_mid=1 + 100_000 * crowd, senders=1, rate=25, room=LIVE_ROOM, connect_rate=50,
+                warm_up=bench.size(5, 1), seconds=seconds,
+            ) as client:  # fmt: skip
+                client.wait_for("ready")
+                with misbehaving(server.port("tcp"), LIVE_ROOM, crowd) as others:
+                    client.wait_for("measuring")
+                    before = server.usage()
+                    client.wait_for("measured")
+                    used = server.usage().since(before)
+                    counted = others.stop()
+                runs.append(_Run(client.report(), used))
+        faults = [fault for run in runs for fault in run.report.faults()]
+        faults += server.faults()
+    if not counted.get("authenticated"):
+        faults.append("nobody misbehaved")
+    alone, beside = runs
+    figures = (
+        *_twice("deliveries", alone.report.delivery_ms, beside.report.delivery_ms),
+        *_twice("sends", alone.report.ack_ms, beside.report.ack_ms),
+        Figure("server CPU alone", 100 * alone.usage.server_cpu_s / alone.report.window_s, "%"),
+        Figure("server CPU beside", 100 * beside.usage.server_cpu_s / beside.report.window_s, "%"),
+        Figure("peak memory", beside.usage.peak_bytes / MIB, "MiB"),
+        *(Figure(f"misbehaving: {name}", float(count), "") for name, count in sorted(counted.items())),
+    )
+    return Outcome(figures, tuple(faults), (alone.report, beside.report))
+
+
+def _twice(what: str, alone: Times, beside: Times) -> tuple[Figure, ...]:
+    """How much longer it takes when others misbehave."""
+    return (
+        Figure(f"p99 of {what} alone", alone.p99, "ms"),
+        Figure(f"p99 of {what} beside", beside.p99, "ms"),
+        at_most(f"p99 of {what}, times as long", beside.p99 / max(alone.p99, 1e-3), "×", 2),
+    )
+
+
 def _idle(bench: Bench) -> Outcome:
     """Memory of connections that do nothing, as growth over some that are there already and stay.
 
@@ -248,6 +294,7 @@ SCENARIOS: Final = (
         partial(_fanout, carrier="ws", clients=100, rate=2, seconds=15, p50_ms_max=5),
     ),
     Scenario("storm", "10,000 WebSocket clients connect at once", _storm),
+    Scenario("overload", "1,000 clients in a room, alone and beside 100 that flood, stall and storm", _overload),
     Scenario("idle", "memory of idle WebSocket connections", _idle),
     Scenario("catchup", "stored events to clients that come back", _catch_up),
 )

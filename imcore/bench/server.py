@@ -1,7 +1,7 @@
 """A server to measure: `imcore serve` in a process of its own, on an embedded Postgres and an empty data folder.
 
 It says in one JSON line where it listens; the port is the kernel's choice, so benchmarks can run beside anything. It
-runs without authentication and without rate limits, and otherwise as it comes.
+runs without authentication and, unless it is asked for, without rate limits, and otherwise as it comes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path, *arguments: str) -> Iterator[Server]:
+def serve(folder: Path, *arguments: str, rate_limits: bool = False) -> Iterator[Server]:
     """Run a server while the block runs; its data is a new folder below `folder`, removed at the end.
 
     Raises ServerFailed with the end of its log when it does not start.
@@ -76,7 +76,8 @@ def serve(folder: Path, *arguments: str) -> Iterator[Server]:
     data_dir = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
     log = data_dir.with_suffix(".log")
     command = [
-        *(*_program(), "serve", "--auth", "open", "--no-rate-limits", "--data", str(data_dir)),
+        *(*_program(), "serve", "--auth", "open", "--data", str(data_dir)),
+        *(() if rate_limits else ("--no-rate-limits",)),
         *("--http", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--tcp", "127.0.0.1:0", *arguments),
     ]
     with log.open("wb") as output:

@@ -61,6 +61,7 @@ class PostgresBus:
         # Bounded: the oldest is dropped, as a message that is not stored may be.
         self._outgoing: deque[str] = deque(maxlen=EPHEMERAL_MAX)
         self._wake = asyncio.Event()
+        self.dropped = 0  # messages that are not stored, and did not get to the other processes
 
     def publish(self, position: int) -> None:
         """Tell the others, soon."""
@@ -73,9 +74,16 @@ class PostgresBus:
         text = json.dumps([self._origin, op, base64.b64encode(payload).decode(), *whom])
         if len(text) > NOTIFICATION_BYTES_MAX:
             log.warning("a message that is not stored is too large for the bus", extra={"bytes": len(payload)})
+            self.dropped += 1
             return
+        self.dropped += len(self._outgoing) == EPHEMERAL_MAX
         self._outgoing.append(text)
         self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are on their way to the other processes."""
+        return len(self._outgoing)
 
     async def run(self) -> None:
         """Listen and ring, for ever; ends when cancelled."""

@@ -20,6 +20,7 @@ from imcore.events.types import Recorded
 log = logging.getLogger(__name__)
 
 RECENT_EVENTS_MAX: Final = 16_384
+RECENT_BYTES_MAX: Final = 64 * 2**20
 HELD_EVENTS_MAX: Final = 16_384
 QUIET_S: Final = 1.0
 READ_EVENTS_MAX: Final = 2_000
@@ -41,6 +42,7 @@ class Tail:
         *,
         quiet_s: float = QUIET_S,
         recent_events_max: int = RECENT_EVENTS_MAX,
+        recent_bytes_max: int = RECENT_BYTES_MAX,
         held_events_max: int = HELD_EVENTS_MAX,
         read_events_max: int = READ_EVENTS_MAX,
     ) -> None:
@@ -49,9 +51,12 @@ class Tail:
         self._apply = apply
         self._quiet_s = quiet_s
         self._recent_events_max = recent_events_max
+        self._recent_bytes_max = recent_bytes_max
         self._held_events_max = held_events_max
         self._read_events_max = read_events_max
+        # Bounded: beyond twice its limit in events, or its limit in bytes, the oldest are forgotten.
         self._recent: list[Recorded] = []
+        self.recent_bytes = 0  # of bodies
         # Batches that came early, by first position. Bounded: beyond held_events_max they are forgotten and read from the log.
         self._held: dict[int, list[Recorded]] = {}
         self._held_events = 0
@@ -144,11 +149,33 @@ class Tail:
         self.position = batch[-1].position
         recent = self._recent
         recent.extend(batch)
-        if len(recent) > 2 * self._recent_events_max:
-            del recent[: len(recent) - self._recent_events_max]
+        self.recent_bytes += sum([len(event.body) for event in batch])
+        if len(recent) > 2 * self._recent_events_max or self.recent_bytes > self._recent_bytes_max:
+            self._forget()
         self._apply(batch)
         if self._awaited:
             self._tell()
+
+    def _forget(self) -> None:
+        """Keep the newest: no more than there may be, and in bytes half of it, so that this is not done for each batch."""
+        recent = self._recent
+        start = max(0, len(recent) - self._recent_events_max)
+        size = sum([len(event.body) for event in recent[start:]])
+        while size > self._recent_bytes_max // 2 and start < len(recent):
+            size -= len(recent[start].body)
+            start += 1
+        del recent[:start]
+        self.recent_bytes = size
+
+    @property
+    def recent_events(self) -> int:
+        """How many are in memory."""
+        return len(self._recent)
+
+    @property
+    def held_events(self) -> int:
+        """How many came early and wait for those before them."""
+        return self._held_events
 
     def _tell(self) -> None:
         waiting, self._awaited = self._awaited, []

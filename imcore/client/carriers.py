@@ -60,26 +60,30 @@ def codec_for(url: str) -> Codec:
     return JsonCodec() if urlsplit(url).scheme in ("ws", "wss") else BinaryCodec()
 
 
-async def connect(url: str, http: aiohttp.ClientSession, tls: ssl.SSLContext | None) -> Carrier:
+async def connect(url: str, tls: ssl.SSLContext | None) -> Carrier:
     """A new connection. Raises OSError, aiohttp.ClientError or HandshakeRefused."""
     parts = urlsplit(url)
     if parts.scheme in ("tcp", "tcps"):
         context = (tls or ssl.create_default_context()) if parts.scheme == "tcps" else None
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context, limit=READ_BYTES)
         return TcpCarrier(reader, writer)
+    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))  # the caller has a deadline for all of it
     try:
-        socket = await http.ws_connect(url, ssl=tls or True, max_msg_size=REPLY_BYTES_MAX, autoclose=True)
+        return WebSocketCarrier(await http.ws_connect(url, ssl=tls or True, max_msg_size=REPLY_BYTES_MAX), http)
     except aiohttp.WSServerHandshakeError as error:
+        await http.close()
         after = "" if error.headers is None else error.headers.get("Retry-After", "")
         raise HandshakeRefused(error.status, float(after) if after.isdigit() else 0.0, error.message) from None
-    return WebSocketCarrier(socket)
+    except BaseException:
+        await http.close()
+        raise
 
 
 class WebSocketCarrier:
     """A WebSocket whose text frames are packets."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, http: aiohttp.ClientSession) -> None:
+        self._socket, self._http = socket, http
         self.close_code: int | None = None
 
     async def write(self, packets: list[bytes]) -> None:
@@ -103,8 +107,11 @@ class WebSocketCarrier:
 
     async def close(self) -> None:
         """With a close frame."""
-        with suppress(aiohttp.ClientError, OSError):
-            await self._socket.close()
+        try:
+            with suppress(aiohttp.ClientError, OSError):
+                await self._socket.close()
+        finally:
+            await self._http.close()
 
 
 class TcpCarrier:

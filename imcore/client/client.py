@@ -200,7 +200,7 @@ class Client:
         self._limits = limits
         self._on_state = on_state
         self._state = State.CONNECTING
-        self._chance = random.Random().random
+        self._chance = random.random
         self._core = Core(
             key=key,
             mid=mid,
@@ -237,7 +237,8 @@ class Client:
 
     async def __aenter__(self) -> Client:
         """Connect. Returns when the server knows us; raises where it never will."""
-        assert self._task is None, "a client is entered once"
+        if self._task is not None or self._is_closing:
+            raise RuntimeError("a client is entered once: call `connect` again")
         core = self._core
         kept = await self._cursor.load()
         if kept.mid is not None and core.mid is not None and kept.mid != core.mid:
@@ -471,35 +472,32 @@ class Client:
         failures = 0
         round_: list[str] = []
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
-                while True:
-                    if not round_:
-                        round_ = random.sample(self._urls, len(self._urls))
-                    ending = await self._attempt(round_.pop(), http)
-                    lived_s = 0.0 if self._opened_at is None else time.monotonic() - self._opened_at
-                    if ending.is_final:
-                        self._stop(ending.error)
-                        return
-                    if lived_s >= limits.steady_s:
-                        failures = 0
-                    if ending.is_wanted:
-                        continue
-                    if round_ and self._opened_at is None and not ending.delay_s:
-                        continue  # the others first
-                    ceiling_s = min(limits.backoff_max_s, limits.backoff_s * 2 ** min(failures, 30))
-                    delay_s = ending.delay_s + (0.0 if ending.is_timed else self._chance() * ceiling_s)
-                    failures += 1
-                    self._become(State.WAITING)
-                    log.warning("x %s; again in %.1f s", ending.error, delay_s)
-                    await asyncio.sleep(delay_s)
-                    await self._may_read.wait()  # a program that takes nothing needs no connection either
-        except asyncio.CancelledError:
-            raise
+            while True:
+                if not round_:
+                    round_ = random.sample(self._urls, len(self._urls))
+                ending = await self._attempt(round_.pop())
+                lived_s = 0.0 if self._opened_at is None else time.monotonic() - self._opened_at
+                if ending.is_final:
+                    self._stop(ending.error)
+                    return
+                if lived_s >= limits.steady_s:
+                    failures = 0
+                if ending.is_wanted:
+                    continue
+                if round_ and self._opened_at is None and not ending.delay_s:
+                    continue  # the others first
+                ceiling_s = min(limits.backoff_max_s, limits.backoff_s * 2 ** min(failures, 30))
+                delay_s = ending.delay_s + (0.0 if ending.is_timed else self._chance() * ceiling_s)
+                failures += 1
+                self._become(State.WAITING)
+                log.warning("x %s; again in %.1f s", ending.error, delay_s)
+                await asyncio.sleep(delay_s)
+                await self._may_read.wait()  # a program that takes nothing needs no connection either
         except Exception as error:
             log.exception("! the client ends")
             self._stop(error)
 
-    async def _attempt(self, url: str, http: aiohttp.ClientSession) -> _Ending:
+    async def _attempt(self, url: str) -> _Ending:
         core = self._core
         self._opened_at = None
         self._farewell = None
@@ -507,17 +505,17 @@ class Client:
         core.connecting()
         ending = _Ending(ConnectionClosed("cancelled", code="cancelled"))
         try:
-            ending = await self._try(url, http)
+            ending = await self._try(url)
         finally:
             core.lost(ending.close, ending.error.code)
         return ending
 
-    async def _try(self, url: str, http: aiohttp.ClientSession) -> _Ending:
+    async def _try(self, url: str) -> _Ending:
         limits = self._limits
         try:
             async with asyncio.timeout(limits.connect_s):
                 token = await self._token() if callable(self._token) else self._token
-                carrier = await carriers.connect(url, http, self._tls)
+                carrier = await carriers.connect(url, self._tls)
         except HandshakeRefused as refused:
             is_final = refused.status < 500 and refused.status not in (408, 425, 429)
             return _Ending(

@@ -330,7 +330,7 @@ class Core:
     @property
     def awaits(self) -> bool:
         """Does somebody wait for an answer, written or not? Heartbeats and acks are nobody's."""
-        return bool(self._sends) or any(
+        return bool(self._sends or self._sends_under_way) or any(
             asked.op != _HEARTBEAT and asked.op != _ACK for asked in (*self._under_way.values(), *self._others)
         )
 

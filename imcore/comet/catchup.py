@@ -16,6 +16,9 @@ from imcore.comet.encode import FORM_OF, packet, wire
 from imcore.comet.hub import BEHIND, Hub, Person, Session, filtered
 from imcore.events.types import Recorded
 
+CHUNK_BYTES: Final = (
+    65_536  # written at a time: a page of large messages is 8 MB, and the socket may be full before its end
+)
 SCAN_EVENTS_MAX: Final = 2_000  # looked through in memory before others have their turn
 
 Recent = Callable[[int, int], list[Recorded] | None]
@@ -99,8 +102,22 @@ class CatchUp:
             await self._pause()
 
     def _write(self, session: Session, events: list[Recorded], upto: int) -> None:
+        """Write these events, or as many as the socket takes; what is left is read again when it takes more."""
         form = FORM_OF[session.codec]
-        packets = [one for one in (packet(event, form) for event in events) if one]
+        packets: list[bytes] = []
+        size = 0
+        for n, event in enumerate(events, 1):
+            one = packet(event, form)
+            if one:
+                packets.append(one)
+                size += len(one)
+                if size >= CHUNK_BYTES and n < len(events):
+                    session.position = session.received = event.position
+                    session.write(wire(packets, session.codec))
+                    packets, size = [], 0
+                    if session.full or session.state != BEHIND:
+                        self.hub.deliveries += n
+                        return
         session.position = upto
         if events:
             session.received = events[-1].position

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
@@ -33,12 +35,14 @@ from imcore.errors import (
     Overloaded,
     RateLimited,
     TakenOver,
+    TooManyPackets,
     TryLater,
     Unauthenticated,
     UnknownOperation,
 )
 from imcore.events.store import Draft, Outcome
 from imcore.events.types import Recorded, room_type
+from imcore.paces import Line
 from imcore.protocol import requests
 from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet
 from imcore.protocol.requests import (
@@ -57,6 +61,7 @@ from imcore.protocol.requests import (
     Subscribe,
     Unsubscribe,
 )
+from imcore.proxies import subnet
 
 if TYPE_CHECKING:
     from imcore.comet.server import Comet
@@ -64,6 +69,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EARLY_PACKETS_MAX: Final = 64  # packets that may wait for the auth reply
+EARLY_BYTES_MAX: Final = 65_536  # and no more is read from this client when they have so many bytes
+SHOUT_CHARGE: Final = 10.0  # a connection that is closed for shouting counts as so many beginnings of its address
 READS_MAX: Final = 8  # tasks of one connection at a time
 
 _SEND_REPLY: Final = int(Op.SEND_REPLY)
@@ -78,6 +85,9 @@ class Carrier(Protocol):
 
     def write(self, data: bytes) -> None:
         """Take bytes to be sent; never blocks."""
+
+    def held(self) -> int:
+        """How many bytes wait in this process to be sent."""
 
     def unsent(self) -> int:
         """How many bytes the client's end has not taken yet, as far as that is known."""
@@ -107,10 +117,12 @@ class Connection(Session):
         "carrier",
         "comet",
         "early",
+        "early_bytes",
         "ended_at",
         "entering",
         "expires_at",
         "heard_at",
+        "hushed",
         "identity",
         "is_text",
         "marked",
@@ -123,6 +135,7 @@ class Connection(Session):
         "reading",
         "replies",
         "room",
+        "shouted",
         "taken",
         "tokens",
         "tokens_at",
@@ -149,10 +162,13 @@ class Connection(Session):
         self.was_authenticated = False
         self.tokens = comet.settings.inbound_frames_burst
         self.tokens_at = now
+        self.shouted: Line | None = None  # packets refused lately for coming too fast
+        self.hushed = False  # nothing is read because of them
         self.pending = 0  # sends whose outcome is not known yet
         self.reading = 0  # tasks under way
         self.replies: list[bytes] | None = None
         self.early: list[Packet | tuple[int, int, object, bytes]] | None = None
+        self.early_bytes = 0
         self.progress_at = now
         self.progress_unsent = 0
         self.acked = 0  # what the client said it has
@@ -238,6 +254,9 @@ class Connection(Session):
             self.end(BadOrder(f"more than {EARLY_PACKETS_MAX} packets before the auth was answered"))
             return
         self.early.append(packet)
+        self.early_bytes += len(packet[3])
+        if self.early_bytes >= EARLY_BYTES_MAX:
+            self.carrier.pause_reading()
 
     def has_token(self) -> bool:
         """May another frame pass now? Takes the token for it."""
@@ -249,16 +268,52 @@ class Connection(Session):
         self.tokens = min(tokens, settings.inbound_frames_burst)
         if self.tokens < 1:
             self.comet.limited += 1
+            self._shout()
             return False
         self.tokens -= 1
         return True
+
+    def _shout(self) -> None:
+        """A packet came too fast. Nothing more is read until the refused would all have had their turn, so that the client's own socket
+        holds it back; if what is here already is too much of that, the connection ends."""
+        comet, per_s = self.comet, self.comet.settings.inbound_frames_per_s
+        if self.shouted is None:
+            self.shouted = Line()
+        turn_s = self.shouted.join(self.heard_at, per_s)
+        if turn_s * per_s >= comet.settings.inbound_refused_max:
+            comet.handshakes.charge(subnet(self.carrier.address), comet.now(), SHOUT_CHARGE)
+            self.end(TooManyPackets(retry_after_ms=max(1_000, int(turn_s * 1_000))))
+        elif not self.hushed:
+            self.hushed = True
+            self.carrier.pause_reading()
+            comet.loop.call_later((1 - self.tokens) / per_s, self._listen)
+
+    def _listen(self) -> None:
+        """Read on, if the refused would all have had their turn."""
+        if self.phase == _ENDED or self.shouted is None:
+            return
+        per_s = self.comet.settings.inbound_frames_per_s
+        left = self.shouted.length(self.comet.now(), per_s)
+        self.heard_at = self.comet.now()  # it was not listened to
+        if left > 1:
+            self.comet.loop.call_later(left / per_s, self._listen)
+            return
+        self.hushed = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Take bytes from the client again, if nothing speaks against it."""
+        if not self.full and not self.hushed and self.early_bytes < EARLY_BYTES_MAX:
+            self.carrier.resume_reading()
 
     def _may_pass(self, op: int, seq: int) -> bool:
         """One token a frame; without one the request is refused, and nothing was done."""
         if self.has_token():
             return True
-        wait_ms = int((1 - self.tokens) * 1000 / self.comet.settings.inbound_frames_per_s) + 1
-        self._refuse(op, seq, RateLimited(retry_after_ms=wait_ms))
+        if self.phase != _ENDED:
+            per_s = self.comet.settings.inbound_frames_per_s
+            before = 0.0 if self.shouted is None else self.shouted.length(self.heard_at, per_s) - 1
+            self._refuse(op, seq, RateLimited(retry_after_ms=int((1 - self.tokens + before) * 1000 / per_s) + 1))
         return False
 
     # --- requests --------------------------------------------------------------------------------------------------------------
@@ -277,8 +332,7 @@ class Connection(Session):
                 case Ack(position=position):
                     self._ack(seq, position)
                 case Auth():
-                    self.phase = _AUTHENTICATING
-                    self.comet.spawn(self._open(seq, request))
+                    self._stand_in_line(seq, request)
                 case Join(room=room):
                     self._join(seq, room)
                 case Leave(room=room):
@@ -319,6 +373,10 @@ class Connection(Session):
         assert identity is not None
         if identity.ops is not None and op not in identity.ops:
             raise Forbidden(f"operation {op} is not allowed to you")
+        if comet.rate_limits:
+            wait_s = comet.sends.take(self.mid, self.heard_at)
+            if wait_s:
+                raise RateLimited("too many messages of this user", retry_after_ms=int(wait_s * 1000) + 1)
         draft = commands.send(
             room,
             self.mid,
@@ -356,6 +414,7 @@ class Connection(Session):
             inside, entered = self._inside()
             self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
+        comet.check_rooms(self.person, [room])
         joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
         comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
@@ -396,6 +455,7 @@ class Connection(Session):
             raise NoSuchRoom
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
+            comet.check_rooms(self.person, [room])
             joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
 
             def joined(outcome: list[Recorded] | ImcoreError) -> None:
@@ -466,7 +526,11 @@ class Connection(Session):
         if self.reading >= READS_MAX:
             answer.close()
             raise RateLimited("too many requests under way on this connection", retry_after_ms=200)
+        if self.comet.reads_under_way >= self.comet.settings.reads_under_way_max:
+            answer.close()
+            raise Overloaded(retry_after_ms=self.comet.retry_ms())
         self.reading += 1
+        self.comet.reads_under_way += 1
         self.comet.spawn(self._answer(op, seq, answer))
 
     async def _answer(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
@@ -476,6 +540,7 @@ class Connection(Session):
             self._refuse(op, seq, error)
         finally:
             self.reading -= 1
+            self.comet.reads_under_way -= 1
 
     async def _history(self, request: History) -> bytes:
         room = request.room
@@ -495,6 +560,29 @@ class Connection(Session):
         return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
 
     # --- auth ------------------------------------------------------------------------------------------------------------------
+
+    def _stand_in_line(self, seq: int, auth: Auth) -> None:
+        """Open it when its turn has come. The time until then is not the client's, so the deadline of an auth waits too."""
+        admission = self.comet.admission
+        self.phase = _AUTHENTICATING
+        delay_s = admission.ask(self, partial(self._begin, seq, auth))
+        if delay_s is not None:
+            self.comet.turned_away[TryLater.code] += 1
+            self.fail_auth(seq, TryLater(retry_after_ms=int(delay_s * 1000)))
+        elif admission.stands(self):
+            self.began_at = math.inf
+
+    def _begin(self, seq: int, auth: Auth) -> None:
+        self.began_at = self.comet.now()
+        self.comet.spawn(self._take_up(seq, auth))
+
+    async def _take_up(self, seq: int, auth: Auth) -> None:
+        try:
+            await self._open(seq, auth)
+        finally:
+            self.early_bytes = 0
+            self._read_on()
+            self.comet.admission.done()
 
     async def _open(self, seq: int, auth: Auth) -> None:
         """From the auth packet to the first event: verify, commit the session, read what the person is in, catch up."""
@@ -561,6 +649,7 @@ class Connection(Session):
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             hub.know(person, known.head, known.rooms)
+            comet.check_rooms(person, durable)
             joinings = [
                 commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
                     self.mid, self.key, recorded.position
@@ -579,10 +668,11 @@ class Connection(Session):
             self.room = auth.room
             displaced = comet.displaced(self, known)
             resume = comet.resume(auth.cursor, known, self)
-            if resume.reason == "new" and self.mid > 0:
+            if resume.reason == "new" and resume.start and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
                 comet.log.submit(commands.ack(self.mid, self.key, resume.start))
-            self.floor = resume.start if resume.is_known else self.opened
+            # A mark of 0 is that of a device that never took anything: what was pushed to everybody before it came is not its.
+            self.floor = resume.start if resume.is_known and resume.start else self.opened
             since = resume.start if resume.by_cursor else self.opened
             start, head, newest = resume.start, known.head, known.newest
             if not admit(hub, self, person, live, start=start, since=since, head=head, newest=newest):
@@ -700,6 +790,7 @@ class Connection(Session):
             return
         was_open = self.phase == _OPEN
         self.phase = _ENDED
+        self.comet.admission.leave(self)
         self.ended_at = self.comet.now()
         self.early = None
         self.replies = None
@@ -731,7 +822,7 @@ class Connection(Session):
         """The carrier can take more."""
         self.full = False
         self.progress_at = self.comet.now()
-        self.carrier.resume_reading()
+        self._read_on()
         if self.state == BEHIND:
             self.comet.catch_up(self)
 

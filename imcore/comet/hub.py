@@ -51,6 +51,7 @@ ROUTING_TYPES: Final = frozenset(
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
 SESSIONS_MAX: Final = 20_000
+OPENED_MAX: Final = 1_000  # keys of one person that the log told of while a connection was opening; more are forgotten
 
 
 class Session:
@@ -486,6 +487,8 @@ class Hub:
             return
         if person.holders:
             person.opened[key] = opened
+            if len(person.opened) > OPENED_MAX:
+                del person.opened[next(iter(person.opened))]
         session = person.sessions.get(key)
         if session is not None and session.opened < opened:
             session.end(TakenOver())

@@ -37,7 +37,7 @@ class Loader:
     def __init__(self, pool: Pool, guarded: Callable[[Awaitable[object]], Awaitable[object]]) -> None:
         self._pool = pool
         self._guarded = guarded
-        # Bounded by the connections that are authenticating: each asks once.
+        # Bounded by the connections that are being opened (admissions_under_way_max): each asks once.
         self._waiting: list[tuple[int, str, asyncio.Future[Known]]] = []
         self._wake = asyncio.Event()
 
@@ -47,6 +47,11 @@ class Loader:
         self._waiting.append((mid, key, future))
         self._wake.set()
         return await future
+
+    @property
+    def waiting(self) -> int:
+        """How many asked and wait for the next queries."""
+        return len(self._waiting)
 
     async def run(self) -> None:
         """For ever; ends when cancelled."""

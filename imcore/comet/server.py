@@ -12,25 +12,30 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
+import resource
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, failpoints, reads
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
+from imcore.comet.admission import Admission
 from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
-from imcore.comet.hub import BEHIND, LIVE, Hub
+from imcore.comet.giving_way import giving_way
+from imcore.comet.hub import BEHIND, LIVE, Hub, Person
 from imcore.comet.loader import Known, Loader
 from imcore.comet.returning import Returns
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     AuthTimeout,
+    BadRequest,
     Displaced,
     GoingAway,
     HeartbeatTimeout,
@@ -45,11 +50,15 @@ from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
 from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, device, room_type
-from imcore.proxies import networks
+from imcore.paces import Line, Paces
+from imcore.proxies import networks, subnet
 
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 1.0
+WEIGH_S: Final = 0.1  # between looks at all that is unsent, while it is much
+SPARED: Final = 1.25  # of the limit: up to here who takes what it holds is not closed
+SHED_PER_S: Final = 50.0  # connections closed to make room come back so many a second
 FAREWELL_S: Final = 5.0  # a connection that was told to end is cut after this
 QUICK_S: Final = 0.01  # a flush that took no longer lets the next one leave at once
 REST: Final = 3.0  # after a longer one the next waits so many times what it took beyond that
@@ -60,6 +69,10 @@ RETRY_S: Final = 0.5
 # A process that was away for longer looks at the log before it takes anything from clients: their sessions may be others' by now.
 AWAY_S: Final = 2.0
 assert AWAY_S > SWEEP_S
+FILES_KEPT: Final = 256  # open files that are not for connections of clients
+# Who comes too often waits for the refusal: else a client that asks again at once would ask thousands of times a second.
+HOLD_S: Final = 1.0
+HELD_MAX: Final = 1_000
 
 T = TypeVar("T")
 
@@ -99,6 +112,7 @@ class Comet:
         epoch: str,
         position: int,
         applied: Callable[[list[Recorded]], None],
+        sends: Paces[int],
     ) -> None:
         self.settings = settings
         self.log = events
@@ -120,6 +134,7 @@ class Comet:
             self._apply,
             quiet_s=settings.quiet_s,
             recent_events_max=settings.recent_events_max,
+            recent_bytes_max=settings.recent_bytes_max,
         )
         self.catching = CatchUp(
             self.hub,
@@ -133,6 +148,22 @@ class Comet:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.returns = Returns(per_s=settings.returns_per_s, drain_spread_ms=settings.drain_delay_ms)
+        self.sends = sends  # of each person, over all of its devices
+        self.handshakes: Paces[str] = Paces(
+            settings.handshakes_per_address_per_s, settings.handshakes_per_address_burst
+        )
+        self.connections_max = min(
+            settings.connections_max, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_KEPT)
+        )
+        self.admission = Admission(
+            self.now,
+            self.loop.call_later,
+            under_way_max=settings.admissions_under_way_max,
+            waiting_max=settings.admissions_waiting_max,
+            wait_max_s=settings.admission_wait_max_s,
+            per_s=settings.admissions_per_s if settings.rate_limits else None,
+            burst=settings.admissions_burst,
+        )
         self.draining = False
         self.sure_until = self.now() + AWAY_S  # until then nothing that clients say needs a look at the log first
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
@@ -142,6 +173,14 @@ class Comet:
         self._ending: set[Connection] = set()  # told to end, socket still there
         self._all_gone = asyncio.Event()  # while draining
         self._new: Counter[str] = Counter()  # unauthenticated connections by address
+        self.reads_under_way = 0  # of all connections; at most reads_under_way_max
+        self._squeezed: dict[
+            Connection, int
+        ] = {}  # written nothing until they took most of what they hold; what that was
+        self._shed = Line()
+        self.unsent_bytes = 0  # of all connections, when last looked at
+        self.squeezes = 0
+        self._holding = 0  # clients that wait for a refusal; at most HELD_MAX
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
         # What clients said while this process was not sure. Bounded: they are read from no more, so it is one read of each.
@@ -156,6 +195,7 @@ class Comet:
         self.limited = 0
         self.fell_behind = 0
         self.refusals: Counter[str] = Counter()
+        self.turned_away: Counter[str] = Counter()
         self.endings: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -166,6 +206,7 @@ class Comet:
                 tasks.create_task(self.tail.run(), name="tail")
                 tasks.create_task(self.loader.run(), name="loader")
                 tasks.create_task(self._sweep(), name="sweep")
+                tasks.create_task(self._watch_unsent(), name="unsent")
         finally:
             self._tasks = None
 
@@ -420,12 +461,55 @@ class Comet:
 
     def refusal(self, address: str) -> ImcoreError | None:
         """Why no connection is taken from this address now, or None. Asked before anything is kept for it."""
-        if self.draining:
-            return GoingAway()
+        error: ImcoreError | None = None
         limit = self.settings.unauthenticated_per_address_max
-        if self.rate_limits and self._new[address] >= limit:
-            return TooManyConnections(f"more than {limit} unauthenticated connections from this address")
-        return None
+        if self.draining:
+            error = GoingAway()
+        elif self.rate_limits and self._new[address] >= limit:
+            error = TooManyConnections(f"more than {limit} unauthenticated connections from this address")
+        elif len(self._open) + len(self._ending) >= self.connections_max:
+            error = TryLater("the server has as many connections as it can have")
+        if error is not None:
+            self.turned_away[error.code] += 1
+        return error
+
+    def crowded(self) -> ImcoreError | None:
+        """Is the line of those who want to open a connection too long already? Who can be told so before anything else is done need
+        not come in to hear it."""
+        delay_s = self.admission.refusal()
+        if delay_s is None:
+            return None
+        self.turned_away[TryLater.code] += 1
+        return TryLater(retry_after_ms=int(delay_s * 1000))
+
+    def too_often(self, address: str) -> ImcoreError | None:
+        """Does this address begin connections faster than it may? Then the answer may wait a little: see `keep_waiting`."""
+        if not self.rate_limits:
+            return None
+        wait_s = self.handshakes.take(subnet(address), self.now())
+        if not wait_s:
+            return None
+        self.turned_away[TooManyConnections.code] += 1
+        return TooManyConnections(
+            "too many connections from this address in a short time", retry_after_ms=int(max(HOLD_S, wait_s) * 1000)
+        )
+
+    def keep_waiting(self, then: Callable[[], object]) -> None:
+        """Do this to a client that comes too often; not at once, unless too many wait already."""
+        if self._holding >= HELD_MAX:
+            then()
+            return
+        self._holding += 1
+
+        def over() -> None:
+            self._holding -= 1
+            then()
+
+        self.loop.call_later(HOLD_S, over)
+
+    def retry_ms(self) -> int:
+        """For requests that are refused while nothing says when there will be room: not all at the same time."""
+        return random.randrange(1_000, 10_000)
 
     def opened(self, connection: Connection) -> None:
         """A connection came in."""
@@ -486,7 +570,7 @@ class Comet:
 
     def stats(self) -> dict[str, float]:
         """What the metrics show: by name, or `name|label=value`."""
-        hub, tail = self.hub, self.tail
+        hub, tail, admission = self.hub, self.tail, self.admission
         counts: dict[str, float] = {
             "comet_connections": len(self._open),
             "comet_sessions": hub.sessions,
@@ -496,11 +580,33 @@ class Comet:
             "comet_flushes_total": self.flushes,
             "comet_catching_up": len(self._catching_up),
             "comet_rate_limited_total": self.limited,
+            "comet_admitted_total": admission.admitted,
+            "comet_admissions_under_way": admission.under_way,
+            "comet_admissions_waiting": admission.waiting,
+            "comet_admissions_queued_total": admission.queued,
+            "comet_admissions_refused_total": admission.refused,
+            "comet_ending": len(self._ending),
+            "comet_reads_under_way": self.reads_under_way,
+            "comet_loads_waiting": self.loader.waiting,
+            "comet_people": len(hub.people),
+            "comet_audiences": len(hub.audiences),
+            "comet_fresh_streams": len(hub.fresh),
+            "comet_marks": len(hub.marks),
+            "comet_senders_paced": len(self.sends),
+            "tail_recent_events": tail.recent_events,
+            "tail_recent_bytes": tail.recent_bytes,
+            "tail_held_events": tail.held_events,
+            "comet_unsent_bytes": self.unsent_bytes,
+            "comet_squeezed_total": self.squeezes,
+            "comet_refusals_held": self._holding,
+            "comet_addresses_paced": len(self.handshakes),
+            "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
             "tail_gaps_total": tail.gaps,
             "tail_gap_events_total": tail.gap_events,
         }
         counts |= {f"comet_refusals_total|code={code}": count for code, count in self.refusals.items()}
+        counts |= {f"comet_turned_away_total|code={code}": count for code, count in self.turned_away.items()}
         counts |= {f"comet_endings_total|reason={reason}": count for reason, count in self.endings.items()}
         return counts
 
@@ -513,6 +619,13 @@ class Comet:
         if self.settings.auth_mode == "open":
             return True
         return identity.rooms is not None and room in identity.rooms
+
+    def check_rooms(self, person: Person | None, rooms: Sequence[str]) -> None:
+        """May this person join these rooms, which have members? Raises BadRequest if it would be in too many."""
+        most = self.settings.rooms_per_user_max
+        inside = {} if person is None else person.rooms
+        if rooms and len(inside) + sum(ROOM + room not in inside for room in rooms) > max(most, len(inside)):
+            raise BadRequest(f"more than {most} rooms of this user")
 
     def is_live(self, room: str) -> bool:
         """Has the room attached sessions only, and no members?"""
@@ -546,6 +659,9 @@ class Comet:
                     self._look_for_progress(connection, now)
                 else:
                     self._look_after(connection, now)
+            for overdue in self.admission.overdue():
+                assert isinstance(overdue, Connection), "who stands in line is a connection"
+                overdue.end(TryLater())
             for connection in [one for one in self._ending if now - one.ended_at > FAREWELL_S]:
                 self._ending.discard(connection)
                 connection.carrier.abort()
@@ -573,6 +689,37 @@ class Comet:
                 self.log.submit(commands.ack(connection.mid, connection.key, mark, fence=self.hub.position))
             except ImcoreError as error:
                 log.debug("an ack waits: %s", error)
+
+    async def _watch_unsent(self) -> None:
+        """Keep what all connections together hold below the limit of the process."""
+        most = self.settings.unsent_bytes_process_max
+        while True:
+            await asyncio.sleep(WEIGH_S if self._squeezed or self.unsent_bytes > most // 2 else SWEEP_S)
+            self._weigh(most)
+
+    def _weigh(self, most: int) -> None:
+        held = {one: size for some in (self._open, self._ending) for one in some if (size := one.carrier.held())}
+        self.unsent_bytes = sum(held.values())
+        for connection in list(self._squeezed):
+            if not connection.full or connection.is_ended:
+                del self._squeezed[connection]
+            elif self.unsent_bytes <= most and held.get(connection, 0) <= self.settings.unsent_bytes_max // 4:
+                del self._squeezed[connection]
+                connection.socket_free()
+        for connection in giving_way(held, most):
+            before, now = self._squeezed.get(connection), held[connection]
+            if connection.is_ended:
+                connection.carrier.abort()
+            elif connection.is_open and before is None:
+                self.squeezes += 1
+                self._squeezed[connection] = now
+                if not connection.full:
+                    connection.socket_full()
+            elif before is not None and now < before and self.unsent_bytes <= most * SPARED:
+                self._squeezed[connection] = now
+            else:
+                delay_s = 1 + self._shed.join(self.now(), SHED_PER_S)
+                connection.end(SlowConsumer(retry_after_ms=int(delay_s * 1000)))
 
     @staticmethod
     def wall() -> float:

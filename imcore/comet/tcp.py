@@ -7,7 +7,7 @@ import fcntl
 import sys
 import termios
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from imcore.comet.connection import Connection
 from imcore.comet.encode import V1_TCP
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from imcore.comet.server import Comet
 
 
+IGNORED_BYTES_MAX: Final = 1 << 18  # of a client that goes on after it was told that this is the end
+
+
 class TransportCarrier(asyncio.Protocol):
     """What TCP and WebSocket have in common: a transport, its limits, and its end."""
 
-    __slots__ = ("address", "closing", "comet", "connection", "transport")
+    __slots__ = ("address", "closing", "comet", "connection", "ignored", "transport")
 
     def __init__(self, comet: Comet) -> None:
         self.comet = comet
         self.address = ""
         self.closing = False
+        self.ignored = 0
         self.transport: asyncio.Transport | None = None
         self.connection: Connection | None = None
 
@@ -60,10 +64,20 @@ class TransportCarrier(asyncio.Protocol):
         if self.connection is not None and not self.closing:
             self.connection.socket_free()
 
+    def ignore(self, data: bytes) -> None:
+        """Something came after the end. Reading on would let a client that shouts go on with it."""
+        self.ignored += len(data)
+        if self.ignored > IGNORED_BYTES_MAX and self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
     def write(self, data: bytes) -> None:
         """Take bytes to be sent; never blocks."""
         if self.transport is not None and not self.closing:
             self.transport.write(data)
+
+    def held(self) -> int:
+        """How many bytes wait in this process."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def unsent(self) -> int:
         """How many bytes the client's end has not taken yet: what waits here, and what the kernel holds.
@@ -125,6 +139,11 @@ class TcpCarrier(TransportCarrier):
         """A socket is there; it may be refused at once."""
         super().connection_made(transport)
         refusal = self.comet.refusal(self.address)
+        if refusal is None and self.comet.too_often(self.address) is not None:
+            # Nothing of it is read, so nothing is kept for it but the socket.
+            self.pause_reading()
+            self.comet.keep_waiting(self.abort)
+            return
         self.connection = Connection(self.comet, self, is_text=False, codec=V1_TCP)
         if refusal is not None:
             self.connection.end(refusal)
@@ -133,6 +152,7 @@ class TcpCarrier(TransportCarrier):
         """Bytes from the client."""
         connection = self.connection
         if connection is None or self.closing:
+            self.ignore(data)
             return
         packets = self.decoder.feed(data)
         if packets:

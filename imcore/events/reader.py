@@ -28,8 +28,10 @@ READ_STREAMS = """
 SELECT e.* FROM unnest($1::bigint[], $2::bigint[]) AS r(stream_id, after)
 JOIN streams s ON s.id = r.stream_id AND s.position > r.after
 CROSS JOIN LATERAL (
-  SELECT * FROM events WHERE events.stream_id = r.stream_id AND events.position > r.after AND events.position <= $3
-  ORDER BY events.position LIMIT $4) e
+  SELECT * FROM events WHERE events.stream_id = r.stream_id AND events.seq > imcore_seq_at(r.stream_id, s.seq, r.after)
+    AND events.seq <= CASE WHEN s.position > $3 THEN imcore_seq_at(r.stream_id, s.seq, $3) ELSE s.seq END
+    AND events.position > r.after
+  ORDER BY events.seq LIMIT $4) e
 ORDER BY e.position LIMIT $4
 """
 

@@ -9,6 +9,9 @@ Two roads lead in. A *draft* is a fact that stands on its own, or behind a guard
 owner? is the room there?) and answers with drafts; its batch is a transaction of several statements under the same lock, in
 which the inline projections are read, folded and written.
 
+What would wait too long is refused when it is submitted (`Backlog`), not when it has waited. While Postgres is away for longer than
+that, messages are refused at once; what nobody waits for (the end of a session, an ack) waits.
+
 The trap: an error from the database is not a failure. The batch may have been committed before the connection broke, so
 everybody in it is told `Unavailable`: outcome unknown, ask again with the same id.
 """
@@ -39,6 +42,7 @@ from imcore.errors import (
     TakenOver,
     Unavailable,
 )
+from imcore.events.backlog import Backlog
 from imcore.events.names import Connection, Names, OwnConnection
 from imcore.events.types import JSON, Fact, Recorded, SessionOpened
 
@@ -47,6 +51,8 @@ log = logging.getLogger(__name__)
 BATCH_EVENTS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 4 * 2**20
 PENDING_EVENTS_MAX: Final = 20_000
+PENDING_BYTES_MAX: Final = 64 * 2**20
+SEND_WAIT_MAX_S: Final = 2.0
 PARTITION_MARGIN_EVENTS: Final = 1_000_000
 APPEND_TIMEOUT_S: Final = 10.0
 # The connection to append with is opened with this: Postgres ends it when a process holds the head's lock and says nothing for so long.
@@ -251,6 +257,9 @@ class Log:
         *,
         batch_events_max: int = BATCH_EVENTS_MAX,
         pending_events_max: int = PENDING_EVENTS_MAX,
+        pending_reserve_events: int = 0,
+        pending_bytes_max: int = PENDING_BYTES_MAX,
+        send_wait_max_s: float = SEND_WAIT_MAX_S,
         append_timeout_s: float = APPEND_TIMEOUT_S,
     ) -> None:
         self._connect = connect
@@ -259,7 +268,15 @@ class Log:
         self._batch_events_max = batch_events_max
         self._append_timeout_s = append_timeout_s
         self.pending_events_max = pending_events_max
-        # Bounded by pending_events_max: submit raises Overloaded when it is full.
+        self.backlog = Backlog(
+            events_max=pending_events_max,
+            reserve=pending_reserve_events,
+            bytes_max=pending_bytes_max,
+            batch_events_max=batch_events_max,
+            wait_max_s=send_wait_max_s,
+        )
+        self._sends_max = self.backlog.sends_max
+        # Bounded by the backlog: submit raises Overloaded when it is full.
         self._pending: deque[Draft | Decision] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -267,6 +284,11 @@ class Log:
         self._closing = False
         self._untold: Iterable[Draft | Decision] = ()  # of the batch in hand; who an error from the database concerns
         self._unsettled: Callable[[], None] | None = None  # a batch that is committed, and nobody told
+        self._taken_bytes = 0  # of bodies, in the last batch
+        self._moved_at = 0.0  # since then what waits has waited, at the most
+        self._began_at: float | None = None  # of the batch in hand
+        self._away_at: float | None = None  # there is no connection since then
+        self._looking: asyncio.TimerHandle | None = None
         self._partitions_upto = 0
         self.names = Names()
         self.position = 0  # the last position that this process appended
@@ -281,8 +303,8 @@ class Log:
 
         Raises Overloaded when too many are waiting already: nothing was stored, and nothing will be.
         """
-        if len(self._pending) >= self.pending_events_max:
-            raise Overloaded(retry_after_ms=1000)
+        if len(self._pending) >= self._sends_max:
+            self._check_room(item, 1)
         if self._closing:
             raise Overloaded("the server is stopping", retry_after_ms=1000)
         assert item.__class__ is not Draft or item.op or item.type not in self._inline.types, (
@@ -290,8 +312,19 @@ class Log:
         )
         self._pending.append(item)
         if not self._wake.is_set():
-            self._idle.clear()
-            self._wake.set()
+            self._awaken()
+
+    def _awaken(self) -> None:
+        self._idle.clear()
+        self._wake.set()
+
+    def _check_room(self, item: Draft | Decision, count: int) -> None:
+        """Is there room for so many like this one? Raises Overloaded."""
+        waiting = len(self._pending)
+        is_message = isinstance(item, Decision) or item.op > 0
+        if waiting + count > (self._sends_max if is_message else self.pending_events_max):
+            now = asyncio.get_running_loop().time()
+            raise Overloaded(retry_after_ms=self.backlog.retry_ms(waiting, now))
 
     async def append(self, drafts: Iterable[Draft]) -> list[Outcome]:
         """Append drafts and wait for what became of each, in the same order. One's refusal is not its neighbour's.
@@ -299,10 +332,13 @@ class Log:
         Raises Overloaded before any is taken when they do not fit.
         """
         items = list(drafts)
-        if len(self._pending) + len(items) > self.pending_events_max:
-            raise Overloaded(retry_after_ms=1000)
         if not items:
             return []
+        # From an empty queue many may go together, even if they are more than may wait behind others.
+        if self._pending or not self._sends_max or len(items) > self.pending_events_max:
+            self._check_room(items[0], len(items))
+        if self._closing:
+            raise Overloaded("the server is stopping", retry_after_ms=1000)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         outcomes: dict[int, Outcome] = {}
 
@@ -312,8 +348,10 @@ class Log:
                 future.set_result(None)
 
         for item in items:
+            assert item.op or item.type not in self._inline.types, "only a decision changes inline rows"
             item.done = done
-            self.submit(item)
+        self._pending.extend(items)
+        self._awaken()
         await future
         return [outcomes[id(item)] for item in items]
 
@@ -368,9 +406,13 @@ class Log:
         """Append for ever: the task that owns the appending connection. Ends when cancelled, with everything pending told."""
         loop = asyncio.get_running_loop()
         connection: OwnConnection | None = None
+        self._moved_at = loop.time()
+        self._look()
         try:
             while True:
-                await self._wake.wait()
+                if not self._wake.is_set():
+                    await self._wake.wait()
+                    self._moved_at = loop.time()
                 if connection is None or connection.is_closed():
                     self._settle_last()
                     connection = await self._reconnect()
@@ -381,7 +423,8 @@ class Log:
                         self._wake.clear()
                         self._idle.set()
                     continue
-                started = loop.time()
+                started = self._began_at = loop.time()
+                was_full = bool(self._pending)
                 self._untold = batch
                 try:
                     async with asyncio.timeout(self._append_timeout_s):
@@ -392,11 +435,17 @@ class Log:
                     log.warning("a batch of %d events has an unknown outcome", len(batch), exc_info=error)
                     self._tell(self._untold, Unavailable())
                     connection.terminate()
-                self._untold = ()
+                else:
+                    self._moved_at = loop.time()
+                    self.backlog.committed(len(batch), self._taken_bytes, self._moved_at - started, was_full=was_full)
+                    self._sends_max = self.backlog.sends_max
+                self._untold, self._began_at = (), None
                 self.batch_s = loop.time() - started
                 self.batches += 1
         finally:
             self._closing = True
+            if self._looking is not None:
+                self._looking.cancel()
             self._settle_last()
             self._tell(self._untold, Unavailable("the server is stopping"))
             self._tell(self._pending, Overloaded("the server is stopping"))
@@ -407,8 +456,7 @@ class Log:
 
     async def _reconnect(self) -> OwnConnection:
         """A connection to append with. Until there is one, what waits too long is refused: it was certainly not stored."""
-        loop = asyncio.get_running_loop()
-        refuse_at = loop.time() + self._append_timeout_s / 2
+        self._away_at = asyncio.get_running_loop().time()
         while True:
             connection: OwnConnection | None = None
             try:
@@ -416,18 +464,45 @@ class Log:
                 async with asyncio.timeout(self._append_timeout_s / 2):
                     await self._make_partitions(connection)
                 ready, connection = connection, None
+                self._away_at = None
+                self.backlog.go_on()
+                self._sends_max = self.backlog.sends_max
                 return ready
             except DATABASE_ERRORS as error:
                 log.warning("cannot connect to append: %s", error)
             finally:
                 if connection is not None:
                     connection.terminate()
-            if loop.time() > refuse_at:
-                waiting, self._pending = self._pending, deque()
-                self._tell(waiting, Overloaded("the database is not there", retry_after_ms=1000))
-                self._wake.clear()
-                self._idle.set()
+            self._refuse_late()
             await asyncio.sleep(RECONNECT_S)
+
+    def _look(self) -> None:
+        """From time to time: does it take too long?"""
+        loop = asyncio.get_running_loop()
+        now, wait_max_s = loop.time(), self.backlog.wait_max_s
+        if self._away_at is not None:
+            if now - self._away_at > wait_max_s:
+                self.backlog.stand_still()
+            self._refuse_late()
+        elif self._began_at is not None and now - self._began_at > wait_max_s:
+            self.backlog.slow()
+        self._sends_max = self.backlog.sends_max
+        self._looking = loop.call_later(wait_max_s / 4, self._look)
+
+    def _refuse_late(self) -> None:
+        """While there is no connection: whoever waits too long for an answer is refused. What nobody waits for stays, until the end."""
+        now = asyncio.get_running_loop().time()
+        if now <= self._moved_at + self._append_timeout_s / 2:
+            return
+        waiting, self._pending = self._pending, deque()
+        if not self._closing:
+            self._pending.extend(item for item in waiting if isinstance(item, Draft) and item.done is ignore)
+        told = [item for item in waiting if self._closing or isinstance(item, Decision) or item.done is not ignore]
+        for item in told:  # each with a time of its own to come back
+            self._tell([item], Overloaded("the database is not there", retry_after_ms=self.backlog.retry_ms(0, now)))
+        if not self._pending:
+            self._wake.clear()
+            self._idle.set()
 
     @staticmethod
     def _tell(items: Iterable[Draft | Decision], error: ImcoreError) -> None:
@@ -468,6 +543,7 @@ class Log:
             elif streams is not None:
                 streams.update(_streams(item))
             batch.append(pending.popleft())
+        self._taken_bytes = size
         return batch
 
     async def _append(self, connection: Connection, batch: list[Draft | Decision]) -> None:

@@ -70,7 +70,7 @@ LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since
 CROSS JOIN LATERAL (
   SELECT count(*) AS sent FROM events e
   WHERE s.position > coalesce(c.position, 0) AND e.stream_id = s.id AND e.position > coalesce(c.position, 0)
-    AND e.seq > m.since_seq AND e.mid = m.mid AND e.op > 0) late
+    AND e.seq > greatest(m.since_seq, imcore_seq_at(s.id, s.seq, coalesce(c.position, 0))) AND e.mid = m.mid AND e.op > 0) late
 LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0

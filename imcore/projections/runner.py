@@ -119,7 +119,7 @@ class Runner:
         self._stuck_s = stuck_s
         self._positions: dict[str, int] = {}
         self._failing: dict[str, tuple[int, int]] = {}  # a projection's event that failed, and how often
-        # Those in `reached`. Not bounded here: each belongs to a request, and requests are.
+        # Those in `reached`. Not bounded here: each belongs to a request, and those are (reads_under_way_max, http_requests_max).
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -144,6 +144,11 @@ class Runner:
     def lag_events(self) -> int:
         """How many events of the log are not in all rows yet."""
         return max(0, self.head - self.position)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in `reached`."""
+        return len(self._waiting)
 
     def wake(self, head: int) -> None:
         """Events up to `head` are committed."""

@@ -27,6 +27,7 @@ from imcore.events.store import Draft, Log
 from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.nodes import AliveNode
+from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
@@ -179,6 +180,7 @@ async def serving(
             ready=ready,
             metrics=registry(lambda: {0: {"log_appended_total": log.appended}}),
             ws_url="ws://127.0.0.1:3102/ws",
+            sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
         )
         app = make_app(wrap(services))
         # As the server does it; aiohttp's own TestServer cancels handlers whose client is gone.

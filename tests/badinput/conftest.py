@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -56,13 +56,33 @@ UNSENT_BYTES_MAX: Final = 65_536
 STRICT: Final = {
     "inbound_frames_per_s": 20,
     "inbound_frames_burst": 10,
+    "inbound_refused_max": 60,
     "unauthenticated_per_address_max": 3,
     "connections_per_user_max": 2,
     "rooms_per_session_max": 3,
+    "rooms_per_user_max": 4,
     "packet_bytes_max": 8_192,
     "text_body_bytes_max": 1_000,
     "goim_body_bytes_max": 512,
 }
+
+NARROW: Final = {
+    "admissions_under_way_max": 2,
+    "admissions_waiting_max": 2,
+    "reads_under_way_max": 3,
+    "http_requests_max": 3,
+    "batch_events_max": 20,
+}
+SEND_WAIT_MAX_S: Final = 0.4
+SLOW_PACED: Final = {
+    "handshakes_per_address_per_s": 20,
+    "handshakes_per_address_burst": 40,
+    "unauthenticated_per_address_max": 1_000,
+    "user_sends_per_s": 1,
+    "user_sends_burst": 5,
+}
+
+LEAN: Final = {"unsent_bytes_process_max": 2 << 20, "behind_s": 600}
 
 
 @dataclass
@@ -109,11 +129,32 @@ class Place:
             assert 200 == await head_of(line)
             return await line.reader.read()
 
-    async def endings(self, reason: str) -> int:
-        """How many connections ended for this reason, as the metrics tell."""
+    async def counted(self, metric: str, label: str = "") -> float:
+        """What the metrics tell; 0 for what has not happened."""
         text = (await self.get("/metrics")).decode()
-        found = re.search(rf'^imcore_comet_endings_total{{.*reason="{reason}".*}} (\d+)', text, re.MULTILINE)
-        return 0 if found is None else int(found[1])
+        found = re.search(rf"^imcore_{metric}{{.*{label}.*}} (\S+)", text, re.MULTILINE)
+        return 0 if found is None else float(found[1])
+
+    async def endings(self, reason: str) -> int:
+        """How many connections ended for this reason."""
+        return int(await self.counted("comet_endings_total", f'reason="{reason}"'))
+
+    async def is_quiet(self) -> bool:
+        """Nobody waits to be let in, and nobody is on the way."""
+        return not await self.counted("comet_admissions_under_way") + await self.counted("comet_admissions_waiting")
+
+    @asynccontextmanager
+    async def standing_still(self, statement: str = "SELECT FROM log_head FOR UPDATE") -> AsyncIterator[None]:
+        """Somebody holds a lock in the database: without another word on the head of the log, so that nothing is committed."""
+        url = running_url(self.data)
+        assert url is not None
+        connection = await connect(url, application_name="tests")
+        try:
+            async with connection.transaction():
+                await connection.execute(statement)
+                yield
+        finally:
+            await connection.close()
 
     async def sessions_of(self, mid: int) -> list[dict[str, object]]:
         """The open sessions of a person, as the API tells. They follow the log by some milliseconds."""
@@ -205,6 +246,11 @@ async def attacked(cluster: Path, *arguments: str, witnesses: bool = True) -> As
         place.assert_no_complaints()
 
 
+def flags(settings: Mapping[str, object]) -> list[str]:
+    """Settings as the command line takes them."""
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def place(cluster: Path) -> AsyncIterator[Place]:
     """A server that limits nobody's rate, so that a test may ask a thousand times; otherwise with the default settings."""
@@ -260,9 +306,8 @@ async def _well(place: Place) -> AsyncIterator[None]:
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def _impatient(cluster: Path) -> AsyncIterator[Place]:
     deadlines = {"auth_timeout_s": AUTH_TIMEOUT_S, "heartbeat_s": HEARTBEAT_S, "behind_s": BEHIND_S}
-    sets = [word for name, value in deadlines.items() for word in ("--set", f"{name}={value}")]
     async with attacked(
-        cluster, "--no-rate-limits", *sets, "--set", f"unsent_bytes_max={UNSENT_BYTES_MAX}", witnesses=False
+        cluster, "--no-rate-limits", *flags(deadlines), "--set", f"unsent_bytes_max={UNSENT_BYTES_MAX}", witnesses=False
     ) as place:
         yield place
 
@@ -276,8 +321,7 @@ async def impatient(_impatient: Place) -> AsyncIterator[Place]:
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def _strict(cluster: Path) -> AsyncIterator[Place]:
-    sets = [word for name, value in STRICT.items() for word in ("--set", f"{name}={value}")]
-    async with attacked(cluster, *sets) as place:
+    async with attacked(cluster, *flags(STRICT)) as place:
         yield place
 
 
@@ -286,3 +330,43 @@ async def strict(_strict: Place) -> AsyncIterator[Place]:
     """A server with small limits (STRICT)."""
     yield _strict
     await _strict.assert_well()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def _narrow(cluster: Path) -> AsyncIterator[Place]:
+    async with attacked(cluster, "--no-rate-limits", *flags({**NARROW, "send_wait_max_s": SEND_WAIT_MAX_S})) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def narrow(_narrow: Place) -> AsyncIterator[Place]:
+    """A server that opens two connections at a time, and has two more wait (NARROW)."""
+    yield _narrow
+    assert await eventually(_narrow.is_quiet)
+    await _narrow.assert_well()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def _paced(cluster: Path) -> AsyncIterator[Place]:
+    async with attacked(cluster, *flags(SLOW_PACED)) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def paced(_paced: Place) -> AsyncIterator[Place]:
+    """A server that lets an address and a person do things slowly only (SLOW_PACED)."""
+    yield _paced
+    await _paced.assert_well()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def _lean(cluster: Path) -> AsyncIterator[Place]:
+    async with attacked(cluster, "--no-rate-limits", *flags(LEAN)) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def lean(_lean: Place) -> AsyncIterator[Place]:
+    """A server that holds little for all its clients together, and has patience with each (LEAN)."""
+    yield _lean
+    await _lean.assert_well()

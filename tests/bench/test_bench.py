@@ -113,6 +113,17 @@ def test_the_server_answers_every_send(tmp_path: Path) -> None:
     assert report["acked"] == report["sent"] > 0
 
 
+@pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
+def test_clients_that_misbehave_disturb_nobody_and_are_seen_to_misbehave(tmp_path: Path) -> None:
+    """Nobody else fails, is refused or closed."""
+    code = run(["overload"], quick=True, json_file=tmp_path / "result.json")
+
+    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
+    assert ([], 0) == (benchmark["faults"], code)
+    measured = {figure["name"]: figure["value"] for figure in benchmark["figures"]}
+    assert all(measured[f"misbehaving: {what}"] > 0 for what in ("flooded bytes", "stalled", "stormed"))
+
+
 async def _sent_to(reply: bytes, *, seq_off_by: int = 0) -> Report:
     """What load reports after 20 sends to a server that takes every auth and answers every send with this body."""
 

@@ -145,6 +145,20 @@ def test_early_batches_are_bounded() -> None:
         assert (size + 1 if size <= 10 else 1) == applied.position, size
 
 
+def test_what_is_kept_in_memory_is_bounded_in_bytes_too() -> None:
+    """The newest are kept. What is counted is what is there."""
+    all_bytes = sum(len(one.body) for one in events(1, 20))
+    for limit in (all_bytes - 1, all_bytes, 100 * all_bytes):
+        tail, _ = tail_over(Source(), recent_bytes_max=limit)
+        for n in range(1, 21):
+            tail.offer(events(n, n))
+        kept = tail.recent(tail.oldest)
+        assert kept is not None
+        assert [*range(tail.oldest + 1, 21)] == [found.position for found in kept]
+        assert sum(len(found.body) for found in kept) == tail.recent_bytes <= limit
+        assert (tail.oldest == 0) == (limit >= all_bytes), limit
+
+
 # --- gaps ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,24 @@ async def test_rate_limits_are_waited_for(cluster: Path) -> None:
     assert refused > 0
 
 
+async def test_an_overloaded_server_is_asked_again(cluster: Path) -> None:
+    """It takes four sends of a connection at a time, and the client has more to say."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        small = ("--no-rate-limits", "--set", "sends_pending_per_session_max=4")
+        with running(folder, "--auth", "open", *small) as server:
+            async with connect(url(server, "tcp"), mid=1, limits=QUICK) as im:
+                await im.join("group://a")
+                sent = await asyncio.gather(*(im.send("group://a", n) for n in range(200)))
+                refused = im.statistics.refused_for_now
+            bodies = [entry.body for entry in await server.events() if entry.type == "message_sent"]
+
+    assert sorted(bodies) == list(range(200))
+    assert sorted(one.seq for one in sent) == list(range(2, 202))
+    assert refused > 0
+
+
 async def test_at_most_so_many_sends_are_under_way_and_the_others_wait(server: Server) -> None:
     room = server.new_room()
     steps: list[tuple[object, ...]] = []

@@ -81,6 +81,32 @@ async def test_kill_9_of_the_server_while_both_talk(mortal: Server) -> None:
         await task
 
 
+async def test_kill_9_of_postgres_while_both_talk(mortal: Server) -> None:
+    """The outcome of what was under way is unknown, and asked for until it is known. Nobody is disconnected for long."""
+    room = "group://lobby"
+    async with (
+        connect(url(mortal, "ws"), mid=1, limits=QUICK) as alice,
+        connect(url(mortal, "tcp"), mid=2, limits=QUICK) as bob,
+    ):
+        await alice.join(room)
+        await bob.join(room)
+        heard: list[Message] = []
+        listening = asyncio.create_task(listen(bob, heard))
+        talking = asyncio.create_task(talk(alice, room, MESSAGES))
+        for n in range(1, 3):
+            await eventually(lambda n=n: so(len(heard) >= n * MESSAGES // 5))  # type: ignore[misc]
+            mortal.postgres().kill()
+        async with asyncio.timeout(60):
+            said = await talking
+        await eventually(lambda: so(len(heard) >= MESSAGES))
+
+        assert sorted(places(said)) == places(heard)
+        assert alice.statistics.refused_for_now + alice.statistics.resends > 0
+        log = [(entry.seq, entry.client_id) for entry in await mortal.events() if entry.type == "message_sent"]
+        assert sorted(places(said)) == log
+    await listening
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_server_that_stops_says_so_and_its_clients_come_back(mortal: Server, way: Way) -> None:
     """After the delay that each was told, without an error for anybody."""

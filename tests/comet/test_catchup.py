@@ -10,7 +10,7 @@ import pytest
 from comet.facts import happened, said
 from comet.listener import LIVE_TYPES, Listener, behind
 from imcore.bus.tail import Tail
-from imcore.comet.catchup import CatchUp, admit
+from imcore.comet.catchup import CHUNK_BYTES, CatchUp, admit
 from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub
 from imcore.events.types import ALL, ROOM, MemberRemoved, Recorded
 
@@ -134,6 +134,26 @@ async def test_a_page_that_fills_the_socket_is_the_last_and_the_session_stays_be
 
     assert (BEHIND, 9) == (anna.state, anna.position)
     anna.full = False
+    await shelf.catch_up.run(anna)
+    assert (LIVE, [1, 2, 4, 5, 7, 8]) == (anna.state, anna.heard)
+
+
+async def test_a_socket_that_fills_in_the_middle_of_a_page_gets_no_more_of_it() -> None:
+    """A page of large messages is many times what a connection may leave untaken. What was not written is read again."""
+    shelf = Shelf(page_events_max=100)
+    shelf.log[1] = said(2, A, f'"{"x" * CHUNK_BYTES}"')
+    anna = behind(shelf.hub, ANNA, "anna", rooms=[A], start=0)
+
+    def fill() -> None:
+        anna.full = True
+
+    anna.on_write = fill
+    await shelf.catch_up.run(anna)
+
+    assert (BEHIND, 2, 2, [1, 2]) == (anna.state, anna.position, anna.received, anna.heard)
+    assert 2 == shelf.hub.deliveries
+    anna.full = False
+    anna.on_write = lambda: None
     await shelf.catch_up.run(anna)
     assert (LIVE, [1, 2, 4, 5, 7, 8]) == (anna.state, anna.heard)
 

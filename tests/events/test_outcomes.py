@@ -298,6 +298,62 @@ async def test_a_short_absence_of_the_database_costs_nobody_anything(database_ur
         assert 1 == (await log.appending(message("live://r", is_member=False))).position
 
 
+async def test_while_the_database_is_away_messages_are_refused_at_once_and_what_nobody_waits_for_is_kept(
+    database_url: str,
+) -> None:
+    """Each is told another time to come back. The ends of sessions are in the log when the database is there again."""
+    is_there = False
+
+    async def reach() -> OwnConnection:
+        if not is_there:
+            raise ConnectionRefusedError
+        return await connect(database_url)
+
+    log = Log(reach, InlineProjections(), lambda batch: None, append_timeout_s=TIMEOUT_S, send_wait_max_s=0.1)
+    async with running(log.run()), create_pool(database_url) as pool:
+        await submit(log, message("live://r", is_member=False)).all_told()
+        for mid in range(1, 4):
+            log.submit(commands.close_session(mid, "k", 1, "lost", None))
+
+        waits_ms = []
+        for _ in range(100):
+            with pytest.raises(Overloaded) as refusal:
+                log.submit(message("live://r", is_member=False))
+            waits_ms.append(refusal.value.retry_after_ms or 0)
+        assert sorted(waits_ms) == waits_ms
+        assert 1_000 <= waits_ms[0] < waits_ms[-1]
+        assert 3 == log.pending
+
+        is_there = True
+        said = await eventually(lambda: _said(log, "live://r"))
+        assert said is not None
+        assert said.position == 4, "behind those that waited"
+        assert ["session_closed"] * 3 + ["message_sent"] == [event.type for event in await assert_sound(pool)]
+
+
+async def _said(log: Log, room: str) -> Recorded | None:
+    try:
+        return await log.appending(message(room, is_member=False))
+    except Overloaded:
+        return None
+
+
+async def test_a_silent_database_keeps_nobody_waiting_for_the_next_connection(line: tuple[Line, str]) -> None:
+    """The story: who had waited through a whole timeout waited through half of another, for a connection that hung."""
+    between, url = line
+    async with appending(url, append_timeout_s=2 * TIMEOUT_S, send_wait_max_s=TIMEOUT_S / 2) as here:
+        await here.say("live://r", is_member=False)
+        between.lose_replies()
+        in_hand = submit(here.log, message("live://r", is_member=False))
+        await between.lost.wait()
+        waiting = submit(here.log, message("live://r", is_member=False))
+
+        async with asyncio.timeout(SOON_S):
+            assert {Unavailable} == kinds(await in_hand.all_told())
+            assert {Overloaded} == kinds(await waiting.all_told())
+        between.cut()
+
+
 async def test_what_is_committed_is_told_though_the_database_said_goodbye_behind_its_answer(database_url: str) -> None:
     """The story: those of a batch were told only when the next one was on its way, and before that there was an outage to wait for."""
     goodbye = asyncio.Event()
@@ -367,7 +423,7 @@ async def test_pending_is_bounded(database_url: str) -> None:
             for one in (message(R), commands.Join(R, 2, may_create=True)):
                 with pytest.raises(Overloaded) as refusal:
                     here.log.submit(one)
-                assert 1000 == refusal.value.retry_after_ms
+                assert 100 <= (refusal.value.retry_after_ms or 0) <= 10_000
             with pytest.raises(Overloaded):
                 await here.log.append([message(R)])
             with pytest.raises(Overloaded):
@@ -378,6 +434,51 @@ async def test_pending_is_bounded(database_url: str) -> None:
         told = [*await in_hand.all_told(), *await waiting.all_told()]
         assert [(n, n) for n in range(2, 8)] == [one.place for one in told if isinstance(one, Told)]
         await here.say(R)
+
+
+async def test_ends_of_sessions_and_acks_have_room_when_there_is_none_for_messages(database_url: str) -> None:
+    async with appending(database_url, pending_events_max=5, pending_reserve_events=2, append_timeout_s=60) as here:
+        await here.join(R, 1)
+        async with head_locked(database_url):
+            in_hand = submit(here.log, message(R))
+            await is_waiting(here)
+            messages = submit(here.log, *(message(R) for _ in range(3)))
+            with pytest.raises(Overloaded):
+                here.log.submit(message(R))
+            with pytest.raises(Overloaded):
+                here.log.submit(commands.Join(R, 2, may_create=True))
+            kept = submit(here.log, commands.close_session(1, "k", 1, "lost", None), commands.ack(1, "k", 1))
+            with pytest.raises(Overloaded):
+                here.log.submit(commands.ack(1, "k", 2))
+            assert 3 == here.log.backlog.refused
+        for one in (in_hand, messages, kept):
+            assert {Recorded} == kinds(await one.all_told())
+
+
+async def test_no_more_wait_than_are_committed_in_time(database_url: str) -> None:
+    """Batches that take long leave room for one more batch, and who comes beyond that is told so before it has waited."""
+    async with appending(
+        database_url, batch_events_max=10, pending_events_max=1_000, send_wait_max_s=0.2, append_timeout_s=60
+    ) as here:
+        await here.join(R, 1)
+        async with head_locked(database_url):
+            in_hand = submit(here.log, message(R))
+            await is_waiting(here)
+
+            async def is_narrow() -> bool:
+                return here.log.backlog.sends_max == 10
+
+            assert await eventually(is_narrow)
+            waiting = submit(here.log, *(message(R) for _ in range(10)))
+            with pytest.raises(Overloaded):
+                here.log.submit(message(R))
+        assert {Recorded} == kinds([*await in_hand.all_told(), *await waiting.all_told()])
+
+        async def is_wide() -> bool:
+            await here.say(R)
+            return here.log.backlog.sends_max == 1_000
+
+        assert await eventually(is_wide)
 
 
 async def test_drafts_that_do_not_all_fit_are_none_of_them_taken(database_url: str) -> None:

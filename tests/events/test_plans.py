@@ -7,6 +7,7 @@ imcore_append does inside is counted by the database itself: which tables a call
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
@@ -54,7 +55,7 @@ QUERIES = {
     "READ_STREAMS": (
         reader.READ_STREAMS,
         f"'{{1,2,3}}', '{{0,100,200}}', {EVENTS}, 500",
-        {"stream_id_position_idx", "streams_pkey"},
+        {"stream_id_seq_idx", "streams_pkey"},
     ),
     "ORIGINALS": (store.ORIGINALS, "'{1,100000}'", {"pkey"}),
     "HEADS": (store.HEADS, "'{1,2,3}'", {"streams_pkey"}),
@@ -119,7 +120,9 @@ async def check_plans(connection: Connection) -> None:
         if name.startswith("READ"):
             on_events = [node for node in plan if node.get("Relation Name", "").startswith("events")]
             assert on_events
-            assert all("Filter" not in node for node in on_events), (name, said)
+            # The position is there to leave partitions out; the seqs are exact.
+            by_position = {"Filter"} if name == "READ_STREAMS" else set()
+            assert all({"Filter"} & set(node) <= by_position for node in on_events), (name, said)
 
 
 async def test_reads_use_their_indexes_before_and_after_the_tables_are_analyzed(grown: str) -> None:
@@ -128,6 +131,34 @@ async def test_reads_use_their_indexes_before_and_after_the_tables_are_analyzed(
         await check_plans(connection)
         await connection.execute("ANALYZE events, streams, client_ids, members")
         await check_plans(connection)
+
+
+async def test_a_position_leads_to_its_seq_in_a_stream(grown: str) -> None:
+    """In a busy stream and a quiet one, at every edge of a partition, and beyond the ends: no more than its partitions are asked."""
+    chance = random.Random(7)
+    edges = [n * PARTITION_EVENTS + d for n in range(6) for d in (-1, 0, 1)]
+    async with connected(grown) as connection:
+        for stream_id in (1, 2, 49_999):
+            head = await connection.fetchval("SELECT seq FROM streams WHERE id = $1", stream_id)
+            for position in (*edges, *(chance.randrange(EVENTS + 2) for _ in range(200))):
+                found = await connection.fetchval("SELECT imcore_seq_at($1, $2, $3)", stream_id, head, position)
+                counted = "SELECT coalesce(max(seq), 0) FROM events WHERE stream_id = $1 AND position <= $2"
+                assert found == await connection.fetchval(counted, stream_id, position), (stream_id, position)
+
+
+async def test_a_page_of_streams_looks_at_nothing_that_it_does_not_give(grown: str) -> None:
+    """Each stream is entered at the seq that its position leads to, and left where the page ends."""
+    async with connected(grown) as connection:
+        after, upto = EVENTS - 20_000, EVENTS - 10_000
+        arguments = f"'{{1,2,3}}', '{{{after},{after},0}}', {upto}, 10000"
+        await connection.execute(f"PREPARE asked AS {reader.READ_STREAMS}")
+        (row,) = await connection.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked({arguments})")
+        await connection.execute("DEALLOCATE asked")
+        plan = json.loads(row[0])[0]["Plan"]
+        on_events = [node for node in nodes(plan) if node.get("Relation Name", "").startswith("events")]
+    looked_at = sum(node["Actual Rows"] * node["Actual Loops"] for node in on_events)
+    assert 0 == sum(node.get("Rows Removed by Filter", 0) for node in on_events)
+    assert plan["Actual Rows"] == round(looked_at) > 1_000
 
 
 async def scans(connection: Connection) -> dict[str, tuple[int, int]]:

@@ -353,6 +353,49 @@ async def test_a_new_device_is_told_that_it_is_new(server: Server, connecting: C
     assert (False, "new") == (client.welcome["recovered"], client.welcome["reason"])
 
 
+@pytest.mark.parametrize("form", V2)
+async def test_a_device_that_never_acked_is_not_given_what_was_said_to_everybody_before_it_came(
+    server: Server, api: Backend, connecting: Clients, form: Form
+) -> None:
+    """It is known, at a mark of 0; that is no claim on everything since the log began."""
+    mid = server.new_mid()
+    await api.push("all", 1000, b"long ago")
+    for _ in range(3):
+        client = await connecting.connect(server, form, mid=mid, key="k")
+        await api.push("mids", 1000, b"for you", mids=[mid])
+        await client.until_heard("for you")
+        assert {"for you"} == set(client.texts)
+        await client.bye()
+
+
+@pytest.mark.parametrize("form", V2)
+async def test_a_second_device_is_known_from_its_first_connect_on(
+    server: Server, api: Backend, connecting: Clients, form: Form
+) -> None:
+    """It never acks; what the person's first device has acked since is no mark of its own."""
+    mid = server.new_mid()
+    first = await connecting.connect(server, form, mid=mid, key="first")
+    await api.push("mids", 1000, b"before", mids=[mid])
+    await first.until_heard("before")
+    await first.ack()
+    await first.bye()
+    first = await connecting.connect(server, form, mid=mid, key="first")
+    await first.ask(INBOX, {})  # answered when the rows have come to the head of the log, and so the mark is among them
+    second = await connecting.connect(server, form, mid=mid, key="second")
+    assert "new" == second.welcome["reason"]
+    await api.push("mids", 1000, b"after", mids=[mid])
+    await second.until_heard("after")
+    await first.until_heard("after")
+    await first.ack()
+    await first.bye()
+    await second.bye()
+
+    again = await connecting.connect(server, form, mid=mid, key="second")
+    await again.until_heard("after")
+    assert again.welcome["recovered"]
+    assert ["after"] == again.texts
+
+
 async def test_only_what_was_delivered_can_be_acknowledged(server: Server, connecting: Clients) -> None:
     client = await connecting.connect(server, "json", mid=server.new_mid(), key="k")
     with pytest.raises(Refused) as refused:
