@@ -72,6 +72,7 @@ class Options:
     hold: float = 1.0
     ok_sends_min: int = 1_000
     idle_s: float = 3.0
+    command: str = "chaos"  # how it was asked for
     layout: Layout = field(default_factory=Layout)
     settings: Mapping[str, object] = field(default_factory=dict)
     node_environment: Mapping[str, str] = field(default_factory=dict)

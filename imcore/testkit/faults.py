@@ -434,15 +434,15 @@ FAILPOINT_S: Final = 12.0
 ROOT, STRACE, CLOCK, DISK = "root", "strace", "libfaketime", "a small disk"
 
 FAULTS: Final = (
-    Fault("kill comet", "F1", _kill("comet")),
-    Fault("kill api", "F2", _kill("api"), bites=False),
-    Fault("kill projector", "F3", _kill("projector"), bites=False),
-    Fault("kill everything", "F1 F7 F28", kill_everything),
+    Fault("kill comet", "F1", _kill("comet"), ends=True),
+    Fault("kill api", "F2", _kill("api"), bites=False, ends=True),
+    Fault("kill projector", "F3", _kill("projector"), bites=False, ends=True),
+    Fault("kill everything", "F1 F7 F28", kill_everything, ends=True),
     Fault("stop comet", "F4", _stop("comet", (5, 10)), severs=True),
     Fault("stop api", "F4", _stop("api", (3, 6)), bites=False),
     Fault("stop projector", "F4", _stop("projector", (5, 10)), bites=False, severs=True),
-    Fault("failpoint", "F2 F3 F5", failpoint, bites=False, severs=True),
-    Fault("rolling restart", "F35", rolling_restart),
+    Fault("failpoint", "F2 F3 F5", failpoint, bites=False, severs=True, ends=True),
+    Fault("rolling restart", "F35", rolling_restart, ends=True),
     Fault("postgres immediate stop", "F7", _end_postgres(signal.SIGQUIT)),
     Fault("kill postmaster", "F7", _end_postgres(signal.SIGKILL)),
     Fault("terminate backends", "F8", terminate_backends, bites=False),
@@ -464,13 +464,16 @@ FAULTS: Final = (
     Fault("client line blackhole down", "F6 F25", _lines("clients", "blackhole down")),
     Fault("client line stall", "F6", _lines("clients", "stall down")),
     Fault("stop client", "F6", stop_client, bites=False),
-    Fault("kill client", "F1", kill_client),
+    Fault("kill client", "F1", kill_client, ends=True),
     Fault("stalled clients", "F6", _clients_do("stall", 4), bites=False),
     Fault("take over", "F30", _clients_do("takeover", 4), bites=False),
     Fault("storm", "F28 F29", storm, bites=False),
     Fault("clock jump", "F27", jump_clock, (CLOCK,), bites=False),
 )
 BY_NAME: Final = {fault.name: fault for fault in FAULTS}
+
+# What a soak plays: what a process has gathered over hours is seen only in one that lives for hours.
+LASTING: Final = tuple(fault.name for fault in FAULTS if not fault.ends)
 
 # What a short run plays, in this order: something of every kind.
 SHORT: Final = (

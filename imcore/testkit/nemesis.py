@@ -64,6 +64,7 @@ class Fault:
     bites: bool = True  # clients cannot but notice
     harmless: bool = False  # no send may fail because of it
     severs: bool = False  # a process that lives may seem dead to the others
+    ends: bool = False  # processes of imcore, or programs, are others after it
 
 
 class Nemesis:
@@ -90,8 +91,10 @@ class Nemesis:
         deadline = time.monotonic() + seconds
         deck: list[Fault] = []
         while True:
-            await asyncio.sleep(self._random.uniform(*self._gap_s))
-            if time.monotonic() >= deadline:
+            gap_s = self._random.uniform(*self._gap_s)
+            left_s = deadline - time.monotonic()
+            await asyncio.sleep(max(0.0, min(gap_s, left_s)))
+            if gap_s >= left_s:
                 return
             if not deck:
                 deck = list(self._faults)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from imcore.testkit.aftermath import Loops, judge_loops, judge_wounds
 from imcore.testkit.chaos import Played
 from imcore.testkit.checkers import Bounds, Report, check, timeline
 from imcore.testkit.growth import Growth, growths, samples
-from imcore.testkit.nemesis import Tally, Wound, tally
+from imcore.testkit.nemesis import Tally, tally
 
 # What is promised on an idle machine (checkers.Bounds), and what can be asked of one that runs all of this on two cores at once.
 BOUNDS: Final = Bounds(
@@ -173,10 +173,11 @@ def complaints(folder: Path) -> list[str]:
 def again(played: Played) -> str:
     """The command that does the same to a new cluster."""
     options = played.options
-    what = (
-        " ".join(f'--fault "{name}"' for name in options.script) if options.script else f"--seconds {options.seconds:g}"
-    )
-    return f"python -m imcore.testkit chaos --seed {options.seed} {what}"
+    said = [f"--seed {options.seed} --rate {options.sends_per_s:g} --people {options.people}"]
+    said += [f'--fault "{name}"' for name in options.script] or [f"--seconds {options.seconds:g}"]
+    if options.command != "soak":
+        said += [f'--only "{name}"' for name in options.faults]
+    return f"python -m imcore.testkit {options.command} {' '.join(said)}"
 
 
 def _ends(played: Played) -> dict[str, dict[str, int]]:
@@ -189,10 +190,3 @@ def _ends(played: Played) -> dict[str, dict[str, int]]:
 
 def _fields(one: Tally) -> dict[str, int]:
     return {name: getattr(one, name) for name in ("injected", "bitten", "failed")}
-
-
-def worst(wounds: Iterable[Wound]) -> Wound | None:
-    """The one after which acknowledgements took longest."""
-    return max(
-        (one for one in wounds if one.recovered_ms is not None), key=lambda one: one.recovered_ms or 0.0, default=None
-    )
