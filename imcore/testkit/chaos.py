@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from imcore import failpoints
 from imcore.testkit import faults as every
 from imcore.testkit import growth
 from imcore.testkit.cluster import Cluster, Happened, Layout, cluster
@@ -49,6 +50,7 @@ WARM_UP_S: Final = 2.0
 READY_S: Final = 60.0
 QUIET_S: Final = 150.0
 DRAINED_S: Final = 150.0
+TOLD_TO_END: Final = (0, -signal.SIGKILL, failpoints.EXIT_CODE)
 SETTLED_S: Final = 30.0
 
 
@@ -202,10 +204,11 @@ async def _play(
             truth = await authoritative(connection)
         figures = await _figures(stage.cluster)
     found += await _nobody_is_left(stage.cluster)
+    # One that does not get ready may say why and end: the database is away. One that was ready ends when it is told to.
     found += [
         f"{one.who} ended by itself with {one.more['code']}"
         for one in stage.happened
-        if one.what == "ended" and one.who.startswith("program") and one.more["code"] not in (-signal.SIGKILL, 0)
+        if one.what == "ended" and one.more["was_ready"] and one.more["code"] not in TOLD_TO_END
     ]
     records = await asyncio.to_thread(_histories, stage)
     ended_ns = time.monotonic_ns()

@@ -46,7 +46,7 @@ SETTINGS: Final[Mapping[str, object]] = {
     "auth_mode": "open",
     "rate_limits": False,
     "node_lease_s": 6,
-    "append_timeout_s": 4,
+    "append_timeout_s": 6,
     "heartbeat_s": 4,
     "behind_s": 10,
     "drain_s": 4,
@@ -143,11 +143,11 @@ class Process:
                 self.said(json.loads(line))
             code = await process.wait()
         finally:
+            was_ready = self.ready.is_set()
             self.ready.clear()
         self.exits.append(code)
-        self.tell(
-            Happened(time.monotonic_ns(), "ended", self.name, {"code": code, "pid": process.pid, "start": self.starts})
-        )
+        facts = {"code": code, "pid": process.pid, "start": self.starts, "was_ready": was_ready}
+        self.tell(Happened(time.monotonic_ns(), "ended", self.name, facts))
 
     def said(self, line: Mapping[str, object]) -> None:
         """It printed a line of JSON: here, that it is ready."""

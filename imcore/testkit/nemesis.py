@@ -63,7 +63,7 @@ class Fault:
     needs: tuple[str, ...] = ()  # programs and rights without which it cannot be
     bites: bool = True  # clients cannot but notice
     harmless: bool = False  # no send may fail because of it
-    severs: bool = False  # a process that lives may seem dead to the others
+    severs: bool = False  # a process that lives may seem dead to the others, or hear late that it is
     ends: bool = False  # processes of imcore, or programs, are others after it
 
 

@@ -69,8 +69,8 @@ class Bounds(NamedTuple):
     """What the promises of time and amount are, for this run. The defaults are those of the design, on an idle machine.
 
     `degraded` are the names of faults under which delivery may be slower, and no send may fail. `severing` are those by which a
-    server that lives can seem dead to the others, cut off or standing still for longer than its lease: what they say of its clients
-    meanwhile is no lie.
+    server or client that lives can seem dead to the others, cut off or standing still for longer than its lease, or hears late that
+    it is taken for dead: what is said of it meanwhile is no lie.
     """
 
     ok_sends_min: int = 1_000  # a run with less says nothing
