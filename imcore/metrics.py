@@ -50,6 +50,7 @@ MEANINGS: Mapping[str, str] = {
     "comet_audiences": "Streams that somebody here is to get events of.",
     "comet_fresh_streams": "Streams whose last position is in memory.",
     "comet_marks": "Delivery marks that are in memory because they went by lately.",
+    "comet_sessions_known": "Sessions of all comets that are in memory because they were opened or closed lately.",
     "comet_senders_paced": "People whose pace of sending is remembered.",
     "tail_recent_events": "Events in memory.",
     "tail_recent_bytes": "Bytes of their bodies.",

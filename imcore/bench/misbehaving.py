@@ -87,18 +87,20 @@ class _Crowd:
         async def drink() -> None:
             while await reader.read(65_536):
                 pass
-            writer.transport.abort()
+            raise ConnectionResetError
 
         message = {"room": self.room, "id": str(uuid.uuid4()), "body": "flood"}
         heartbeat = binary.encode(1, Op.HEARTBEAT, 2, b"")
         packets = heartbeat * (FLOODED_BYTES // len(heartbeat)) + binary.encode(1, Op.SEND, 3, orjson.dumps(message))
-        async with asyncio.TaskGroup() as tasks:
-            drinking = tasks.create_task(drink())
-            while not writer.transport.is_closing():
-                writer.write(packets)
-                self.counted["flooded bytes"] += len(packets)
-                await writer.drain()
-            drinking.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(drink())
+                while True:
+                    writer.write(packets)
+                    self.counted["flooded bytes"] += len(packets)
+                    await writer.drain()
+        except* OSError:
+            self.counted["floods that were ended"] += 1
 
     async def _stall(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         page = binary.encode(1, Op.HISTORY, 2, orjson.dumps({"room": self.room, "limit": 500}))

@@ -184,7 +184,7 @@ class Connection(Session):
         comet = self.comet
         self.heard_at = comet.now()
         if self.heard_at > comet.sure_until:
-            comet.hold(self, lambda: self.take_packets(packets))
+            comet.postpone(self, lambda: self.take_packets(packets))
             return
         text_bytes_max, goim_bytes_max = comet.text_body_bytes_max, comet.goim_body_bytes_max
         for packet in packets:
@@ -213,7 +213,7 @@ class Connection(Session):
         """One packet of the JSON form."""
         self.heard_at = self.comet.now()
         if self.heard_at > self.comet.sure_until:
-            self.comet.hold(self, lambda: self.take_text(op, seq, value, raw))
+            self.comet.postpone(self, lambda: self.take_text(op, seq, value, raw))
             return
         if self.phase != _OPEN:
             if self.phase == _AUTHENTICATING:
@@ -299,9 +299,9 @@ class Connection(Session):
             self.comet.loop.call_later(left / per_s, self._listen)
             return
         self.hushed = False
-        self._read_on()
+        self.read_on()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Take bytes from the client again, if nothing speaks against it."""
         if not self.full and not self.hushed and self.early_bytes < EARLY_BYTES_MAX:
             self.carrier.resume_reading()
@@ -581,7 +581,7 @@ class Connection(Session):
             await self._open(seq, auth)
         finally:
             self.early_bytes = 0
-            self._read_on()
+            self.read_on()
             self.comet.admission.done()
 
     async def _open(self, seq: int, auth: Auth) -> None:
@@ -649,6 +649,7 @@ class Connection(Session):
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             hub.know(person, known.head, known.rooms)
+            hub.count(person, known.sessions)
             comet.check_rooms(person, durable)
             joinings = [
                 commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
@@ -666,7 +667,7 @@ class Connection(Session):
                 return
             self.opened = recorded.position
             self.room = auth.room
-            displaced = comet.displaced(self, known)
+            displaced = comet.displaced(self, person)
             resume = comet.resume(auth.cursor, known, self)
             if resume.reason == "new" and resume.start and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
@@ -720,10 +721,8 @@ class Connection(Session):
         if error.close is not None:
             self.end(error)
         else:
-            retry_after_ms = error.retry_after_ms
-            self.end(
-                TryLater(error.detail, retry_after_ms=retry_after_ms) if error.retry else Unauthenticated(error.detail)
-            )
+            # Not with the error's own time to come back, which is the same for everybody.
+            self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 
@@ -822,7 +821,7 @@ class Connection(Session):
         """The carrier can take more."""
         self.full = False
         self.progress_at = self.comet.now()
-        self._read_on()
+        self.read_on()
         if self.state == BEHIND:
             self.comet.catch_up(self)
 

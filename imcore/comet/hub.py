@@ -120,10 +120,11 @@ class Person:
     """One member id with sessions here: its durable rooms and the position of each join.
 
     While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`; while
-    connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
+    connections are opening, the position of the newest session that the log says of each key is kept in `opened`. `everywhere` are
+    its open sessions on all comets, key -> position of the opening, once they were read.
     """
 
-    __slots__ = ("changes", "holders", "mid", "opened", "rooms", "sessions")
+    __slots__ = ("changes", "everywhere", "holders", "mid", "opened", "rooms", "sessions")
 
     def __init__(self, mid: int) -> None:
         self.mid = mid
@@ -131,6 +132,7 @@ class Person:
         self.sessions: dict[str, Session] = {}
         self.changes: list[tuple[int, str, bool]] | None = []
         self.opened: dict[str, int] = {}
+        self.everywhere: dict[str, int] = {}
         self.holders = 0  # connections that are about to add a session
 
 
@@ -149,7 +151,7 @@ class Hub:
         # Sessions that were opened and closed lately, on whatever comet, for the same reason: mid -> key -> position of the opening,
         # negative if that one is closed. Bounded by SESSIONS_MAX.
         self.lately: dict[int, dict[str, int]] = {}
-        self._lately = 0
+        self.sessions_known = 0
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -425,29 +427,28 @@ class Hub:
         if len(marks) > MARKS_MAX:
             del marks[next(iter(marks))]
 
-    def open_sessions(self, mid: int, stored: Mapping[str, int]) -> dict[str, int]:
-        """The open sessions of a person on all comets, key -> position of the opening: as they were stored, and what went by since."""
-        found = dict(stored)
-        for key, opened in self.lately.get(mid, {}).items():
-            if opened > 0:
-                found[key] = max(opened, found.get(key, 0))
-            elif found.get(key, 0) <= -opened:
-                found.pop(key, None)
-        return found
+    def count(self, person: Person, stored: Mapping[str, int]) -> None:
+        """The open sessions of a person on all comets, as they were stored; what went by since is known here."""
+        person.everywhere = dict(stored)
+        for key, opened in self.lately.get(person.mid, {}).items():
+            _follow(person.everywhere, key, opened)
 
     def _keep(self, mid: int, key: str, opened: int) -> None:
+        person = self.people.get(mid)
+        if person is not None:
+            _follow(person.everywhere, key, opened)
         of = self.lately.pop(mid, None)
         if of is None:
             of = {}
-        self._lately += key not in of
+        self.sessions_known += key not in of
         of[key] = opened
         self.lately[mid] = of
-        while self._lately > SESSIONS_MAX:
-            self._lately -= len(self.lately.pop(next(iter(self.lately))))
+        while self.sessions_known > SESSIONS_MAX:
+            self.sessions_known -= len(self.lately.pop(next(iter(self.lately))))
 
     def _close(self, mid: int, key: str, opened: int, reason: str) -> None:
         """A session is closed. If it is open here, somebody else has closed it: it had to make room, or its comet was given up."""
-        if abs(self.lately.get(mid, {}).get(key, 0)) <= opened:
+        if abs(self.lately.get(mid, {}).get(key, 0)) <= opened:  # else a newer one was opened since
             self._keep(mid, key, -opened)
         person = self.people.get(mid)
         session = None if person is None else person.sessions.get(key)
@@ -525,6 +526,14 @@ class Hub:
     def _forget(self, person: Person) -> None:
         if not person.sessions and not person.holders and self.people.get(person.mid) is person:
             del self.people[person.mid]
+
+
+def _follow(open_: dict[str, int], key: str, opened: int) -> None:
+    """A session was opened here, or, negative, the one that was opened there is closed. What is known may be ahead of that."""
+    if opened > 0:
+        open_[key] = max(opened, open_.get(key, 0))
+    elif open_.get(key, 0) <= -opened:
+        open_.pop(key, None)
 
 
 def _is_own(event: Recorded, session: Session) -> bool:

@@ -184,7 +184,7 @@ class Comet:
         self._replying: list[Connection] = []
         self._catching_up: set[Connection] = set()
         # What clients said while this process was not sure. Bounded: they are read from no more, so it is one read of each.
-        self._held: list[tuple[Connection, Callable[[], None]]] = []
+        self._postponed: list[tuple[Connection, Callable[[], None]]] = []
         self._is_looking = False
         self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
         self._flush_handle: asyncio.Handle | None = None
@@ -382,14 +382,15 @@ class Comet:
             return
         limit = self.settings.connections_per_user_max
         person = self.hub.people.get(mid)
-        others = 0 if person is None else person.holders
+        if person is None:
+            return
+        others = person.holders
         if self.settings.connections_per_user_policy == "refuse_new":
-            here = {} if person is None else {name: session.opened for name, session in person.sessions.items()}
-            others += len(self.hub.open_sessions(mid, here).keys() - {key})
+            others += len(person.everywhere.keys() - {key})
         if others >= limit:
             raise TooManyConnections(f"more than {limit} connections of this user")
 
-    def displaced(self, session: Connection, known: Known) -> list[tuple[str, int]]:
+    def displaced(self, session: Connection, person: Person) -> list[tuple[str, int]]:
         """Which of the person's sessions, on whatever comet, have to make room for this one: key and opening of each, the oldest first.
 
         Of many that come at once their places in the log decide, so that all comets decide alike. Raises TooManyConnections if it is
@@ -399,9 +400,7 @@ class Comet:
             return []
         limit = self.settings.connections_per_user_max
         older = sorted(
-            (opened, key)
-            for key, opened in self.hub.open_sessions(session.mid, known.sessions).items()
-            if key != session.key and opened < session.opened
+            (opened, key) for key, opened in person.everywhere.items() if key != session.key and opened < session.opened
         )
         if len(older) < limit:
             return []
@@ -418,14 +417,14 @@ class Comet:
 
     # --- after having been away -------------------------------------------------------------------------------------------------
 
-    def hold(self, connection: Connection, take: Callable[[], None]) -> None:
+    def postpone(self, connection: Connection, take: Callable[[], None]) -> None:
         """Take this from the connection, and more, when the log was looked at.
 
         A process that stood still does not know what happened meanwhile. What it would append the log refuses, if a session is not the
         newest of its key any more; what it would answer by itself (an ack, a page of history) nobody else would.
         """
         connection.carrier.pause_reading()
-        self._held.append((connection, take))
+        self._postponed.append((connection, take))
         self._look_again()
 
     def _look_again(self) -> None:
@@ -450,11 +449,10 @@ class Comet:
             # Whoever wanted to come in has gone elsewhere by now. Their auth would take the connection over that they have there.
             for connection in [one for one in self._open if one.is_new]:
                 connection.end(TryLater("the server was not there for a while; connect again"))
-        held, self._held = self._held, []
-        for connection, take in held:
+        postponed, self._postponed = self._postponed, []
+        for connection, take in postponed:
             if not connection.is_ended:
-                if not connection.full:
-                    connection.carrier.resume_reading()
+                connection.read_on()
                 take()
 
     # --- connections ------------------------------------------------------------------------------------------------------------
@@ -592,6 +590,7 @@ class Comet:
             "comet_audiences": len(hub.audiences),
             "comet_fresh_streams": len(hub.fresh),
             "comet_marks": len(hub.marks),
+            "comet_sessions_known": hub.sessions_known,
             "comet_senders_paced": len(self.sends),
             "tail_recent_events": tail.recent_events,
             "tail_recent_bytes": tail.recent_bytes,

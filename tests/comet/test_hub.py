@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 
@@ -611,6 +611,14 @@ def closed(position: int, mid: int, key: str, opened_at: int, reason: str = "clo
     return happened(position, f"session:{mid}", fact)
 
 
+def everywhere(hub: Hub, mid: int, stored: Mapping[str, int] | None = None) -> dict[str, int]:
+    """The open sessions of a person, of whom so many were stored."""
+    person = hub.hold(mid)
+    hub.count(person, stored or {})
+    hub.release(person)
+    return person.everywhere
+
+
 def test_open_sessions_are_those_that_were_stored_and_what_went_by_since() -> None:
     hub = Hub(10, LIVE_TYPES)
     give(
@@ -618,8 +626,7 @@ def test_open_sessions_are_those_that_were_stored_and_what_went_by_since() -> No
     )
     give(hub, opened(15, ANNA, "again"), closed(16, ANNA, "again", 9), opened(17, BEN, "new"))
 
-    stored = {"old": 7, "older": 8, "again": 9}
-    assert {"older": 8, "new": 11, "again": 15} == hub.open_sessions(ANNA, stored)
+    assert {"older": 8, "new": 11, "again": 15} == everywhere(hub, ANNA, {"old": 7, "older": 8, "again": 9})
 
 
 def test_the_end_of_an_older_session_says_nothing_of_the_newer_one_that_is_stored() -> None:
@@ -627,13 +634,23 @@ def test_the_end_of_an_older_session_says_nothing_of_the_newer_one_that_is_store
     hub = Hub(10, LIVE_TYPES)
     give(hub, closed(11, ANNA, "k", 5))
 
-    assert {"k": 8} == hub.open_sessions(ANNA, {"k": 8})
+    assert {"k": 8} == everywhere(hub, ANNA, {"k": 8})
 
 
 def test_what_was_stored_ahead_of_the_hub_counts(hub: Hub) -> None:
     give(hub, opened(1, ANNA, "k"))
 
-    assert {"k": 9} == hub.open_sessions(ANNA, {"k": 9})
+    assert {"k": 9} == everywhere(hub, ANNA, {"k": 9})
+
+
+def test_sessions_that_were_counted_are_followed(hub: Hub) -> None:
+    """Whoever comes next need not ask again."""
+    person = hub.hold(ANNA)
+    hub.count(person, {"phone": 1, "web": 2})
+    give(hub, opened(1, ANNA, "phone"), opened(2, ANNA, "web"), opened(3, ANNA, "desk"), opened(4, BEN, "phone"))
+    give(hub, closed(5, ANNA, "web", 2), opened(6, ANNA, "phone"), closed(7, ANNA, "phone", 1))
+
+    assert {"phone": 6, "desk": 3} == person.everywhere
 
 
 def test_sessions_that_went_by_are_forgotten_when_there_are_too_many(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,9 +658,9 @@ def test_sessions_that_went_by_are_forgotten_when_there_are_too_many(hub: Hub, m
     monkeypatch.setattr(hub_module, "SESSIONS_MAX", 3)
     give(hub, opened(1, ANNA, "a"), opened(2, BEN, "a"), opened(3, ANNA, "b"), opened(4, CARA, "a"))
 
-    assert {"a": 1, "b": 3} == hub.open_sessions(ANNA, {})
-    assert {} == hub.open_sessions(BEN, {})
-    assert {"a": 4} == hub.open_sessions(CARA, {})
+    assert {"a": 1, "b": 3} == everywhere(hub, ANNA)
+    assert {} == everywhere(hub, BEN)
+    assert {"a": 4} == everywhere(hub, CARA)
 
 
 @pytest.mark.parametrize(("reason", "error"), [("displaced", Displaced), ("node_lost", GoingAway)])
