@@ -57,6 +57,9 @@ def serve(
     tcp: Annotated[Text, typer.Option(help="host:port for TCP clients.")] = None,
     auth: Annotated[Text, typer.Option(help="open (believes everybody) or jwt (signed tokens).")] = None,
     workers: Annotated[int | None, typer.Option(help="Comets on the same ports.")] = None,
+    roles: Annotated[
+        str, typer.Option(help="What this process does: of comet, api and projector, those named; with commas.")
+    ] = "comet,api,projector",
     no_rate_limits: Annotated[
         bool, typer.Option("--no-rate-limits", help="Lift the limits per connection, user and address: for load tests.")
     ] = False,
@@ -65,7 +68,8 @@ def serve(
     ] = False,
     given: Set = None,
 ) -> None:
-    """Run imcore: every role in one process. Prints one JSON line with the addresses when it is ready."""
+    """Run imcore: every role in one process, or those named. Prints one JSON line with the addresses when it is ready."""
+    chosen = frozenset(roles.split(","))
     settings = settings_from(
         config,
         given,
@@ -80,17 +84,21 @@ def serve(
         unsafe=True if unsafe else None,
     ).settings
     set_up(settings.log_level)
-    from imcore.server import install_signals, told
+    from imcore.server import ALL_ROLES, install_signals, told
     from imcore.server import serve as run_server
+
+    if not chosen <= ALL_ROLES:
+        raise typer.BadParameter(f"{roles!r} names other roles than {', '.join(sorted(ALL_ROLES))}")
 
     def announce(line: dict[str, object]) -> None:
         told(line)
-        sys.stderr.write(f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n\n")
+        if "http" in line:
+            sys.stderr.write(f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n\n")
 
     async def go() -> None:
         stop = asyncio.Event()
         install_signals(stop)
-        await run_server(settings, announce=announce, stop=stop)
+        await run_server(settings, roles=chosen, announce=announce, stop=stop)
 
     _run(go())
 

@@ -26,6 +26,7 @@ MEANINGS: Mapping[str, str] = {
     "bus_waiting": "Messages that are not stored, on their way to other processes.",
     "bus_dropped_total": "Messages that are not stored and were dropped: too large, or too many.",
     "log_position": "Last position that this process appended.",
+    "tasks": "Asyncio tasks of the process. Growth without end is a leak.",
     "comet_connections": "Connections, authenticated or not.",
     "comet_sessions": "Sessions in the hub.",
     "comet_connects_total": "Connections taken.",

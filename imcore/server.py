@@ -590,6 +590,7 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
         "log_refused_total": events.backlog.refused,
         "log_batch_seconds": events.batch_s,
         "log_position": events.position,
+        "tasks": len(asyncio.all_tasks()),
         "log_names": len(events.names.ids),
     }
     told |= {f"statements_total|purpose={purpose}": count for purpose, count in process.statements.items()}

@@ -96,7 +96,7 @@ CROSS JOIN LATERAL (
 WHERE m.room = $1 AND m.mid = $2
 """
 
-# Sessions on comets whose lease holds.
+# Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
 SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
 """

@@ -201,7 +201,7 @@ async def test_a_mark_covers_no_more_than_there_is(here: Place) -> None:
 # --- sessions --------------------------------------------------------------------------------------------------------------------
 
 
-async def test_sessions_are_online_while_the_lease_of_their_comet_holds(here: Place) -> None:
+async def test_sessions_are_online_until_their_comet_is_declared_dead(here: Place) -> None:
     live = ("live://1", "live://2", "other://1")
     await here.in_session(1, SessionOpened(key="phone", node="n", address="10.0.0.1", rooms=live[:1]))
     await here.in_session(1, SessionOpened(key="web", node="n", address="10.0.0.1", rooms=live))
@@ -225,6 +225,23 @@ async def test_sessions_are_online_while_the_lease_of_their_comet_holds(here: Pl
         3: [],
     }
     assert found[1][1].rooms == live
+
+
+async def test_nobody_is_offline_because_the_database_was_away_for_longer_than_a_lease(here: Place) -> None:
+    """Nobody could renew; in the moments before they do, whoever asks was told that everybody is offline. A lease that ran out is a
+    question, and the reaper answers it."""
+    await here.in_session(1, SessionOpened(key="phone", node="n", address="10.0.0.1", rooms=("live://1",)))
+    await nodes.register(here.pool, NODE)
+    await follow(here)
+    await here.pool.execute("UPDATE nodes SET lease_until = now() - interval '1 hour'")
+
+    assert await queries.online_total(here.pool) == OnlineTotal(addresses=1, connections=1)
+    assert await queries.online_rooms(here.pool, ["live://1"]) == {"live://1": 1}
+    assert len((await queries.sessions_of(here.pool, [1]))[1]) == 1
+
+    await nodes.unregister(here.pool, "n")
+
+    assert await queries.online_total(here.pool) == OnlineTotal(0, 0)
 
 
 async def test_marks_of_delivery_outlive_the_session(here: Place) -> None:
