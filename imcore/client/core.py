@@ -271,6 +271,11 @@ class Core:
         assert self._codec is not None
         return self._codec.encode(_AUTH, 1, orjson.dumps(body))
 
+    def leaving(self) -> None:
+        """It is we who end this connection."""
+        if self.observe is not None and self._codec is not None:
+            self.observe(("closing", self.connection))
+
     def lost(self, code: int | None = None, reason: str = "") -> None:
         """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again."""
         if self.observe is not None:
