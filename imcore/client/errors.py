@@ -239,6 +239,12 @@ class TooManyConnections(ConnectionClosed):
     code, close, retry = "too_many_connections", 4429, True
 
 
+class TooManyPackets(ConnectionClosed):
+    """The connection went on sending more than it may; connect again after the delay."""
+
+    code, close, retry = "too_many_packets", 4429, True
+
+
 class TryLater(ConnectionClosed):
     """The server cannot take the connection now; connect again after a while."""
 
