@@ -2,7 +2,8 @@
 
 Each is told a random moment within a window. The window is as long as it takes until all who were told before are back, at
 `returns_per_s`: a few come back at once, ten thousand spread themselves, and who is refused because too many come is told later the
-more there are. Some reasons have a least window of their own: a drain, a limit that somebody else must free first.
+more there are. Some reasons have a least window of their own: a drain, a limit that somebody else must free first. An error that says
+when by itself (`retry_after_ms`) gives a place in a line, which nobody else has; it is left as it is.
 
 The trap: a delay is no promise to be let in, and clients add what they like. So nobody is counted when they come; what was promised
 runs off with the clock.
@@ -43,7 +44,9 @@ class Returns:
         """How long to wait before coming back after this; 0 for who is not to come back. `is_counted`: `expect` knows of it."""
         if not error.retry:
             return 0
+        if error.retry_after_ms is not None:
+            return error.retry_after_ms
         if not is_counted:
             self.expect(1, now)
         spread_ms = max(self._spreads_ms.get(type(error), SPREAD_MS), round((self._until - now) * 1000))
-        return (error.retry_after_ms or 0) + self._chance.randrange(min(spread_ms, RETURN_MS_MAX) + 1)
+        return self._chance.randrange(min(spread_ms, RETURN_MS_MAX) + 1)

@@ -142,7 +142,7 @@ class TcpCarrier(TransportCarrier):
         if refusal is None and self.comet.too_often(self.address) is not None:
             # Nothing of it is read, so nothing is kept for it but the socket.
             self.pause_reading()
-            self.comet.hold_back(self.abort)
+            self.comet.keep_waiting(self.abort)
             return
         self.connection = Connection(self.comet, self, is_text=False, codec=V1_TCP)
         if refusal is not None:

@@ -112,9 +112,9 @@ class _Handover:
         return
 
 
-def _refused(error: ImcoreError, delay_ms: int) -> web.HTTPException:
+def _refused(comet: Comet, error: ImcoreError) -> web.HTTPException:
     kind = web.HTTPTooManyRequests if error.status == 429 else web.HTTPServiceUnavailable
-    wait_s = max(1, -(-delay_ms // 1000))
+    wait_s = max(1, -(-comet.returns.delay_ms(error, comet.now()) // 1000))
     return kind(text=f"{error.detail}\n", headers={hdrs.RETRY_AFTER: str(wait_s), hdrs.CONNECTION: "close"})
 
 
@@ -139,16 +139,16 @@ async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.St
     address = client_address(request.remote or "", headers.getall("X-Forwarded-For", ()), comet.trusted)
     refusal = comet.refusal(address)
     if refusal is not None:
-        raise _refused(refusal, comet.returns.delay_ms(refusal, comet.now()))
+        raise _refused(comet, refusal)
     refusal = comet.too_often(address)
     if refusal is not None:
         over = asyncio.Event()
-        comet.hold_back(over.set)
+        comet.keep_waiting(over.set)
         await over.wait()
-        raise _refused(refusal, comet.returns.delay_ms(refusal, comet.now()))
+        raise _refused(comet, refusal)
     refusal = comet.crowded()
     if refusal is not None:
-        raise _refused(refusal, comet.returns.delay_ms(refusal, comet.now()))
+        raise _refused(comet, refusal)
     if not may_connect(headers.get(hdrs.ORIGIN), headers.get(hdrs.HOST, ""), comet.settings.origins):
         raise web.HTTPForbidden(text="pages of this origin may not connect\n")
     if not _asks_for_websocket(request):

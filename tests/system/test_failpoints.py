@@ -50,7 +50,7 @@ async def test_who_gets_no_answer_because_the_server_died_after_the_commit_gets_
     async with backend(sound) as api:
         await api.create(room, mid, other := sound.new_mid())
     listener = await connecting.connect(sound, "json", mid=other)
-    async with breaking(sound, "after_commit:exit:3") as server:  # the session, its first mark, the send
+    async with breaking(sound, "after_commit:exit:2") as server:  # the session, then the send
         client = await connecting.connect(server, "v2 tcp", mid=mid, key="k")
         with pytest.raises(Gone):
             await client.send(room, "hello", id_)

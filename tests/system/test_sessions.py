@@ -193,8 +193,8 @@ async def test_what_waits_in_a_process_that_stood_still_is_refused_when_its_key_
     room, mid, other = two.new_room(), two.new_mid(), two.new_mid()
     await api.create(room, mid, other)
     listener = await connecting.connect(two, "json", mid=other)
-    # The session, its first mark, then the sends.
-    stopping = ("--set", "fail=after_commit:stop:3", "--set", f"batch_events_max={BATCH_EVENTS}")
+    # The session, then the sends; the first device of a person has no mark yet.
+    stopping = ("--set", "fail=after_commit:stop:2", "--set", f"batch_events_max={BATCH_EVENTS}")
     async with beside(two, *stopping) as zombie:
         older = await connecting.connect(zombie, "v2 tcp", mid=mid, key="k")
         ids = [str(uuid.uuid4()) for _ in range(AT_ONCE)]
@@ -210,15 +210,19 @@ async def test_what_waits_in_a_process_that_stood_still_is_refused_when_its_key_
         outcomes = [await outcome(one) for one in asked]
         await older.until_gone()
 
+    history = History(await two.events())
+    kept = [entry.client_id for entry in history.entries if entry.client_id in ids]
+    assert 1 <= len(kept) <= BATCH_EVENTS, "one batch; on a busy machine not all of them came at once"
+    assert ids[: len(kept)] == kept
     # Unknown: the process had read of the newer one, and closed the connection, before it could answer.
-    assert {"ok", "unknown"} >= set(outcomes[:BATCH_EVENTS])
-    assert {"taken_over", "unknown"} >= set(outcomes[BATCH_EVENTS:])
+    assert {"ok", "unknown"} >= set(outcomes[: len(kept)])
+    assert {"taken_over", "unknown"} >= set(outcomes[len(kept) :])
     assert ("taken_over", False) == older.told
     assert not newer.is_gone
     last = await newer.send(room, "the end")
     await listener.until_heard("the end")
-    assert [*ids[:BATCH_EVENTS], "mine", "the end"] == listener.texts
-    assert ids[:BATCH_EVENTS] == newer.texts
+    assert [*kept, "mine", "the end"] == listener.texts
+    assert kept == newer.texts
     assert last["seq"] == mine["seq"] + 1
     history = History(await two.events())
     assert_sound(history, [visit_of(newer, history, 1, is_whole=True), visit_of(listener, history, is_whole=True)])

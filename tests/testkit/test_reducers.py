@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import (
     Bundle,
@@ -410,8 +410,10 @@ class Service(RuleBasedStateMachine):
         assert all(row.rooms == entered.get(row.opened, ()) for row in rows.values())
 
 
+# A step folds the whole log several times, and the machine may be busy: slow is no fault here.
+STEPS = settings(stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestReducers = Service.TestCase
-TestReducers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestReducers.settings = settings(STEPS, max_examples=60)
 
 
 # --- and the machine finds what it is for ----------------------------------------------------------------------------------------
@@ -520,12 +522,5 @@ def test_a_planted_bug_is_found(bug: str) -> None:
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
             machine,
-            settings=settings(
-                max_examples=500,
-                stateful_step_count=40,
-                deadline=None,
-                phases=[Phase.generate],
-                database=None,
-                derandomize=True,
-            ),
+            settings=settings(STEPS, max_examples=500, phases=[Phase.generate], database=None, derandomize=True),
         )

@@ -39,7 +39,8 @@ PENDING_MAX: Final = 100_000  # operations of one client that have no outcome ye
 class Recorder:
     """One device of one person, recorded. `observe` is what the SDK is given; the rest is for what goes another way.
 
-    Never raises for what a server said, and changes nothing: a body that it does not understand is recorded as far as it goes.
+    Changes nothing and keeps little: at most `PENDING_MAX` operations without an outcome; beyond that the oldest is of
+    unknown outcome. An answer that is not of the protocol's form raises KeyError, as it would in the SDK.
     """
 
     def __init__(
