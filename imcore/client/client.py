@@ -106,7 +106,7 @@ class _Ending:
     delay_s: float = 0.0
     is_final: bool = False
     is_wanted: bool = False  # we ended it ourselves, to go on at once
-    is_timed: bool = False  # the delay was chosen by the server for us alone
+    is_timed: bool = False  # the delay was drawn by the server for us alone: ours on top would only be later
 
 
 def connect(
@@ -572,7 +572,7 @@ class Client:
                 farewell.close if farewell.close is not None else ending.close,
                 farewell.delay_s,
                 is_final=is_final,
-                is_timed=error.code == "going_away" and farewell.delay_s > 0,
+                is_timed=farewell.close is not None and farewell.delay_s > 0,
             )
         if ending.close is not None and ending.close in FINAL_CLOSES:
             return replace(ending, error=closed(FINAL_CLOSES[ending.close], close=ending.close), is_final=True)

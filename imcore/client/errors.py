@@ -227,6 +227,12 @@ class TakenOver(ConnectionClosed):
     code, close = "taken_over", 4409
 
 
+class Displaced(ConnectionClosed):
+    """A newer connection of the same user took the place of this one."""
+
+    code, close = "displaced", 4410
+
+
 class PacketTooLarge(ConnectionClosed):
     """The packet is larger than the limit."""
 
