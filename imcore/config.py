@@ -288,7 +288,8 @@ class Settings(_Part):
     )
     admissions_burst: Burst = Field(2_000.0, description="Connections opened at once after a pause.")
     admissions_under_way_max: Count = Field(
-        500, description="Connections opened at the same time. The others wait in line; low: batches are small."
+        2_000,
+        description="Connections opened at the same time. The others wait in line; low: a slow Postgres makes the line long.",
     )
     admissions_waiting_max: Count = Field(
         20_000, description="Connections in line. Above, who comes is told when to come back, before any work."
