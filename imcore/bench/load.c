@@ -257,8 +257,8 @@ static void grow(uint8_t **at, size_t *room, size_t needed)
         die("out of memory");
 }
 
-/* When a device comes back: after the delay that it was told and, so that not all come at once, a random time of up to
- * twice as much after each failure. One without patience comes at once, and again and again. */
+/* When a device comes back: after the delay that it was told, or, so that not all come at once, after a random time of
+ * up to twice as much after each failure. One without patience comes at once, and again and again. */
 static void go_away(struct conn *c, bool was_ready)
 {
     uint64_t now = now_us();
@@ -274,9 +274,12 @@ static void go_away(struct conn *c, bool was_ready)
     most = most < AWAY_US_MAX ? most : AWAY_US_MAX;
     if (opt.at_once)
         c->come_at_us = was_ready ? now : now + IMPATIENT_US;
-    else
-        c->come_at_us = now + c->delay_us + random_u64() % most;
-    c->attempts++;
+    else if (c->delay_us)
+        c->come_at_us = now + c->delay_us;
+    else {
+        c->come_at_us = now + random_u64() % most;
+        c->attempts++;
+    }
     c->delay_us = 0;
     c->state = AWAY;
 }
