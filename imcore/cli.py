@@ -57,6 +57,9 @@ def serve(
     tcp: Annotated[Text, typer.Option(help="host:port for TCP clients.")] = None,
     auth: Annotated[Text, typer.Option(help="open (believes everybody) or jwt (signed tokens).")] = None,
     workers: Annotated[int | None, typer.Option(help="Comets on the same ports.")] = None,
+    roles: Annotated[
+        str, typer.Option(help="What this process does: of comet, api and projector, those named; with commas.")
+    ] = "comet,api,projector",
     no_rate_limits: Annotated[
         bool, typer.Option("--no-rate-limits", help="Lift the limits per connection, user and address: for load tests.")
     ] = False,
@@ -65,7 +68,8 @@ def serve(
     ] = False,
     given: Set = None,
 ) -> None:
-    """Run imcore: every role in one process. Prints one JSON line with the addresses when it is ready."""
+    """Run imcore: every role in one process, or those named. Prints one JSON line with the addresses when it is ready."""
+    chosen = frozenset(roles.split(","))
     settings = settings_from(
         config,
         given,
@@ -80,17 +84,21 @@ def serve(
         unsafe=True if unsafe else None,
     ).settings
     set_up(settings.log_level)
-    from imcore.server import install_signals, told
+    from imcore.server import ALL_ROLES, install_signals, told
     from imcore.server import serve as run_server
+
+    if not chosen <= ALL_ROLES:
+        raise typer.BadParameter(f"{roles!r} names other roles than {', '.join(sorted(ALL_ROLES))}")
 
     def announce(line: dict[str, object]) -> None:
         told(line)
-        sys.stderr.write(f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n\n")
+        if "http" in line:
+            sys.stderr.write(f"\n  Open http://{line['http']}/ in a browser to try it. Ctrl-C stops.\n\n")
 
     async def go() -> None:
         stop = asyncio.Event()
         install_signals(stop)
-        await run_server(settings, announce=announce, stop=stop)
+        await run_server(settings, roles=chosen, announce=announce, stop=stop)
 
     _run(go())
 
@@ -141,6 +149,32 @@ def db_current(config: ConfigFile = None, data: Data = None, database_url: Url =
         print(f"the tables are at revision {await current(url) or 'none'}, the newest is {newest()}")
 
     _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
+
+
+@database.command("new-epoch")
+def db_new_epoch(
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    given: Set = None,
+) -> None:
+    """Say that the log is another one than before, as after an older state of the database was put back. Every client loads anew."""
+    settings = settings_from(config, given, data=data, database_url=database_url).settings
+    if not yes:
+        typer.confirm("Every client drops what it has and loads anew. Go on?", abort=True)
+
+    async def go(url: str) -> None:
+        from imcore.database import connect
+        from imcore.events.history import break_off
+
+        connection = await connect(url)
+        try:
+            print(f"the epoch is {await break_off(connection)} now")
+        finally:
+            await connection.close()
+
+    _with_database(settings, go)
 
 
 @app.command()

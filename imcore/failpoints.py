@@ -137,14 +137,14 @@ def watches(*names: str) -> bool:
 
 def reach(name: str) -> None:
     """Do what is armed here, in the middle of a call: `sleep` makes the whole process wait. Raises InjectedFault."""
-    if armed is not None:
-        time.sleep(_act(name))
+    if armed is not None and (sleep_s := _act(name)):  # no sleep of nothing: under libfaketime that is an error
+        time.sleep(sleep_s)
 
 
 async def arrive(name: str) -> None:
     """The same in a task: `sleep` makes only the task wait. Raises InjectedFault."""
-    if armed is not None:
-        await asyncio.sleep(_act(name))
+    if armed is not None and (sleep_s := _act(name)):
+        await asyncio.sleep(sleep_s)
 
 
 def _act(name: str) -> float:

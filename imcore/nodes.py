@@ -4,8 +4,9 @@ A comet registers before its first session, under an id that no run had before, 
 dead when its row is gone: because it stopped cleanly, or because a reaper took the row away. From then on renewing fails, so a
 comet that was only slow learns that its sessions were given up; it closes them ("come back") and registers again.
 
-A lease that has run out hides the comet and its sessions from readers, no more; if it is renewed they are back. So a database
-that was away for longer than a lease does not cost every client its connection.
+A lease that has run out hides the comet from those who look for one, no more; if it is renewed it is back. Its sessions are shown until
+it is declared dead. So a database that was away for longer than a lease does not cost every client its connection, nor make anybody
+seem to be offline.
 
 The trap: clocks jump, and a reaper may itself have been cut off. It compares no times of the database with each other: it takes
 away a lease only after having seen it unchanged for its whole length on its own monotonic clock, without a failure in between.

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -114,7 +116,7 @@ async def test_tail_shows_the_log_of_the_server_that_runs_and_db_its_revision() 
 
             code, out, err = await imcore("db", "current", "--data", data)
             assert code == 0, err
-            assert (newest() or "none") in out
+            assert f"the tables are at revision {newest()}" in out
 
 
 async def test_projections_are_audited_and_rebuilt_by_the_command_line() -> None:
@@ -154,3 +156,46 @@ async def test_tables_go_up_and_down_by_the_command_line() -> None:
         assert f"revision {newest()}" in (await imcore("db", "upgrade", "--data", data))[1]
         assert "revision none" in (await imcore("db", "downgrade", "base", "--yes", "--data", data))[1]
         assert f"revision {newest()}" in (await imcore("db", "upgrade", "--data", data))[1]
+
+
+async def test_roles_run_as_processes_of_their_own_on_one_database(database_url: str) -> None:
+    """A comet serves no HTTP, an API no clients, and a projector neither; what one of them appends the others see."""
+    async with AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(role(database_url, name)) for name in ("projector", "comet", "api")]
+        _, comet, api = lines
+        async with aiohttp.ClientSession() as http, http.ws_connect(f"http://{comet['ws']}/ws") as ws:
+            await ws.send_json({"op": 7, "seq": 1, "body": {"mid": 1, "key": "k"}})
+            await ws.receive_json()
+            room = {"room": "group://r", "members": [1]}
+            async with http.post(f"http://{api['http']}/v1/rooms", json=room) as answer:
+                assert 201 == answer.status
+            joined = await ws.receive_json()
+
+    assert [set(), {"ws", "tcp"}, {"http"}] == [{"http", "ws", "tcp"} & set(line) for line in lines]
+    assert "group://r" in json.dumps(joined)
+
+
+async def test_a_role_that_nobody_has_is_refused() -> None:
+    code, _, err = await imcore("serve", "--roles", "comet,clerk")
+
+    assert code == 2
+    assert "clerk" in err
+
+
+@asynccontextmanager
+async def role(database_url: str, name: str) -> AsyncIterator[dict[str, object]]:
+    """A process with one role while the block runs; the line that it announces itself with."""
+    with temporary_folder() as folder:
+        process = await asyncio.create_subprocess_exec(
+            *(*IMCORE, "serve", "--roles", name, "--database-url", database_url, "--data", str(folder)),
+            *("--http", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--tcp", "127.0.0.1:0"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(60):
+                yield json.loads(await process.stdout.readline())
+        finally:
+            process.terminate()
+            await process.wait()

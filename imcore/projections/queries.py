@@ -7,7 +7,7 @@ them), and what must be exact all the same is computed from the log where the ro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
@@ -16,6 +16,7 @@ import asyncpg
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
 from imcore.events.types import ROOM, Recorded
+from imcore.projections.departures import Departure
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
 
@@ -30,6 +31,11 @@ FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid =
 # What each device of these people has received.
 DELIVERED: Final = "SELECT mid, key, position FROM deliveries WHERE mid = ANY($1::bigint[])"
 
+# Which rooms these people are no longer in, of what happened after a position: of each a position of its own.
+DEPARTED: Final = """
+SELECT d.mid, d.room, d.position, d.by, d.removed FROM unnest($1::bigint[], $2::bigint[]) AS asked(mid, after)
+JOIN departures d ON d.mid = asked.mid AND d.position > asked.after
+"""
 OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigint[])"
 
 MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
@@ -90,7 +96,7 @@ CROSS JOIN LATERAL (
 WHERE m.room = $1 AND m.mid = $2
 """
 
-# Sessions on comets whose lease holds.
+# Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
 SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
 """
@@ -179,6 +185,14 @@ async def delivered(source: Source, mids: Collection[int]) -> dict[tuple[int, st
     """Up to which position each device of these people has received everything, by (mid, key)."""
     rows = await source.fetch(DELIVERED, list(mids))
     return {(row["mid"], row["key"]): row["position"] for row in rows}
+
+
+async def departed(source: Source, after: Mapping[int, int]) -> dict[int, dict[str, Departure]]:
+    """The rooms that each of these people left or was removed from after a position, and is not in again."""
+    found: dict[int, dict[str, Departure]] = {mid: {} for mid in after}
+    for mid, room, *row in await source.fetch(DEPARTED, list(after), list(after.values())):
+        found[mid][room] = Departure(*row)
+    return found
 
 
 async def opened(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:

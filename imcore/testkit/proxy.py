@@ -90,7 +90,7 @@ class _Road:
 
 
 class Proxy:
-    """A line to `target` ("host:port"), for as long as the block runs. See the module for its verbs.
+    """A line to `target` ("host:port", or the path of a Unix socket), for as long as the block runs. See the module for its verbs.
 
     `seed` makes the jitter repeatable. Leaving the block resets what is open.
     """
@@ -324,10 +324,15 @@ class _Pair:
     async def _connect(self, target: str, up: _Road) -> None:
         while up.conditions.blackhole or up.conditions.stall:
             await up.wait()
-        host, _, port = target.rpartition(":")
-        self.far = _socket()
+        place: tuple[str, int] | str = target
+        if "/" in target:
+            self.far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.far.setblocking(False)
+        else:
+            host, _, port = target.rpartition(":")
+            self.far, place = _socket(), (host, int(port))
         async with asyncio.timeout(CONNECT_S):
-            await asyncio.get_running_loop().sock_connect(self.far, (host, int(port)))
+            await asyncio.get_running_loop().sock_connect(self.far, place)
 
     async def _carry(self, roads: dict[str, _Road], random: Random, held_bytes_max: int) -> None:
         assert self.far is not None

@@ -60,6 +60,19 @@ async def is_silent(reader: asyncio.StreamReader, seconds: float = 0.05) -> bool
     return False
 
 
+async def test_a_line_may_lead_to_a_unix_socket(tmp_path: Path) -> None:
+    """As Postgres has one."""
+    echo = Echo()
+    place = str(tmp_path / "echo")
+    async with await asyncio.start_unix_server(echo.serve, place):
+        async with Proxy(place) as line:
+            reader, writer = await connected(line)
+            writer.write(b"hello")
+
+            assert b"hello" == await reader.readexactly(5)
+            writer.close()
+
+
 async def test_a_good_line_carries_every_byte_both_ways_and_the_end() -> None:
     said = bytes(range(256)) * 20_000
     async with lined() as (echo, line):

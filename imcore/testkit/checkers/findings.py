@@ -68,7 +68,9 @@ class Tally:
 class Bounds(NamedTuple):
     """What the promises of time and amount are, for this run. The defaults are those of the design, on an idle machine.
 
-    `degraded` are the names of faults under which delivery may be slower, and no send may fail.
+    `degraded` are the names of faults under which delivery may be slower, and no send may fail. `severing` are those by which a
+    server or client that lives can seem dead to the others, cut off or standing still for longer than its lease, or hears late that
+    it is taken for dead: what is said of it meanwhile is no lie.
     """
 
     ok_sends_min: int = 1_000  # a run with less says nothing
@@ -80,6 +82,7 @@ class Bounds(NamedTuple):
     delivery_p999_ms: float = 1_000.0
     degraded_p99_ms: float = 2_000.0
     degraded: frozenset[str] = frozenset({"bus"})
+    severing: frozenset[str] = frozenset()
     online_s: float = 2.0
     offline_clean_s: float = 2.0
     offline_s: float = 35.0

@@ -169,10 +169,13 @@ def presence_settles(run: Run, bounds: Bounds, tally: Tally) -> None:
 
 def nobody_is_offline_falsely(run: Run, bounds: Bounds, tally: Tally) -> None:
     """Q6. Who is connected, and is answered before and after, is shown online in between."""
-    grace = int(bounds.online_s * SECOND)
+    grace, settle = int(bounds.online_s * SECOND), int(bounds.recovery_s * SECOND)
+    severed = [window for window in run.windows if window.fault.name in bounds.severing]
     for operation, _, sight in run.answered("presence", Presence):
         asked, answered = operation.asked.t, operation.told_at
         lives = run.people.get(sight.mid, ())
+        if any(window.began <= answered and asked <= window.ended + settle for window in severed):
+            continue
         if any(
             visit.opened_at + grace <= asked and min(visit.heard_at, visit.closed_at) >= answered for visit in lives
         ):
