@@ -18,7 +18,7 @@ from imcore.client.errors import ClientError
 from imcore.client.events import Event
 
 SEEDS = 250
-SEEDS_A_PLANT_MAX = 500
+SEEDS_A_PLANT_MAX = 1_500
 HARDSHIPS = (
     "breaks",
     "events that the server lost",
@@ -123,7 +123,7 @@ class KeepsSeqsOfAnotherLog(Core):
         self._places = places
 
 
-class SettlesOutOfOrder(Core):
+class ForgetsNothing(Core):
     """The store forgets nothing when the log was replaced."""
 
     def settle(self, entry: Entry) -> list[Entry]:
@@ -157,7 +157,7 @@ PLANTS: list[type[Core]] = [
     TakesLaterForNever,
     HandsOnItsOwn,
     KeepsSeqsOfAnotherLog,
-    SettlesOutOfOrder,
+    ForgetsNothing,
     StaysAfterLettingGo,
     HoldsForEver,
 ]

@@ -567,7 +567,7 @@ class World:
         self.unsure = self.rng.choice((0.0, 0.1, 0.4))
         self.breaks = self.rng.choice((0.5, 2, 6))
         self.slow = self.rng.choice((1, 4, 20))
-        self.has_restores = self.rng.random() < 0.2
+        self.has_restores = self.rng.random() < 0.4
         self.server = Server(self)
         self.devices = [
             Device(self, mid, f"{mid}-{n}", is_text=self.rng.random() < 0.5)
@@ -644,7 +644,7 @@ class World:
             "push": 0.5,
             "drain": 0.1,
             "stop": 0.1,
-            "restore": 0.05 if self.has_restores else 0,
+            "restore": 0.15 if self.has_restores else 0,
         }
         (act,) = rng.choices(list(acts), list(acts.values()))
         self.trace.append(f"{device}: {act}")
