@@ -1,17 +1,19 @@
 # make run      start imcore here, on a Postgres of its own        make check   lint, types, imports
 # make test     the tests (ARGS="-k name" goes to pytest)          make bench   the benchmark
 # make env      only the environment in .venv                      make lock    choose the versions anew
+# make powercut cut the power under it 60 times (CUTS=60), as root
 # make chaos    real processes under every fault (SECONDS=300)     make soak    the same for hours: does anything grow? (SECONDS=3600)
 
 PYTHON ?= python3
 DATA_DIR ?= imcore-data
 ARGS ?=
+CUTS ?= 60
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check format bench chaos soak lock clean missing
+.PHONY: help env run test check format bench chaos soak powercut lock clean missing
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -57,6 +59,10 @@ format: env
 
 bench: env
 	@$(BIN)/imcore bench $(ARGS)
+
+# As many cuts of each kind: with flushes, and two controls without, in which the rig must lose what was acknowledged.
+powercut: env
+	@PYTHONPATH=tests $(BIN)/python -m rigs.powercut --cuts $(CUTS) $(ARGS)
 
 # Everything that a run makes is kept in a folder of chaos-reports/; the last lines say how to play it again (SEED=…).
 # An empty SEED is chosen and printed. Exit code 1: a promise was broken, or the run proves nothing.

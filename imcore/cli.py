@@ -151,6 +151,32 @@ def db_current(config: ConfigFile = None, data: Data = None, database_url: Url =
     _with_database(settings_from(config, given, data=data, database_url=database_url).settings, go)
 
 
+@database.command("new-epoch")
+def db_new_epoch(
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    given: Set = None,
+) -> None:
+    """Say that the log is another one than before, as after an older state of the database was put back. Every client loads anew."""
+    settings = settings_from(config, given, data=data, database_url=database_url).settings
+    if not yes:
+        typer.confirm("Every client drops what it has and loads anew. Go on?", abort=True)
+
+    async def go(url: str) -> None:
+        from imcore.database import connect
+        from imcore.events.history import break_off
+
+        connection = await connect(url)
+        try:
+            print(f"the epoch is {await break_off(connection)} now")
+        finally:
+            await connection.close()
+
+    _with_database(settings, go)
+
+
 @app.command()
 def rebuild(
     names: Annotated[list[str], typer.Argument(help="Projections: rooms, members, sessions, deliveries, inbox.")],

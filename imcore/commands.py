@@ -137,6 +137,11 @@ def room_key(room: str) -> Key:
     return ("rooms", (room,))
 
 
+def membership_keys(room: str, mid: int) -> list[Key]:
+    """The rows that a join, a leave or a removal changes."""
+    return [member_key(room, mid), ("departures", (mid, room))]
+
+
 def _member(rows: Rows, room: str, mid: int) -> Member | None:
     row = rows[member_key(room, mid)]
     assert row is None or isinstance(row, Member)
@@ -167,7 +172,8 @@ class CreateRoom(Decision):
     ) -> None:
         # The owner first; nobody twice.
         people = dict.fromkeys((*((by,) if by != SERVICE_MID else ()), *members))
-        super().__init__([room_key(room), *(member_key(room, mid) for mid in people)], [ROOM + room], creates=True)
+        keys = [room_key(room), *(key for mid in people for key in membership_keys(room, mid))]
+        super().__init__(keys, [ROOM + room], creates=True)
         self.room, self.by, self.public, self.history, self.title, self.key = room, by, public, history, title, key
         self.members = tuple(people)
 
@@ -198,7 +204,7 @@ class Join(Decision):
     __slots__ = ("existing", "key", "may_create", "mid", "room")
 
     def __init__(self, room: str, mid: int, *, may_create: bool, key: str = "") -> None:
-        super().__init__([room_key(room), member_key(room, mid)], [ROOM + room], creates=may_create)
+        super().__init__([room_key(room), *membership_keys(room, mid)], [ROOM + room], creates=may_create)
         self.room, self.mid, self.may_create, self.key = room, mid, may_create, key
         self.existing: Member | None = None
 
@@ -220,7 +226,7 @@ class AddMember(Decision):
     __slots__ = ("by", "existing", "mid", "role", "room")
 
     def __init__(self, room: str, mid: int, by: int, *, role: Role = "member") -> None:
-        super().__init__([room_key(room), *_people(room, mid, by)], [ROOM + room])
+        super().__init__([room_key(room), *membership_keys(room, mid), *_others(room, mid, by)], [ROOM + room])
         self.room, self.mid, self.by, self.role = room, mid, by, role
         self.existing: Member | None = None
 
@@ -242,7 +248,7 @@ class Leave(Decision):
     __slots__ = ("key", "mid", "room")
 
     def __init__(self, room: str, mid: int, *, key: str = "") -> None:
-        super().__init__([room_key(room), member_key(room, mid)], [ROOM + room])
+        super().__init__([room_key(room), *membership_keys(room, mid)], [ROOM + room])
         self.room, self.mid, self.key = room, mid, key
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -258,7 +264,7 @@ class RemoveMember(Decision):
     __slots__ = ("by", "mid", "room")
 
     def __init__(self, room: str, mid: int, by: int) -> None:
-        super().__init__([room_key(room), *_people(room, mid, by)], [ROOM + room])
+        super().__init__([room_key(room), *membership_keys(room, mid), *_others(room, mid, by)], [ROOM + room])
         self.room, self.mid, self.by = room, mid, by
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -300,6 +306,10 @@ class Mute(Decision):
         member = _target(rows, self.room, self.mid, self.by)
         _check_rank(rows, self.room, self.by, above=RANK[member.role])
         return [draft(ROOM + self.room, MemberMuted(room=self.room, mid=self.mid, until_ms=self.until_ms), self.by)]
+
+
+def _others(room: str, mid: int, by: int) -> list[Key]:
+    return [] if by in (SERVICE_MID, mid) else [member_key(room, by)]
 
 
 def _people(room: str, mid: int, by: int) -> list[Key]:

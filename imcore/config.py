@@ -288,7 +288,8 @@ class Settings(_Part):
     )
     admissions_burst: Burst = Field(2_000.0, description="Connections opened at once after a pause.")
     admissions_under_way_max: Count = Field(
-        500, description="Connections opened at the same time. The others wait in line; low: batches are small."
+        2_000,
+        description="Connections opened at the same time. The others wait in line; low: a slow Postgres makes the line long.",
     )
     admissions_waiting_max: Count = Field(
         20_000, description="Connections in line. Above, who comes is told when to come back, before any work."
@@ -374,6 +375,10 @@ class Settings(_Part):
         1.0, description="Look at the log when the bus says nothing. The delay of a message whose bell was lost."
     )
     recent_events_max: Count = Field(16_384, description="Events kept in memory, so that a short break costs no query.")
+    people_remembered_max: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        20_000,
+        description="People gone offline whose rooms and marks a comet keeps, 1 to 2 KiB each: they return without a query.",
+    )
     recent_bytes_max: Annotated[int, Field(ge=2**16, le=2**40)] = Field(
         2**26, description="And no more bytes of bodies than these. Large messages: a shorter memory, not a larger one."
     )

@@ -6,11 +6,15 @@ processes with the role comet share the same ports, and if one dies it is starte
 
 The way down is the way up backwards: clients are told to go elsewhere, what was accepted is committed, the projections are given a
 moment, then everything closes. A second signal does not wait.
+
+When the log went back in time (see events.history) there is no way down: every connection is ended at once, and everything but the
+database and the addresses is built anew, so that nothing is left that knows what is no more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -19,6 +23,7 @@ import socket
 import ssl
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,9 +41,11 @@ from imcore.comet.server import Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
 from imcore.config import Address, Settings, address
-from imcore.database import DATABASE_ERRORS, connect, create_pool, refuse_unsafe
+from imcore.database import DATABASE_ERRORS, Opened, connect, count_statements, create_pool, refuse_unsafe
 from imcore.errors import BadConfiguration
-from imcore.events.names import Pool
+from imcore.events import history
+from imcore.events.history import History
+from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
 from imcore.events.types import Recorded
@@ -58,6 +65,9 @@ READY_S: Final = 2.0
 READY_LAG_EVENTS: Final = 100_000
 KEEPALIVE_S: Final = 15.0  # of HTTP; aiohttp takes it as the deadline of the request's header too
 LINGER_S: Final = 2.0  # how long a refused request's body is still read, so that the answer arrives
+BEGIN_AGAIN_S: Final = 0.5
+KEEP_S: Final = 1.0  # between writings of what the next run is to know
+LAST_SEEN: Final = "last-seen.json"
 ALL_ROLES: Final = frozenset(("comet", "api", "projector"))
 
 
@@ -138,11 +148,17 @@ class Process:
         self.waiting: Runner  # set before the first event
         self.workers: Workers | None = None
         self.shared = False
+        self.is_main = True  # no worker of another process
+        self.history = History(lambda: [self.node], self.ended)
+        self.statements: Counter[str] = Counter()  # by what the connection is for
+        self.position = 0  # the last that this process has appended
 
     # --- what happens when events are there -----------------------------------------------------------------------------------
 
     def committed(self, batch: list[Recorded]) -> None:
         """This process has appended a batch."""
+        self.history.saw(batch[-1])
+        self.position = batch[-1].position
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
@@ -152,6 +168,7 @@ class Process:
 
     def applied(self, batch: list[Recorded]) -> None:
         """The comet has taken a batch, from whatever process."""
+        self.history.saw(batch[-1])
         self.waiting.wake(batch[-1].position)
 
     def heard(self, position: int) -> None:
@@ -171,22 +188,56 @@ class Process:
         keys: tuple[str, ...] = (),
         everybody: bool = False,
     ) -> int:
-        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here."""
+        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
+        comet = self.comet
+        position = max(self.position, 0 if comet is None else comet.tail.position)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody))
-        if self.comet is None:
+            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position))
+        if comet is None:
             return 0
-        return self.comet.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+        return comet.push_ephemeral(
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
+        )
 
     def passed_on(self, message: Ephemeral) -> None:
         """Another process pushed a message without storing it."""
         if self.comet is not None:
-            op, payload, room, mids, keys, everybody = message
-            self.comet.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+            op, payload, room, mids, keys, everybody, position = message
+            self.comet.push_ephemeral(
+                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
+            )
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
         return None if self.comet is None else self.comet.tail.recent(after, limit)
+
+    def ended(self) -> None:
+        """The log is another one: nobody hears or says anything more."""
+        if self.comet is not None:
+            self.comet.leave()
+
+    def opened(self, purpose: str) -> Opened:
+        """What is done with each connection to the database before its use: count its statements, and ask whether it leads to the log
+        that this process knows."""
+
+        async def opened(connection: OwnConnection) -> None:
+            count_statements(connection, self.statements, purpose)
+            await self.history.check(connection)
+
+        return opened
+
+    @property
+    def last_seen(self) -> Path:
+        """The file with what the next run is to know of the log."""
+        return Path(self.settings.data) / LAST_SEEN
+
+    def begin_again(self) -> None:
+        """As a process that was just started, on the addresses that this one has."""
+        fields = {name: where for name, where in self.addresses.items() if name in type(self.settings).model_fields}
+        self.settings = self.settings.model_copy(update=fields)
+        self.node = new_node()
+        self.comet = self.bus = self.workers = None
+        self.history = History(lambda: [self.node], self.ended)
 
 
 @asynccontextmanager
@@ -229,7 +280,37 @@ async def serve(
         url = await stack.enter_async_context(database(settings))
         process = Process(settings, roles)
         process.shared = shared_ports or settings.workers > 1
-        await _run(process, url, stack, announce, stop, report)
+        process.is_main = not shared_ports
+        while True:
+            async with AsyncExitStack() as running:
+                await _run(process, url, running, announce, stop, report)
+            if not process.history.over.is_set() or stop.is_set():
+                return
+            log.error("the log is another one than before; everything begins anew")
+            gc.unfreeze()
+            process.begin_again()
+            announce = _say_nothing
+
+
+def _say_nothing(line: dict[str, object]) -> None:
+    """It was announced where this process listens."""
+
+
+async def _begin(process: Process, url: str, stop: asyncio.Event) -> None:
+    """Look at the log for the first time. Waits for a database that is away, as long as there was one before."""
+    while True:
+        try:
+            connection = await connect(url, application_name="imcore start")
+            try:
+                await process.history.begin(connection, history.kept(process.last_seen) if process.is_main else None)
+                return
+            finally:
+                connection.terminate()
+        except DATABASE_ERRORS as error:
+            if not process.addresses or stop.is_set():
+                raise
+            log.warning("the log cannot be looked at: %s", error)
+            await asyncio.sleep(BEGIN_AGAIN_S)
 
 
 async def _run(
@@ -241,11 +322,17 @@ async def _run(
     report: Callable[[dict[str, float]], None] | None,
 ) -> None:
     settings, roles = process.settings, process.roles
+    await _begin(process, url, stop)
     pool: Pool = await stack.enter_async_context(
-        create_pool(url, application_name="imcore", connections_max=settings.pool_connections_max)
+        create_pool(
+            url,
+            application_name="imcore",
+            connections_max=settings.pool_connections_max,
+            opened=process.opened("read"),
+        )
     )
     events = Log(
-        lambda: connect(url, application_name="imcore append", hold_s=HOLD_S),
+        lambda: connect(url, application_name="imcore append", hold_s=HOLD_S, opened=process.opened("append")),
         InlineProjections(),
         process.committed,
         batch_events_max=settings.batch_events_max,
@@ -256,9 +343,8 @@ async def _run(
         append_timeout_s=settings.append_timeout_s,
     )
     reader = Reader(pool, events.names)
-    head = await reader.head()
     runner = process.waiting = Runner(
-        lambda: connect(url, application_name="imcore projector"),
+        lambda: connect(url, application_name="imcore projector", opened=process.opened("project")),
         reader,
         ASYNCHRONOUS,
         recent=process.recent,
@@ -275,7 +361,7 @@ async def _run(
     if "comet" in roles:
         comet = process.comet = Comet(
             settings, events, reader, pool, authenticate, reading,
-            node=process.node, epoch=head.epoch, position=head.position, applied=process.applied, sends=sends,
+            node=process.node, history=process.history, applied=process.applied, sends=sends,
         )  # fmt: skip
 
     async with asyncio.TaskGroup() as tasks:
@@ -283,12 +369,15 @@ async def _run(
         if process.bus is not None:
             owned.append(tasks.create_task(process.bus.run(), name="bus"))
         owned.append(tasks.create_task(runner.run(), name="projector"))
+        owned.append(tasks.create_task(process.history.watch(pool), name="history"))
+        if process.is_main:
+            owned.append(tasks.create_task(_keep(process), name="last seen"))
         if "projector" in roles:
             owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
         if comet is not None:
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
-            owned.append(tasks.create_task(_report(comet, events, process.bus, report), name="report"))
+            owned.append(tasks.create_task(_report(process, comet, events, report), name="report"))
         keeping: asyncio.Task[None] | None = None
         try:
             async with AsyncExitStack() as doors:
@@ -308,11 +397,22 @@ async def _run(
                     keeping = tasks.create_task(process.workers.run(), name="workers")
                 settle_memory()
                 announce({**process.addresses, "pid": os.getpid(), "auth": settings.auth_mode, "node": process.node})
-                await stop.wait()
-                log.info("stopping: clients are sent elsewhere")
+                await _first_of(stop, process.history.over)
                 if keeping is not None:
                     keeping.cancel()  # the workers drain beside us
+                if process.history.over.is_set():
+                    for task in owned:
+                        task.cancel()
+                    pool.terminate()
+                else:
+                    log.info("stopping: clients are sent elsewhere")
             # The doors are closed now: nobody new comes in.
+            if process.history.over.is_set():
+                if keeping is not None:
+                    await asyncio.wait([keeping])
+                if comet is not None:
+                    await comet.drain()
+                return
             if comet is not None:
                 await comet.drain()
             async with asyncio.timeout(settings.drain_s):
@@ -328,6 +428,29 @@ async def _run(
         finally:
             for task in owned:
                 task.cancel()
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+async def _keep(process: Process) -> None:
+    """Write down what the next run is to know of the log, for ever; and at the end, when nothing more is appended."""
+    written: object = None
+    try:
+        while True:
+            if process.history.witness != written:
+                written = process.history.witness
+                history.keep(process.last_seen, process.history)
+            await asyncio.sleep(KEEP_S)
+    finally:
+        history.keep(process.last_seen, process.history)
 
 
 async def _open_comet_doors(process: Process, comet: Comet, doors: AsyncExitStack) -> None:
@@ -450,17 +573,13 @@ async def _count_elsewhere(process: Process, comet: Comet, pool: Pool) -> None:
         comet.elsewhere = await queries.online_elsewhere(connection, rooms, process.node) if rooms else {}
 
 
-async def _report(
-    comet: Comet, events: Log, bus: PostgresBus | None, report: Callable[[dict[str, float]], None]
-) -> None:
+async def _report(process: Process, comet: Comet, events: Log, report: Callable[[dict[str, float]], None]) -> None:
     while True:
-        report(stats(comet, events, bus=bus))
+        report(stats(process, comet, events))
         await asyncio.sleep(REPORT_S)
 
 
-def stats(
-    comet: Comet | None, events: Log, runner: Runner | None = None, bus: PostgresBus | None = None
-) -> dict[str, float]:
+def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | None = None) -> dict[str, float]:
     """What the metrics show of one process."""
     told: dict[str, float] = {
         "log_appended_total": events.appended,
@@ -474,6 +593,8 @@ def stats(
         "tasks": len(asyncio.all_tasks()),
         "log_names": len(events.names.ids),
     }
+    told |= {f"statements_total|purpose={purpose}": count for purpose, count in process.statements.items()}
+    bus = process.bus
     if bus is not None:
         told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
     if comet is not None:
@@ -497,7 +618,7 @@ def _services(
 
     def counts() -> dict[int, dict[str, float]]:
         workers = process.workers
-        told = {0: stats(process.comet, events, process.waiting, process.bus)}
+        told = {0: stats(process, process.comet, events, process.waiting)}
         if workers is not None:
             told[0]["workers_restarts_total"] = workers.restarts
             told |= workers.reports

@@ -54,8 +54,18 @@ log_head = Table(
     Column(
         "opened", BigInteger, nullable=False, server_default="0", comment="no session was opened after this position"
     ),
+    Column("line", Text, nullable=True, comment="system identifier and timeline of the Postgres that it is on"),
     CheckConstraint("one", name="one"),
     postgresql_with={"fillfactor": "10"},  # updated on every append: room for HOT updates in its page
+)
+
+# Epochs that ended in a failover: everything up to there is in the log of today too.
+former_epochs = Table(
+    "former_epochs",
+    metadata,
+    Column("epoch", Text, primary_key=True),
+    Column("upto", BigInteger, nullable=False, comment="its positions are good up to here"),
+    Column("ended_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
 )
 
 streams = Table(
@@ -159,6 +169,18 @@ members = Table(
     Column("muted_until_ms", BigInteger, nullable=False, comment="milliseconds since 1970; 0 is not muted"),
     PrimaryKeyConstraint("room", "mid"),
     Index("members_mid_idx", "mid", "room"),
+)
+
+# Who is no longer in a room: what is told to a device that was away when it happened.
+departures = Table(
+    "departures",
+    metadata,
+    Column("mid", BigInteger, nullable=False),
+    Column("room", Text, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the leaving or the removal"),
+    Column("by", BigInteger, nullable=False, comment="who did it"),
+    Column("removed", Boolean, nullable=False, comment="somebody else did it"),
+    PrimaryKeyConstraint("mid", "room"),
 )
 
 sessions = Table(

@@ -6,6 +6,7 @@ keeps results.
 - load.c     the load client             - load       compiles it, starts it, reads its report
 - server     `imcore serve` as a child   - processes  CPU and memory of processes, from /proc
 - append     the log without a server    - figures    a figure and what it must be
+- probe      single messages, and who is online
 - scenarios  what is measured            - runner     which, in what order, and the table
 
 The trap: the load client and Postgres share the machine with the server. A rate says little without the CPU per message

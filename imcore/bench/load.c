@@ -4,6 +4,10 @@
  * window; drain (no new sends, what is still under way may arrive); report. Rates and CPU are of the window alone.
  * Totals are of the whole run, so that "acknowledged" and "delivered" can be compared to the last message.
  *
+ * With --devices the clients are devices that do not give up: each has a key, keeps the cursor of its acks, comes back
+ * when its connection ends, and counts what it missed and what it got twice by the room's seq. With --stall some of
+ * them stop reading in the window, until SIGUSR1.
+ *
  * Rules: a reply is an ack only if it holds a position; whatever else arrives as a reply is counted as an error under
  * its code. Latency is taken from the moment the bytes were handed to the kernel. Every phase has a deadline. Only
  * 127.0.0.1 is ever connected to.
@@ -39,7 +43,7 @@
 enum {
     OP_HEARTBEAT = 2, OP_HEARTBEAT_REPLY = 3, OP_SEND = 4, OP_SEND_REPLY = 5, OP_DISCONNECT = 6,
     OP_AUTH = 7, OP_AUTH_REPLY = 8, OP_RAW = 9, OP_ROOM_REPLY = 13, OP_SUB_REPLY = 15, OP_UNSUB_REPLY = 17,
-    OP_ERROR = 20,
+    OP_ERROR = 20, OP_EVENT = 21, OP_ACK = 34, OP_ACK_REPLY = 35,
 };
 enum { WS_TEXT = 1, WS_BINARY = 2, WS_CLOSE = 8, WS_PING = 9, WS_PONG = 10 };
 enum { FIN = 0x80, MASKED = 0x80 };
@@ -57,6 +61,15 @@ enum {
 #define SECOND_US 1000000ull
 #define HEARTBEAT_US (100 * SECOND_US)  /* goim closes after 2 x 240 s of silence; runs are mostly shorter than this */
 #define QUIET_US (SECOND_US / 2)        /* a drain is over when nothing has arrived for so long */
+/* Of devices: between two acks; what a wait before coming back begins at and ends at, and after how long open it begins
+ * anew (docs/protocol.md, "Reconnecting"); between two tries of a device without patience. */
+#define ACK_US SECOND_US
+#define AWAY_US_MIN SECOND_US
+#define AWAY_US_MAX (60 * SECOND_US)
+#define SETTLED_US (60 * SECOND_US)
+#define IMPATIENT_US (SECOND_US / 2)
+#define LOOK_US (SECOND_US / 50)        /* between looks at what is due */
+enum { CURSOR_BYTES = 256 + 1 };
 
 static void die(const char *form, ...)
 {
@@ -172,12 +185,12 @@ enum carrier { TCP, WS, JSON };
 
 static struct {
     enum carrier carrier;
-    const char *carrier_name, *room, *tokens_path, *auth_extra;
-    long port, clients, rooms, senders, window, body_bytes, source;
+    const char *carrier_name, *room, *tokens_path, *auth_extra, *devices;
+    long port, clients, rooms, senders, window, body_bytes, source, stall, receive_bytes;
     long long first_mid, until, sends;
     double connect_rate, rate, rate_each, seconds, warm_up_s, drain_s, ready_within_s;
     uint64_t seed;
-    bool enter;
+    bool enter, at_once;
 } opt = {
     .room = "", .clients = 1, .body_bytes = 100, .source = 2, .first_mid = 1, .drain_s = 10, .ready_within_s = 60,
     .enter = true,
@@ -191,21 +204,25 @@ static struct counts { uint64_t acked, delivered, bytes, reads; } total, at_begi
 static uint64_t started_us, phase_us, ready_us, begin_us, end_us, first_delivery_us, last_delivery_us, last_bytes_us;
 static double begin_cpu_s, end_cpu_s;
 static uint64_t ready, failed, sent, errors, unexpected, events, closes, in_flight, disordered;
+static uint64_t repeated, missing, tries, unrecovered, lost_us; /* of devices; lost_us: when the first one was cut off */
+static long here;                                               /* devices that are connected */
+static bool told_back;
 static long made, open_now;
 static struct tally failures, error_codes, close_codes;
 static struct histogram connect_times, ack_times, delivery_times, send_lags;
-static volatile sig_atomic_t asked_to_stop;
+static struct histogram away_times;             /* of devices, from being cut off to having what was said until then */
+static volatile sig_atomic_t asked_to_stop, asked_to_read;
 
 static char **tokens;
 static char *padding;
-static char cursor[257];                       /* of the client that was the last to be ready */
+static char cursor[CURSOR_BYTES];              /* of the client that was the last to be ready */
 
 /* --- connections ------------------------------------------------------------------------------ */
 
 struct flight { uint32_t seq; uint64_t sent_us; };      /* sent_us 0: free */
 
 struct conn {
-    enum { UNMADE, CONNECTING, UPGRADING, AUTHENTICATING, READY, CLOSED } state;
+    enum { UNMADE, CONNECTING, UPGRADING, AUTHENTICATING, READY, CLOSED, AWAY } state;
     int fd;
     long index;
     uint64_t began_us, delivered, last_n;
@@ -214,6 +231,11 @@ struct conn {
     struct flight *flights;                     /* senders only: a ring of ring_size, found by seq */
     uint32_t next_seq;
     long in_flight;
+    /* Devices only. `position` is of the last event of this connection, `acked` of the last ack. */
+    char *cursor;
+    uint64_t position, acked, ack_due_us, come_at_us, cut_off_us, back_us, caught_up_us, delay_us;
+    unsigned attempts;
+    bool was_ready, is_stalled;
 };
 
 static struct conn *conns;
@@ -235,12 +257,40 @@ static void grow(uint8_t **at, size_t *room, size_t needed)
         die("out of memory");
 }
 
+/* When a device comes back: after the delay that it was told, or, so that not all come at once, after a random time of
+ * up to twice as much after each failure. One without patience comes at once, and again and again. */
+static void go_away(struct conn *c, bool was_ready)
+{
+    uint64_t now = now_us();
+    if (was_ready) {
+        c->cut_off_us = now;
+        if (!lost_us)
+            lost_us = now;
+        told_back = false;
+        if (now >= c->back_us + SETTLED_US)
+            c->attempts = 0;
+    }
+    uint64_t most = AWAY_US_MIN << (c->attempts < 6 ? c->attempts : 6);
+    most = most < AWAY_US_MAX ? most : AWAY_US_MAX;
+    if (opt.at_once)
+        c->come_at_us = was_ready ? now : now + IMPATIENT_US;
+    else if (c->delay_us)
+        c->come_at_us = now + c->delay_us;
+    else {
+        c->come_at_us = now + random_u64() % most;
+        c->attempts++;
+    }
+    c->delay_us = 0;
+    c->state = AWAY;
+}
+
 /* The connection is over: before its auth was answered a failed connect, later a close; both count by reason. */
 static void end(struct conn *c, const char *reason, size_t n)
 {
-    if (c->state == CLOSED)
+    if (c->state == CLOSED || c->state == AWAY)
         return;
-    if (c->state == READY) {
+    bool was_ready = c->state == READY;
+    if (was_ready) {
         closes++;
         count_text(&close_codes, reason, n);
     } else {
@@ -253,6 +303,11 @@ static void end(struct conn *c, const char *reason, size_t n)
     free(c->kept);
     free(c->unsent);
     c->kept = c->unsent = NULL;
+    c->kept_bytes = c->kept_room = c->unsent_bytes = c->unsent_room = 0;
+    if (opt.devices) {
+        here -= was_ready;
+        go_away(c, was_ready);
+    }
 }
 
 static void end_text(struct conn *c, const char *reason) { end(c, reason, strlen(reason)); }
@@ -374,7 +429,12 @@ static size_t write_room(size_t at, const struct conn *c)
 
 static void put_auth(struct conn *c)
 {
-    size_t n = write_body(0, "{\"mid\":%lld,\"key\":\"\",\"room_id\":\"", opt.first_mid + c->index);
+    size_t n = write_body(0, "{\"mid\":%lld,\"key\":\"", opt.first_mid + c->index);
+    if (opt.devices)
+        n = write_body(n, "%s%ld", opt.devices, c->index);
+    if (c->cursor && *c->cursor)
+        n = write_body(n, "\",\"cursor\":\"%s", c->cursor);
+    n = write_body(n, "\",\"room_id\":\"");
     if (opt.enter)
         n = write_room(n, c);
     n = write_body(n, "\",\"platform\":\"web\",\"accepts\":[1000,1001,1002]");
@@ -505,6 +565,7 @@ static void on_authenticated(struct conn *c, struct span b)
     struct span error = error_of(b);
     if (!is_empty(error)) {
         struct span code = error_code(error);
+        c->delay_us = (uint64_t)as_number(member(error, "retry_after_ms")) * 1000;
         end(c, code.at, (size_t)(code.end - code.at));
         return;
     }
@@ -512,12 +573,36 @@ static void on_authenticated(struct conn *c, struct span b)
         unexpected++;
         return;
     }
+    uint64_t now = now_us();
     struct span told = member(b, "cursor");
     if (told.end - told.at > 2)
         copy_clean(cursor, sizeof cursor, told.at + 1, (size_t)(told.end - told.at - 2));
     c->state = READY;
-    ready++;
-    record(&connect_times, now_us() - c->began_us);
+    ready += !c->was_ready;
+    record(&connect_times, now - c->began_us);
+    if (!opt.devices)
+        return;
+    struct span recovered = member(b, "recovered");
+    unrecovered += c->was_ready && (is_empty(recovered) || *recovered.at != 't');
+    strcpy(c->cursor, cursor);
+    c->was_ready = true;
+    c->position = c->acked = 0;
+    c->back_us = now;
+    here++;
+    /* All are connected again, since the last one was cut off. */
+    if (lost_us && !told_back && here == opt.clients) {
+        told_back = true;
+        fputs("back\n", stderr);
+    }
+}
+
+static void on_ack_reply(struct conn *c, struct span b)
+{
+    struct span told = member(b, "cursor");
+    if (c->cursor && told.end - told.at > 2)
+        copy_clean(c->cursor, CURSOR_BYTES, told.at + 1, (size_t)(told.end - told.at - 2));
+    else
+        unexpected++;
 }
 
 static bool may_send(void)
@@ -569,8 +654,28 @@ static uint64_t number_in(struct span b, const char *quoted_name)
     return 0;
 }
 
+/* What a device makes of an event: is it new? Its room's seq has no hole, as everything in it is delivered to members.
+ * On one connection the position grows; over several an event may be repeated. */
+static bool is_new(struct conn *c, struct span b)
+{
+    uint64_t position = number_in(b, "\"position\":"), seq = number_in(b, "\"seq\":");
+    if (position <= c->position)
+        disordered++;
+    c->position = position;
+    if (seq <= c->last_n) {
+        repeated++;
+        return false;
+    }
+    if (c->last_n)
+        missing += seq - c->last_n - 1;
+    c->last_n = seq;
+    return true;
+}
+
 static void on_delivery(struct conn *c, struct span b)
 {
+    if (opt.devices && !is_new(c, b))
+        return;
     uint64_t t = number_in(b, "\"t\":"), n = number_in(b, "\"n\":");
     if (!t) {
         events++;                                       /* a join or another fact, not one of our messages */
@@ -582,9 +687,15 @@ static void on_delivery(struct conn *c, struct span b)
     last_delivery_us = now;
     total.delivered++;
     c->delivered++;
-    if (n <= c->last_n)
-        disordered++;
-    c->last_n = n;
+    if (opt.devices) {
+        /* Said before it was connected: it was not back before it had this. */
+        if (c->cut_off_us && t < c->back_us)
+            c->caught_up_us = now;
+    } else {
+        if (n <= c->last_n)
+            disordered++;
+        c->last_n = n;
+    }
     if (begin_us && t >= begin_us)
         record(&delivery_times, now > t ? now - t : 0);
 }
@@ -608,8 +719,12 @@ static void on_packet(struct conn *c, int op, uint32_t seq, struct span b)
         else
             unexpected++;
         return;
+    case OP_ACK_REPLY:
+        on_ack_reply(c, b);
+        return;
     case OP_DISCONNECT: {
         struct span code = error_code(b);
+        c->delay_us = (uint64_t)as_number(member(b, "delay_ms")) * 1000;
         end(c, code.at, (size_t)(code.end - code.at));
         return;
     }
@@ -741,6 +856,9 @@ static void on_upgrade(struct conn *c, struct span *bytes)
         return;
     if (memcmp(bytes->at, "HTTP/1.1 101", 12)) {
         const char *eol = memchr(bytes->at, '\r', (size_t)(stop - bytes->at) + 1);
+        const char *after = memmem(bytes->at, (size_t)(stop - bytes->at), "\r\nRetry-After: ", 15);
+        if (after)
+            c->delay_us = strtoull(after + 15, NULL, 10) * SECOND_US;
         end(c, bytes->at, (size_t)(eol - bytes->at));
         return;
     }
@@ -810,7 +928,7 @@ static void on_writable(struct conn *c)
 
 static void start_connect(struct conn *c)
 {
-    int one = 1;
+    int one = 1, receive_bytes = (int)opt.receive_bytes;
     c->began_us = now_us();
     c->state = CONNECTING;
     c->next_seq = 2;                                    /* auth was 1 */
@@ -819,6 +937,8 @@ static void start_connect(struct conn *c)
         die("socket: %s", strerror(errno));
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(c->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (receive_bytes)                                  /* before connecting: it bounds the window */
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
     struct sockaddr_in from = { .sin_family = AF_INET }, to = { .sin_family = AF_INET };
     from.sin_addr.s_addr = htonl((INADDR_LOOPBACK & ~255u) + (uint32_t)(opt.source + c->index / PER_ADDRESS));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -882,6 +1002,41 @@ static void send_due(uint64_t now)
     }
 }
 
+/* Devices that are due come back, and say how far they have come. */
+static void look_after_devices(uint64_t now)
+{
+    static uint64_t next_us;
+    if (!opt.devices || now < next_us)
+        return;
+    next_us = now + LOOK_US;
+    int connects = 0;
+    for (long i = 0; i < made; i++) {
+        struct conn *c = &conns[i];
+        if (c->state == AWAY && now >= c->come_at_us && phase < DRAINING && connects < CONNECTS_PER_TURN) {
+            connects++, tries++;
+            start_connect(c);
+        } else if (c->state == READY && !c->is_stalled && c->position > c->acked && now >= c->ack_due_us) {
+            put_packet(c, OP_ACK, c->next_seq++, write_body(0, "{\"position\":%llu}", (unsigned long long)c->position));
+            c->acked = c->position;
+            c->ack_due_us = now + ACK_US;
+        }
+    }
+    if (connects == CONNECTS_PER_TURN)
+        next_us = now;                                  /* more are due; replies are read in between */
+}
+
+/* The last devices stop reading, as a process that was stopped; later all read again. */
+static void stall(bool is_stalled)
+{
+    for (long i = opt.clients - opt.stall; i < opt.clients; i++) {
+        struct epoll_event e = { .events = EPOLLIN, .data.ptr = &conns[i] };
+        if (conns[i].is_stalled == is_stalled || conns[i].state != READY)
+            continue;
+        conns[i].is_stalled = is_stalled;
+        epoll_ctl(epoll_fd, is_stalled ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, conns[i].fd, &e);
+    }
+}
+
 static void heartbeat(uint64_t now)
 {
     static uint64_t next_us;
@@ -891,7 +1046,7 @@ static void heartbeat(uint64_t now)
         return;
     next_us = now + HEARTBEAT_US;
     for (long i = 0; i < made; i++)
-        if (conns[i].state == READY)
+        if (conns[i].state == READY && !conns[i].is_stalled)
             put_packet(&conns[i], OP_HEARTBEAT, 1, 0);
 }
 
@@ -913,11 +1068,13 @@ static bool window_is_over(uint64_t now)
         return true;
     if (opt.sends && sent >= (uint64_t)opt.sends && !in_flight)
         return true;
-    return asked_to_stop || !open_now || now >= phase_us + seconds_us(opt.seconds);
+    return asked_to_stop || (!open_now && !opt.devices) || now >= phase_us + seconds_us(opt.seconds);
 }
 
 static bool drained(uint64_t now)
 {
+    if (opt.devices)                                    /* what is on its way to them is theirs, whoever ends the run */
+        return now >= last_bytes_us + QUIET_US || now >= phase_us + seconds_us(opt.drain_s);
     if (!sent || asked_to_stop || !open_now || now >= phase_us + seconds_us(opt.drain_s))
         return true;
     return !in_flight && now >= last_bytes_us + QUIET_US;
@@ -927,10 +1084,10 @@ static void step(uint64_t now)
 {
     switch (phase) {
     case CONNECTING_ALL:
-        if (ready + failed < (uint64_t)opt.clients && now < phase_us + seconds_us(opt.ready_within_s) && !asked_to_stop)
+        if (ready + (opt.devices ? 0 : failed) < (uint64_t)opt.clients && now < phase_us + seconds_us(opt.ready_within_s) && !asked_to_stop)
             return;
         for (long i = 0; i < made; i++)
-            if (conns[i].state != READY)
+            if (conns[i].state != READY && !conns[i].was_ready)
                 end_text(&conns[i], "not ready in time");
         for (long i = made; i < opt.clients; i++, failed++)
             count_text(&failures, "not begun in time", 17);
@@ -943,12 +1100,18 @@ static void step(uint64_t now)
         if (now < phase_us + seconds_us(opt.warm_up_s) && !asked_to_stop)
             return;
         begin_us = now, begin_cpu_s = cpu_s(), at_begin = total;
+        stall(true);
         enter(MEASURING, now, "measuring");
         return;
     case MEASURING:
+        if (asked_to_read) {
+            asked_to_read = 0;
+            stall(false);
+        }
         if (!window_is_over(now))
             return;
         end_us = now, end_cpu_s = cpu_s(), at_end = total;
+        stall(false);
         enter(DRAINING, now, "measured");
         return;
     case DRAINING:
@@ -960,6 +1123,8 @@ static void step(uint64_t now)
     }
 }
 
+static bool is_open(const struct conn *c) { return c->state != CLOSED && c->state != AWAY; }
+
 static void run(void)
 {
     struct epoll_event ready_fds[EVENTS_PER_TURN];
@@ -970,6 +1135,7 @@ static void run(void)
         step(now);
         send_due(now);
         heartbeat(now);
+        look_after_devices(now);
         int wait_ms = phase == CONNECTING_ALL && made < opt.clients ? opt.connect_rate != 0 : 5;
         int n = epoll_wait(epoll_fd, ready_fds, EVENTS_PER_TURN, wait_ms);
         for (int i = 0; i < n; i++) {
@@ -980,9 +1146,9 @@ static void run(void)
                     die("timer: %s", strerror(errno));
                 continue;
             }
-            if (ready_fds[i].events & (EPOLLOUT | EPOLLERR) && c->state != CLOSED)
+            if (ready_fds[i].events & (EPOLLOUT | EPOLLERR) && is_open(c))
                 on_writable(c);
-            if (ready_fds[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && c->state != CLOSED && c->state != CONNECTING)
+            if (ready_fds[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && is_open(c) && c->state != CONNECTING)
                 on_readable(c);
         }
     }
@@ -1020,6 +1186,16 @@ static void report(void)
         most = conns[i].delivered > most ? conns[i].delivered : most;
     }
     double window_s = (double)(end_us - begin_us) / SECOND_US;
+    uint64_t back_us = 0, seqs = 0;
+    for (long i = 0; opt.devices && i < opt.clients; i++) {
+        const struct conn *c = &conns[i];
+        uint64_t at = c->back_us > c->caught_up_us ? c->back_us : c->caught_up_us;
+        seqs += c->last_n;
+        if (!c->cut_off_us || c->state != READY)
+            continue;
+        record(&away_times, at - c->cut_off_us);
+        back_us = at > back_us ? at : back_us;
+    }
     printf("{\"carrier\":\"%s\",", opt.carrier_name);
     print_count("seed", opt.seed);
     print_count("clients", (uint64_t)opt.clients);
@@ -1056,6 +1232,14 @@ static void report(void)
     print_times("ack_ms", &ack_times);
     print_times("delivery_ms", &delivery_times);
     print_times("send_lag_ms", &send_lags);
+    print_count("connected", (uint64_t)(opt.devices ? here : open_now));
+    print_count("tries", tries);
+    print_count("unrecovered", unrecovered);
+    print_count("repeated", repeated);
+    print_count("missing", missing);
+    print_count("seqs", seqs);
+    print_seconds("all_back_s", lost_us, back_us);
+    print_times("away_ms", &away_times);
     printf("\"window_cpu_s\":%.3f,\"cpu_s\":%.3f}\n", end_cpu_s - begin_cpu_s, cpu_s());
     fflush(stdout);
 }
@@ -1085,13 +1269,20 @@ static const char HELP[] =
     "  --seed N          of the messages' ids; without it a new one, so that ids never repeat between runs\n"
     "  --tokens FILE     one token a line, client i takes line i, sent as \"token\" in auth\n"
     "  --auth-extra TEXT members added to the auth object, as in '\"cursor\":\"x\"'\n"
+    "  --devices PREFIX  json only: client i is the device PREFIXi, with that key and a cursor of its own; it acks, and\n"
+    "                    when its connection ends it comes back as docs/protocol.md says; room events are held together\n"
+    "                    by their seq\n"
+    "  --at-once         devices come back at once instead, all together, and try again every half second\n"
+    "  --stall N         the last N devices stop reading when the window begins, until SIGUSR1 or its end\n"
+    "  --receive-bytes N size of the sockets' receive buffers; 0: as the kernel likes (0)\n"
     "  --source N        source address 127.0.0.N, the next one after each 15,000 clients (2)\n"
-    "SIGTERM ends the run early, with its report. Words on stderr, a line each: ready, measuring, measured.\n";
+    "SIGTERM ends the run early, with its report. Words on stderr, a line each: ready, measuring, measured; and of\n"
+    "devices each time that all are connected again: back.\n";
 
 enum {
     O_PORT = 256, O_CLIENTS, O_CONNECT_RATE, O_READY, O_ROOM, O_ROOMS, O_NO_ENTER, O_SENDERS, O_WINDOW, O_RATE,
     O_RATE_EACH, O_WARM_UP, O_SECONDS, O_UNTIL, O_SENDS, O_DRAIN, O_BODY, O_FIRST_MID, O_SEED, O_TOKENS, O_AUTH_EXTRA,
-    O_SOURCE, O_HELP,
+    O_SOURCE, O_DEVICES, O_AT_ONCE, O_STALL, O_RECEIVE, O_HELP,
 };
 
 static const struct option OPTIONS[] = {
@@ -1101,7 +1292,8 @@ static const struct option OPTIONS[] = {
     { "rate", 1, 0, O_RATE }, { "rate-each", 1, 0, O_RATE_EACH }, { "warm-up", 1, 0, O_WARM_UP },
     { "seconds", 1, 0, O_SECONDS }, { "until", 1, 0, O_UNTIL }, { "sends", 1, 0, O_SENDS }, { "drain", 1, 0, O_DRAIN },
     { "body", 1, 0, O_BODY }, { "first-mid", 1, 0, O_FIRST_MID }, { "seed", 1, 0, O_SEED }, { "tokens", 1, 0, O_TOKENS },
-    { "auth-extra", 1, 0, O_AUTH_EXTRA }, { "source", 1, 0, O_SOURCE }, { "help", 0, 0, O_HELP }, { 0 },
+    { "auth-extra", 1, 0, O_AUTH_EXTRA }, { "source", 1, 0, O_SOURCE },
+    { "devices", 1, 0, O_DEVICES }, { "at-once", 0, 0, O_AT_ONCE }, { "stall", 1, 0, O_STALL }, { "receive-bytes", 1, 0, O_RECEIVE }, { "help", 0, 0, O_HELP }, { 0 },
 };
 
 static double number(const char *text, double least, double most)
@@ -1140,6 +1332,10 @@ static void read_options(int argc, char **argv)
         case O_TOKENS: opt.tokens_path = optarg; break;
         case O_AUTH_EXTRA: opt.auth_extra = optarg; break;
         case O_SOURCE: opt.source = (long)number(optarg, 1, 200); break;
+        case O_DEVICES: opt.devices = optarg; break;
+        case O_AT_ONCE: opt.at_once = true; break;
+        case O_STALL: opt.stall = (long)number(optarg, 0, 1e6); break;
+        case O_RECEIVE: opt.receive_bytes = (long)number(optarg, 0, 1 << 30); break;
         case O_HELP: fputs(HELP, stdout); exit(0);
         default: exit(2);
         }
@@ -1156,6 +1352,12 @@ static void read_options(int argc, char **argv)
         opt.carrier = JSON;
     else
         die("%s is not tcp, ws or json", opt.carrier_name);
+    if (opt.devices && (opt.carrier != JSON || opt.senders || strpbrk(opt.devices, "\"\\")))
+        die("--devices is for json clients that do not send, and has neither quotes nor backslashes");
+    if ((opt.at_once || opt.stall) && !opt.devices)
+        die("--at-once and --stall are for --devices");
+    if (opt.stall > opt.clients)
+        die("%ld stalled are more than %ld clients", opt.stall, opt.clients);
     if (strpbrk(opt.room, "\"\\"))
         die("a room's name has neither quotes nor backslashes");
     if (opt.senders > opt.clients)
@@ -1212,7 +1414,7 @@ static void allow_many_files(void)
             (unsigned long long)limit.rlim_cur);
 }
 
-static void on_signal(int signal_number) { (void)signal_number, asked_to_stop = 1; }
+static void on_signal(int signal_number) { *(signal_number == SIGUSR1 ? &asked_to_read : &asked_to_stop) = 1; }
 
 int main(int argc, char **argv)
 {
@@ -1223,6 +1425,7 @@ int main(int argc, char **argv)
     allow_many_files();
     sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
     sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_signal }, NULL);
+    sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_signal }, NULL);
     /* No phase can hang; should one do so, this ends the program. */
     alarm((unsigned)(opt.ready_within_s + opt.warm_up_s + opt.seconds + opt.drain_s) + 30);
 
@@ -1233,8 +1436,11 @@ int main(int argc, char **argv)
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &e);
     if (!(conns = calloc((size_t)opt.clients, sizeof *conns)))
         die("out of memory");
-    for (long i = 0; i < opt.clients; i++)
+    for (long i = 0; i < opt.clients; i++) {
         conns[i].index = i;
+        if (opt.devices && !(conns[i].cursor = calloc(1, CURSOR_BYTES)))
+            die("out of memory");
+    }
 
     started_us = phase_us = now_us();
     run();

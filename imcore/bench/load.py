@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,7 +30,7 @@ COMPILE_S = 120
 STOP_S = 20
 
 Carrier = Literal["tcp", "ws", "json"]
-Word = Literal["ready", "measuring", "measured"]
+Word = Literal["ready", "measuring", "measured", "back"]
 
 
 class NoLoadClient(ImcoreError):
@@ -100,6 +100,14 @@ class Report(_Read):
     ack_ms: Times
     delivery_ms: Times
     send_lag_ms: Times
+    connected: int
+    tries: int
+    unrecovered: int
+    repeated: int
+    missing: int
+    seqs: int
+    all_back_s: float
+    away_ms: Times
     window_cpu_s: float
     cpu_s: float
 
@@ -128,6 +136,20 @@ class Report(_Read):
             faults.append(f"{self.disordered} deliveries were repeated or out of order")
         return faults
 
+    def device_faults(self, each: int) -> list[str]:
+        """What went wrong with devices, which may be cut off and come back: all are there at the end, and each had `each` messages,
+        once as it counts them, in order, with nothing missing between."""
+        faults = []
+        if self.ready != self.clients or self.connected != self.clients:
+            faults.append(f"{self.connected} of {self.clients} devices are connected at the end")
+        if self.unrecovered:
+            faults.append(f"{self.unrecovered} times a device was told that it could not go on where it was")
+        if self.missing:
+            faults.append(f"{self.missing} events are missing between those that came")
+        if self.errors or self.unexpected:
+            faults.append(f"{self.errors} errors {_tally(self.error_codes)}, {self.unexpected} replies to no request")
+        return faults + self.delivery_faults(each)
+
 
 class Load:
     """One running load client. Its owner waits for its words, in order, and then for its report."""
@@ -149,6 +171,10 @@ class Load:
         """End the run early; the report follows."""
         self._process.send_signal(signal.SIGTERM)
 
+    def read_again(self) -> None:
+        """Stalled devices read again."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def report(self) -> Report:
         """Wait for its end and give what it measured. Raises LoadFailed."""
         printed, said = self._process.communicate()
@@ -158,7 +184,7 @@ class Load:
         return Report.model_validate_json(printed)
 
     def _failed(self) -> LoadFailed:
-        said = [line for line in self._said if line not in ("ready", "measuring", "measured")]
+        said = [line for line in self._said if line not in get_args(Word)]
         self._process.wait(STOP_S)
         return LoadFailed(f"load ended with {self._process.returncode}: {'; '.join(said[-5:]) or 'it said nothing'}")
 

@@ -55,6 +55,11 @@ def postmaster(data_dir: Path) -> int | None:
     return None
 
 
+def tree(root: int) -> set[int]:
+    """A process and everything below it."""
+    return _tree(_processes(), root)
+
+
 class _Process(NamedTuple):
     parent: int
     cpu_s: float

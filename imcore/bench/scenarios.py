@@ -7,8 +7,12 @@ nothing.
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +21,15 @@ from typing import Final, NamedTuple
 from imcore.bench.figures import Figure, Outcome, at_least, at_most
 from imcore.bench.load import Carrier, Report, Times, load
 from imcore.bench.misbehaving import misbehaving
-from imcore.bench.processes import Usage
-from imcore.bench.server import Server, serve
+from imcore.bench.probe import LOOK_S, Presence, Probe, mids
+from imcore.bench.processes import Usage, tree
+from imcore.bench.server import Server, ServerFailed, serve
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
 LIVE_ROOM: Final = "live://bench"
 GROUP_ROOM: Final = "group://bench-"
+RECOVER_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +274,214 @@ def _catch_up(bench: Bench) -> Outcome:
     return Outcome(figures, tuple(faults), (joined, stored, back))
 
 
+def _comeback(bench: Bench, *, at_once: bool, back_s_max: float) -> Outcome:
+    """Devices whose comets are killed, all at once, come back and catch up; others go on sending to their rooms from another one."""
+    devices, rooms = bench.size(10_000, 200), bench.size(100, 10)
+    rate, sends = bench.size(20, 10), bench.size(1_000, 60)
+    before_s = bench.size(4, 1)  # so that nobody's cursor is the one that it began with
+    with serve(bench.folder, "--workers", "2") as others, ExitStack() as comets:
+        database = ("--workers", "2", "--database-url", others.database_url)
+        comet = comets.enter_context(serve(bench.folder, *database))
+        with load(
+            "json", comet.port("json"),
+            clients=devices, devices="device-", at_once=at_once, room=GROUP_ROOM, rooms=rooms, connect_rate=300, ready_within=180,
+            until=sends * devices // rooms, seconds=bench.size(180, 60),
+        ) as crowd:  # fmt: skip
+            crowd.wait_for("measuring")
+            with load(
+                "json", others.port("json"),
+                clients=rooms, senders=rooms, rate=rate, sends=sends, room=GROUP_ROOM, rooms=rooms, first_mid=1_000_000,
+                seconds=sends / rate + 30,
+            ) as speakers:  # fmt: skip
+                speakers.wait_for("measuring")
+                time.sleep(before_s)
+                comet.kill()
+                killed_at = time.monotonic()
+                comet = comets.enter_context(serve(bench.folder, *database, *comet.addresses))
+                down_s = time.monotonic() - killed_at
+                before = _beside(comet, others)
+                crowd.wait_for("back")
+                used = _beside(comet, others).since(before)
+                said = speakers.report()
+            crowd.wait_for("measured")
+            back = crowd.report()
+        faults = back.device_faults(sends // rooms) + said.faults() + comet.faults() + others.faults()
+    if back.closes < devices:
+        faults.append(f"only {back.closes} of {devices} devices were cut off")
+    figures = (
+        at_most("all back and caught up", back.all_back_s, "s", back_s_max),
+        Figure("nobody to connect to", down_s, "s"),
+        Figure("p50 of a device", back.away_ms.p50 / 1000, "s"),
+        Figure("p99 of a device", back.away_ms.p99 / 1000, "s"),
+        Figure("tries of a device", back.tries / devices, ""),
+        Figure("others' sends, p50", said.ack_ms.p50, "ms"),
+        Figure("others' sends, p99", said.ack_ms.p99, "ms"),
+        *_costs(used, devices, "comeback"),
+    )
+    return Outcome(figures, tuple(faults), (back, said))
+
+
+def _beside(comet: Server, others: Server) -> Usage:
+    """What a comet has used, and the Postgres that it shares."""
+    return comet.usage()._replace(postgres_cpu_s=others.usage().postgres_cpu_s)
+
+
+def _stalled(bench: Bench) -> Outcome:
+    """Members of a room stop reading; the others get each message as soon as without them, the server keeps little, and when they
+    read again they get everything. Measured without them before and after, because machines have moods."""
+    clients, rate, seconds = bench.size(100, 20), 100, bench.size(60, 3)
+    sends, alone_s = rate * seconds, bench.size(20, 2)
+    # So much in the time that the stalled fill the kernel's buffers and the server's, and are closed after behind_s.
+    room: dict[str, str | float] = {"room": GROUP_ROOM, "rooms": 1, "body": 3000}
+    with serve(bench.folder) as server:
+
+        def healthy(first_mid: int, sends: int) -> Report:
+            with load(
+                "json", server.port("json"),
+                clients=clients + 1, senders=1, rate=rate, sends=sends, seconds=sends / rate + 30, first_mid=first_mid, **room,
+            ) as client:  # fmt: skip
+                return client.report()
+
+        alone = [healthy(1_000_000, rate * alone_s)]
+        with load(
+            "json", server.port("json"),
+            clients=clients, devices="stalled-", stall=clients, receive_bytes=65_536, until=sends * clients,
+            seconds=seconds + 180, **room,
+        ) as client:  # fmt: skip
+            client.wait_for("measuring")
+            before = server.usage()
+            beside = healthy(2_000_000, sends)
+            after = server.usage()
+            client.read_again()
+            client.wait_for("measured")
+            stalled = client.report()
+        alone.append(healthy(3_000_000, rate * alone_s))
+        faults = server.faults() + stalled.device_faults(sends)
+    for report in (*alone, beside):
+        faults += report.faults() + report.delivery_faults(report.acked)
+    p99 = max(report.delivery_ms.p99 for report in alone)
+    figures = (
+        Figure("p99 without the stalled", p99, "ms"),
+        Figure("p99 beside the stalled", beside.delivery_ms.p99, "ms"),
+        at_most("beside against without", beside.delivery_ms.p99 / max(p99, 1e-6), "", 1.2),
+        at_most("more memory", (after.peak_bytes - before.rss_bytes) / MIB, "MiB", 100),
+        Figure("stalled that were closed and came back", stalled.closes, ""),
+        Figure("repeated after coming back", stalled.repeated, "events"),
+    )
+    return Outcome(figures, tuple(faults), (*alone, beside, stalled))
+
+
+def _recovery(bench: Bench) -> Outcome:
+    """Postgres is killed, stopped, frozen and away, a comet is killed: how soon is all as before, and is anybody called offline who is
+    not?"""
+    people, rounds = bench.size(50, 10), bench.size(10, 2)
+    lease_s = bench.size(15, 3)  # the first is the default
+    lease = ("--set", f"node_lease_s={lease_s}")
+    acked_s: list[float] = []
+    outages_s: list[float] = []
+    with (
+        serve(bench.folder, *lease) as server,
+        load("ws", server.port("ws"), clients=people, room=LIVE_ROOM, seconds=600) as there,
+    ):
+        there.wait_for("measuring")
+        database = ("--database-url", server.database_url)
+        with serve(bench.folder, *database, *lease) as comet, load(
+            "ws", comet.port("ws"), clients=people, first_mid=500_000, room=LIVE_ROOM, seconds=600
+        ) as doomed:  # fmt: skip
+            doomed.wait_for("measuring")
+            lost = Presence(server.http, mids(500_000, people))
+            _until(lambda: lost.online() == set(mids(500_000, people)))
+            with Presence(server.http, mids(1, people)) as present:
+                killed_at = time.monotonic()
+                comet.kill()
+                offline_s = lost.until_offline(killed_at + 60) - killed_at
+                probe = Probe(server.port("tcp"), 900_000, GROUP_ROOM + "0")
+                for n in range(rounds):
+                    probe.send(time.monotonic() + RECOVER_S)
+                    acked, outage = _restart_postgres(server, probe, (signal.SIGKILL, signal.SIGQUIT)[n % 2])
+                    acked_s.append(acked)
+                    outages_s.append(outage)
+                _freeze_postgres(server, lease_s + 3)
+                probe.send(time.monotonic() + RECOVER_S)
+                with server.without_postgres():
+                    time.sleep(lease_s + 3)
+                probe.send(time.monotonic() + RECOVER_S)
+                time.sleep(bench.size(3, 1))  # whoever is called offline by mistake is so now
+                probe.close()
+            doomed.stop()
+        there.stop()
+        faults = there.report().faults() + server.faults()
+    if not present.answers:
+        faults.append("nobody could be asked who is online")
+    figures = (
+        at_most("first acknowledged send after Postgres is back", max(acked_s), "s", 5),
+        Figure("without acknowledgements, at most", max(outages_s), "s"),
+        at_most("sessions of a killed comet offline", offline_s, "s", lease_s + 2),
+        at_most("somebody who is there called offline", present.offline_s, "s", 0),
+        Figure("asked who is online", present.answers, "times"),
+        Figure("without an answer", present.unanswered, "times"),
+    )
+    return Outcome(figures, tuple(faults))
+
+
+def _restart_postgres(server: Server, probe: Probe, how: signal.Signals) -> tuple[float, float]:
+    """End Postgres like this; imcore starts it again. Seconds from its being back to the first acknowledgement, and from the last
+    one before to that."""
+    before = server.postmaster()
+    assert before is not None, "it runs"
+    last = time.monotonic()
+    os.kill(before, how)
+    back = _Watch(lambda: server.running_url() is not None and server.postmaster() != before)
+    with back:
+        while True:
+            acked = probe.send(time.monotonic() + RECOVER_S)
+            if back.at and acked >= back.at:
+                return acked - back.at, acked - last
+            if not back.at:
+                last = acked
+
+
+def _freeze_postgres(server: Server, seconds: float) -> None:
+    """Everybody who asks waits."""
+    postmaster = server.postmaster()
+    assert postmaster is not None, "it runs"
+    frozen = tree(postmaster)
+    for pid in frozen:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in frozen:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+class _Watch:
+    """Tells when something became so."""
+
+    def __init__(self, is_so: Callable[[], bool]) -> None:
+        self.at = 0.0
+        self._is_so = is_so
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        _until(self._is_so)
+        self.at = time.monotonic()
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + RECOVER_S
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise ServerFailed("it did not become so in time")
+        time.sleep(LOOK_S)
+
+
 SCENARIOS: Final = (
     Scenario("append", "events appended by one process in batches of 100", _append),
     Scenario(
@@ -297,6 +511,14 @@ SCENARIOS: Final = (
     Scenario("overload", "1,000 clients in a room, alone and beside 100 that flood, stall and storm", _overload),
     Scenario("idle", "memory of idle WebSocket connections", _idle),
     Scenario("catchup", "stored events to clients that come back", _catch_up),
+    Scenario(
+        "comeback",
+        "10,000 devices whose comet is killed come back, each after a random wait",
+        partial(_comeback, at_once=False, back_s_max=20),
+    ),
+    Scenario("comeback-at-once", "the same without the wait", partial(_comeback, at_once=True, back_s_max=30)),
+    Scenario("stalled", "100 clients that stop reading beside 100 that do not", _stalled),
+    Scenario("recovery", "Postgres and a comet are killed", _recovery),
 )
 
 

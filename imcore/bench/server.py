@@ -50,6 +50,59 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str], ready: Ready, data_dir: Path, log: Path) -> None:
         self._process, self._ready, self._data_dir, self._log = process, ready, data_dir, log
+        self._was_killed = False
+
+    @property
+    def database_url(self) -> str:
+        """Of its embedded Postgres. Raises ServerFailed when that does not run."""
+        url = self.running_url()
+        if url is None:
+            raise ServerFailed(f"no Postgres runs in {self._data_dir}")
+        return url
+
+    def running_url(self) -> str | None:
+        """The same, or None while it does not run."""
+        from imcore.database.embedded import running_url  # psutil: most scenarios do without
+
+        return running_url(self._data_dir)
+
+    @property
+    def http(self) -> str:
+        """Where its HTTP API is."""
+        return f"http://{self._ready.http}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """The arguments that make another server listen where this one does."""
+        return ["--http", self._ready.http, "--ws", self._ready.ws, "--tcp", self._ready.tcp]
+
+    def kill(self) -> None:
+        """kill -9, of its workers too; its Postgres stays."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        self._was_killed = True
+        self._process.kill()
+        for pid in map(int, children):
+            if pid != self.postmaster():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    @contextmanager
+    def without_postgres(self) -> Iterator[None]:
+        """Its Postgres is killed, and does not find its data while the block runs; then it is started again by imcore."""
+        folder, away = self._data_dir / "postgres", self._data_dir / "away"
+        pid = self.postmaster()
+        folder.rename(away)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            away.rename(folder)
+
+    def postmaster(self) -> int | None:
+        """The first process of its Postgres."""
+        return postmaster(self._data_dir)
 
     def port(self, carrier: Carrier) -> int:
         """Where clients of this carrier connect."""
@@ -62,14 +115,15 @@ class Server:
 
     def faults(self) -> list[str]:
         """What went wrong with it, if anything did."""
-        if self._process.poll() is None:
+        if self._was_killed or self._process.poll() is None:
             return []
         return [f"the server ended with {self._process.returncode}; its last words: {_tail(self._log)}"]
 
 
 @contextmanager
 def serve(folder: Path, *arguments: str, rate_limits: bool = False) -> Iterator[Server]:
-    """Run a server while the block runs; its data is a new folder below `folder`, removed at the end.
+    """Run a server while the block runs; its data is a new folder below `folder`, removed at the end. Arguments win over those that
+    every server here has.
 
     Raises ServerFailed with the end of its log when it does not start.
     """

@@ -33,7 +33,8 @@ EPHEMERAL_MAX: Final = 1_000
 
 
 class Ephemeral(NamedTuple):
-    """A message that is not stored, and whom it is for."""
+    """A message that is not stored, and whom it is for. It was given while the log was at `position` or beyond: who was taken out of a
+    room by then must not get it."""
 
     op: int
     payload: bytes
@@ -41,6 +42,7 @@ class Ephemeral(NamedTuple):
     mids: tuple[int, ...]
     keys: tuple[str, ...]
     everybody: bool
+    position: int = 0
 
 
 class PostgresBus:
@@ -132,5 +134,8 @@ class PostgresBus:
 def _read(payload: str) -> tuple[str, int | Ephemeral]:
     if payload.isdigit():
         return "", int(payload)
-    origin, op, body, room, mids, keys, everybody = json.loads(payload)
-    return origin, Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody)
+    origin, op, body, room, mids, keys, everybody, *position = json.loads(payload)
+    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *position)
+    if not isinstance(message.position, int):
+        raise TypeError("a position is a number")
+    return origin, message

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -62,6 +63,7 @@ class Tail:
         self._held_events = 0
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []  # bounded by those who call `reached`
         self._wake = asyncio.Event()
+        self.looked_at = time.monotonic()  # when the log last said that there is no more
         self.gaps = 0  # how often the log had to be read because something was missing
         self.gap_events = 0
 
@@ -142,6 +144,7 @@ class Tail:
                 self.gap_events += len(page)
                 self.offer(page)
             if len(page) < self._read_events_max:
+                self.looked_at = time.monotonic()
                 return
 
     def _take(self, batch: list[Recorded]) -> None:

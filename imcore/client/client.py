@@ -89,6 +89,7 @@ class Limits:
     overflow_events_max: int = 4_000  # while a call waits for its answer: from here on events are let go, to come again
     packet_bytes_max: int = PACKET_BYTES_MAX  # the server's setting of this name: a larger one ends the connection
     connect_s: float = 10.0  # how long connecting may take, and getting a token
+    auth_s: float = 30.0  # how long the answer to the auth may take: where many come, they wait for their turn
     answer_s: float = 10.0  # how long a sign of life may take
     heartbeat_s: float = 30.0  # after so long a silence the other side is asked for one
     ack_s: float = 1.0  # between two acks
@@ -106,7 +107,7 @@ class _Ending:
     delay_s: float = 0.0
     is_final: bool = False
     is_wanted: bool = False  # we ended it ourselves, to go on at once
-    is_timed: bool = False  # the delay was chosen by the server for us alone
+    is_timed: bool = False  # the delay was drawn by the server for us alone: ours on top would only be later
 
 
 def connect(
@@ -283,6 +284,7 @@ class Client:
                         await self._arrived.wait()
             except TimeoutError:
                 log.debug("x the last ack was not answered")
+        self._core.leaving()
         self._stop(ConnectionClosed("the client was closed", code="closed"))
         if task is not None:
             task.cancel()
@@ -572,7 +574,7 @@ class Client:
                 farewell.close if farewell.close is not None else ending.close,
                 farewell.delay_s,
                 is_final=is_final,
-                is_timed=error.code == "going_away" and farewell.delay_s > 0,
+                is_timed=farewell.close is not None and farewell.delay_s > 0,
             )
         if ending.close is not None and ending.close in FINAL_CLOSES:
             return replace(ending, error=closed(FINAL_CLOSES[ending.close], close=ending.close), is_final=True)
@@ -659,6 +661,7 @@ class Client:
             self._wake.clear()
             now = loop.time()
             if core.has_overflowed and not core.backlog:
+                core.leaving()
                 return _Ending(closed("overflow", "what was let go is fetched again"), is_wanted=True)
             if self._is_dead(now):
                 return _Ending(closed("no_answer", "the other side does not answer"))
@@ -690,7 +693,7 @@ class Client:
         if self._farewell is not None:
             return now - self._heard_at > GOODBYE_S
         if not core.is_open:
-            return now - self._began_at > limits.answer_s
+            return now - self._began_at > limits.auth_s
         if self._beat_at is not None and not self._is_paused:
             return now - self._beat_at > limits.answer_s
         silent_s = 0.0 if self._is_paused else now - self._heard_at
@@ -706,7 +709,7 @@ class Client:
         if self._farewell is not None:
             return self._heard_at + GOODBYE_S + 0.01
         if not core.is_open:
-            return self._began_at + limits.answer_s + 0.01
+            return self._began_at + limits.auth_s + 0.01
         times = [self._said_at + self._beat_s]
         if self._beat_at is not None:
             times.append(self._beat_at + limits.answer_s + 0.01)

@@ -35,29 +35,24 @@ from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
 
 WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch gains nothing
 OWN_SEQS_MAX: Final = (
-    10_000  # own sends remembered per room while nothing else comes; forgetting one costs a look into the history
+    10_000  # remembered in a room where nothing else comes; forgetting one costs a look into the history
+)
+HOLE_EVENTS_MAX: Final = (
+    1_000  # of a larger one only a reset tells: filling it would take memory, and time in which all waits
 )
 RETRY_S: Final = 0.2  # before asking again, where the server names no time; doubles, up to
 RETRY_MAX_S: Final = 5.0
 
-_HEARTBEAT, _SEND, _SEND_REPLY, _DISCONNECT, _AUTH, _AUTH_REPLY, _EVENT, _REMOVED, _HISTORY, _ACK = map(
-    int,
-    (
-        *(
-            Op.HEARTBEAT,
-            Op.SEND,
-            Op.SEND_REPLY,
-            Op.DISCONNECT,
-            Op.AUTH,
-            Op.AUTH_REPLY,
-            Op.EVENT,
-            Op.REMOVED,
-            Op.HISTORY,
-        ),
-        Op.ACK,
-    ),
-)
-_BEGINS_ANEW: Final = frozenset({"epoch", "too_far"})  # seqs are names of other events now, or may be
+_HEARTBEAT: Final = int(Op.HEARTBEAT)
+_SEND: Final = int(Op.SEND)
+_DISCONNECT: Final = int(Op.DISCONNECT)
+_AUTH: Final = int(Op.AUTH)
+_AUTH_REPLY: Final = int(Op.AUTH_REPLY)
+_EVENT: Final = int(Op.EVENT)
+_LEAVE: Final = int(Op.LEAVE)
+_HISTORY: Final = int(Op.HISTORY)
+_ACK: Final = int(Op.ACK)
+_REMOVED: Final = int(Op.REMOVED)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +68,7 @@ class Asked:
     refusals: int = 0  # how often the server said "later"
     due: float = 0.0
     is_wanted: bool = True  # somebody waits for the outcome
+    is_queued: bool = False  # to be written, now or later
     is_unsure: bool = False  # it was written to a connection that broke: it may have been carried out
 
 
@@ -172,12 +168,13 @@ class _Place:
 
 @dataclass(slots=True)
 class _Hole:
-    """Missing seqs of a room, `after` the last one received and before the held event."""
+    """Missing seqs of a room, between the last one received and that of the held event."""
 
     room: str
     before: int
     sends: set[Asked]  # own sends under way when it was found: it may be them
     asked: Asked | None = None
+    after: int = 0  # what was asked for begins behind this
 
 
 class Core:
@@ -223,7 +220,8 @@ class Core:
         self._seq = 0
         self._n = 0
         self._under_way: dict[int, Asked] = {}
-        self._sends: list[tuple[int, Asked]] = []  # a heap; bounded by whoever calls `ask`
+        self._sends: list[tuple[int, Asked]] = []  # a heap; bounded by those who wait, and as many who gave up
+        self._unwanted = 0  # of them
         self._others: list[Asked] = []
         self._sends_under_way = 0
         self._window = float(WINDOW_MAX)
@@ -273,6 +271,11 @@ class Core:
         assert self._codec is not None
         return self._codec.encode(_AUTH, 1, orjson.dumps(body))
 
+    def leaving(self) -> None:
+        """It is we who end this connection."""
+        if self.observe is not None and self._codec is not None:
+            self.observe(("closing", self.connection))
+
     def lost(self, code: int | None = None, reason: str = "") -> None:
         """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again."""
         if self.observe is not None:
@@ -281,7 +284,7 @@ class Core:
         self._codec = None
         self.is_open = False
         if self._hole is not None and self._hole.asked is not None:
-            self._hole.asked.is_wanted = False
+            self.forget(self._hole.asked)
         self._hole = None
         held, self._held = self._held, []
         for told in held:
@@ -292,7 +295,7 @@ class Core:
             asked.is_unsure = True
             asked.due = 0.0
             self._put(asked)
-        self._others = [asked for asked in self._others if asked.is_wanted and asked.op not in (_HEARTBEAT, _ACK)]
+        self._others = [asked for asked in self._others if asked.op != _HEARTBEAT and asked.op != _ACK]
         self._under_way.clear()
         self._sends_under_way = 0
         self._paused_until = 0.0
@@ -311,6 +314,17 @@ class Core:
     def forget(self, asked: Asked) -> None:
         """Nobody waits for this any more. What is under way is still understood when it is answered."""
         asked.is_wanted = False
+        if not asked.is_queued:
+            return
+        if asked.op != _SEND:
+            self._others.remove(asked)
+            asked.is_queued = False
+            return
+        self._unwanted += 1
+        if self._unwanted * 2 > len(self._sends):  # else those who give up while there is no connection would pile up
+            self._sends = [(n, one) for n, one in self._sends if one.is_wanted]
+            heapq.heapify(self._sends)
+            self._unwanted = 0
 
     def heartbeat(self) -> None:
         """Ask whether the other side is there."""
@@ -356,8 +370,6 @@ class Core:
         if self._others:
             late: list[Asked] = []
             for asked in self._others:
-                if not asked.is_wanted:
-                    continue
                 if asked.due > now:
                     late.append(asked)
                 else:
@@ -365,12 +377,18 @@ class Core:
             self._others = late
         while self._sends and self._sends_under_way < int(self._window) and self._paused_until <= now:
             _, asked = heapq.heappop(self._sends)
-            if asked.is_wanted:
+            asked.is_queued = False
+            if not asked.is_wanted:
+                self._unwanted -= 1
+            else:
                 self._sends_under_way += 1
                 packets.append(self._write(asked))
         return packets
 
     def _put(self, asked: Asked) -> None:
+        if not asked.is_wanted:
+            return
+        asked.is_queued = True
         if asked.op == _SEND:
             heapq.heappush(self._sends, (asked.n, asked))
         else:
@@ -380,6 +398,7 @@ class Core:
         assert self._codec is not None
         self._seq = seq = self._seq % INT32_MAX + 1
         self._under_way[seq] = asked
+        asked.is_queued = False
         if asked.op == _SEND:
             self.counts.sends += 1
             self.counts.resends += asked.tries > 0
@@ -494,7 +513,7 @@ class Core:
             if error.retry and asked.is_wanted and asked.op != _HEARTBEAT:
                 self._ask_later(asked, error, now)
                 return
-            if asked.is_unsure and error.code == "no_such_room" and asked.op == Op.LEAVE:
+            if asked.is_unsure and error.code == "no_such_room" and asked.op == _LEAVE:
                 error = None  # the leave of which the answer was lost was carried out
         if is_send:
             if error is None:
@@ -590,11 +609,9 @@ class Core:
             self._received = event.position
             self._reach()
             return
-        if place.is_chained and self.accepts is None and not self._is_my_join(event):
-            missing = [n for n in range(place.seq + 1, seq) if n not in place.own] if seq - place.seq > 1 else None
-            if missing:
-                self._find_hole(event)
-                return
+        if place.is_chained and self.accepts is None and not self._is_my_join(event) and _missing(place, seq):
+            self._find_hole(event)
+            return
         self._hand_on(event, place)
         self._received = event.position
 
@@ -646,8 +663,10 @@ class Core:
             self._ask_history(hole)
 
     def _ask_history(self, hole: _Hole) -> None:
-        after = self._places[hole.room].seq
-        if "://" not in hole.room:  # a stream: it has no history
+        place = self._places[hole.room]
+        hole.after = after = place.seq
+        # A stream has no history; and a hole that large is for the program to page through, if it wants to.
+        if "://" not in hole.room or _missing(place, hole.before) > HOLE_EVENTS_MAX:
             self._close_hole(hole, is_whole=False)
             return
         limit = min(PAGE_ROWS_MAX, hole.before - after - 1)
@@ -662,7 +681,7 @@ class Core:
         elif asked in hole.sends:
             hole.sends.discard(asked)
             place = self._places[hole.room]
-            if all(seq in place.own for seq in range(place.seq + 1, hole.before)):
+            if not _missing(place, hole.before):
                 self._go_on()
             elif not hole.sends:
                 self._ask_history(hole)
@@ -672,21 +691,24 @@ class Core:
         if error is not None:
             self._close_hole(hole, is_whole=False)
             return
-        is_whole, found = True, 0
+        is_whole, found, last = True, 0, 0
         for envelope in body["events"]:
             event = from_envelope(envelope)
-            if event.seq >= hole.before:
+            last = event.seq
+            if last >= hole.before:
                 break
             if event.seq <= place.seq:
                 continue
-            is_whole &= all(seq in place.own for seq in range(place.seq + 1, event.seq))
+            is_whole &= not _missing(place, event.seq)
             if event.seq not in place.own and not self._is_own_send(event):
                 found += 1
             self._hand_on(event, place)
         self.counts.filled += found
         self.counts.gaps += found > 0
-        rest = [seq for seq in range(place.seq + 1, hole.before) if seq not in place.own]
-        if rest and body["events"] and body["more"]:
+        rest = _missing(place, hole.before)
+        if (
+            rest and body["more"] and hole.after < last < hole.before
+        ):  # it came nearer; else what is missing is not shown to us
             hole.asked = None
             self._ask_history(hole)
         else:
@@ -772,6 +794,12 @@ class Core:
         """Nothing waits for the program: all that came is settled, duplicates too."""
         if not self._entries and not self._given and self._hole is None:
             self._settled = max(self._settled, self._received)
+
+
+def _missing(place: _Place, before: int) -> int:
+    """How many seqs between the last one received and this one are not accounted for."""
+    between = before - place.seq - 1
+    return between - sum(place.seq < seq < before for seq in place.own) if between > 0 else 0
 
 
 def _skip_own(place: _Place) -> None:

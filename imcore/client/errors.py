@@ -227,6 +227,12 @@ class TakenOver(ConnectionClosed):
     code, close = "taken_over", 4409
 
 
+class Displaced(ConnectionClosed):
+    """A newer connection of the same user took the place of this one."""
+
+    code, close = "displaced", 4410
+
+
 class PacketTooLarge(ConnectionClosed):
     """The packet is larger than the limit."""
 
@@ -237,6 +243,12 @@ class TooManyConnections(ConnectionClosed):
     """Too many connections from this address or user."""
 
     code, close, retry = "too_many_connections", 4429, True
+
+
+class TooManyPackets(ConnectionClosed):
+    """The connection went on sending more than it may; connect again after the delay."""
+
+    code, close, retry = "too_many_packets", 4429, True
 
 
 class TryLater(ConnectionClosed):

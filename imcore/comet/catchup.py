@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from imcore.comet.encode import FORM_OF, packet, wire
-from imcore.comet.hub import BEHIND, Hub, Person, Session, filtered
-from imcore.events.types import Recorded
+from imcore.comet.hub import BEHIND, Hub, Person, Place, Session, filtered
+from imcore.events.types import Page, Recorded
 
 CHUNK_BYTES: Final = (
     65_536  # written at a time: a page of large messages is 8 MB, and the socket may be full before its end
@@ -22,25 +22,25 @@ CHUNK_BYTES: Final = (
 SCAN_EVENTS_MAX: Final = 2_000  # looked through in memory before others have their turn
 
 Recent = Callable[[int, int], list[Recorded] | None]
-Read = Callable[[Mapping[str, int], int, int], Awaitable[list[Recorded]]]
+Read = Callable[[Mapping[str, int], int, int], Awaitable[Page]]
 
 
 def admit(
-    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, head: int, newest: int
+    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, place: Place
 ) -> bool:
     """Take a session into the hub, where it goes on after `start`, and into these live rooms, where it goes on after `since`. False
     if there is a newer session of its key.
 
-    `newest` is the position of the newest event in its other streams, as of position `head` of the log: if it has that, there is
-    nothing to read up to there.
+    `place` is where its other streams ended when that was looked up: if it has the newest event of them, there is nothing to read up
+    to there.
 
     The hub must have come to the session's own place in the log. Earlier, it would give the session what was said before that.
     """
     assert session.opened <= hub.position, "the caller waits until the hub has come to the session's place"
     hub.enter(session, rooms, since)
-    if newest <= start:
+    if place.newest <= start:
         # Nobody looked into the live rooms.
-        start = max(start, min(head, since) if session.entered else head)
+        start = max(start, min(place.head, since) if session.entered else place.head)
     return hub.add(session, person, min(start, hub.position))
 
 
@@ -48,7 +48,7 @@ class CatchUp:
     """Brings sessions that are behind back to live.
 
     `recent(after, limit)` gives events from memory or None, `read(streams, upto, limit)` a page of the log: the next events of these
-    streams, each after its own position and none after `upto`; fewer than `limit` means that there are no more.
+    streams, at most so many, each after its own position and none after `upto`, and up to where they are all.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class CatchUp:
                 if session.state != BEHIND or session.full:
                     return
                 # Who was removed from a room while the page was read gets nothing of it any more.
-                events = filtered(page, hub.entitled(session), session)
-                upto = page[-1].position if len(page) == self._page_events_max else limit
+                events = filtered(page.events, hub.entitled(session), session)
+                upto = page.upto
             self._write(session, events, upto)
             if hub.settle(session):
                 return

@@ -23,7 +23,7 @@ from imcore import commands, reads
 from imcore.auth import Claim, Identity
 from imcore.comet import encode
 from imcore.comet.catchup import admit
-from imcore.comet.hub import BEHIND, LIVE, OPENING, Session
+from imcore.comet.hub import BEHIND, LIVE, OPENING, Left, Place, Session
 from imcore.errors import (
     BadOrder,
     BadPacket,
@@ -644,12 +644,17 @@ class Connection(Session):
                     protocol=("v1", "v1", "v2", "v2", "json")[self.codec],
                 )
             )
+            after = comet.said_to_have(auth.cursor)
+            place = person.place(auth.key, after)
             try:
-                known = await comet.loader.load(self.mid, self.key)
+                if place is None:
+                    known = await comet.loader.load(self.mid, self.key, after)
+                    place = Place(known.head, known.newest)
+                    hub.know(person, known.head, known.rooms)
+                    hub.learn(person, auth.key, place, known.marks, known.left, known.left_from)
+                    hub.count(person, known.sessions)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
-            hub.know(person, known.head, known.rooms)
-            hub.count(person, known.sessions)
             comet.check_rooms(person, durable)
             joinings = [
                 commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
@@ -668,15 +673,14 @@ class Connection(Session):
             self.opened = recorded.position
             self.room = auth.room
             displaced = comet.displaced(self, person)
-            resume = comet.resume(auth.cursor, known, self)
+            resume = comet.resume(auth.cursor, person, self)
             if resume.reason == "new" and resume.start and self.mid > 0:
                 # From now on the device is known, however this session ends; else it would be new again, and begin where others are.
                 comet.log.submit(commands.ack(self.mid, self.key, resume.start))
             # A mark of 0 is that of a device that never took anything: what was pushed to everybody before it came is not its.
             self.floor = resume.start if resume.is_known and resume.start else self.opened
             since = resume.start if resume.by_cursor else self.opened
-            start, head, newest = resume.start, known.head, known.newest
-            if not admit(hub, self, person, live, start=start, since=since, head=head, newest=newest):
+            if not admit(hub, self, person, live, start=resume.start, since=since, place=place):
                 raise TakenOver
             self.acked = self.marked = min(resume.start, hub.position)
             self.taken = self.received = self.acked
@@ -688,8 +692,9 @@ class Connection(Session):
             body: dict[str, object] = {
                 "mid": self.mid,
                 "key": self.key,
-                "epoch": comet.epoch,
+                "epoch": comet.history.epoch,
                 "position": resume.start,
+                "upto": hub.position,
                 "cursor": comet.cursor(resume.start),
                 "recovered": resume.recovered,
                 "heartbeat_s": comet.settings.heartbeat_s,
@@ -698,6 +703,9 @@ class Connection(Session):
             if resume.reason:
                 body["reason"] = resume.reason
             self.reply(Op.AUTH_REPLY, seq, orjson.dumps(body) if self.ver == 2 else b"")
+            if resume.recovered:
+                for stream, left in hub.left_since(person, resume.start):
+                    self._tell_removed(stream[5:], left)
             self.flush_replies()
             comet.catch_up(self)
             early, self.early = self.early, None
@@ -763,9 +771,13 @@ class Connection(Session):
         self.reply(reply_op, seq, orjson.dumps({"error": error.facts()}))
 
     def removed(self, event: Recorded) -> None:
+        """The person is no longer in the room of this event."""
+        self._tell_removed(event.room, Left(event.position, event.mid, event.type))
+
+    def _tell_removed(self, room: str, left: Left) -> None:
         """Version 2: say which room it is no longer in. Version 1 has no word for it."""
         if self.ver == 2:
-            body = {"room": event.room, "position": event.position, "type": event.type, "by": event.mid}
+            body = {"room": room, "position": left.position, "type": left.type, "by": left.by}
             self.reply(Op.REMOVED, 0, orjson.dumps(body))
 
     # --- the end ---------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
 from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
@@ -50,6 +50,11 @@ ROUTING_TYPES: Final = frozenset(
 )
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
+# Of one person, so that what is kept of many has a bound. Who has more is asked for again.
+PLACES_MAX: Final = 16
+REMEMBERED_ROOMS_MAX: Final = 1_000
+REMEMBERED_DEVICES_MAX: Final = 64
+LEFT_MAX: Final = 64
 SESSIONS_MAX: Final = 20_000
 OPENED_MAX: Final = 1_000  # keys of one person that the log told of while a connection was opening; more are forgotten
 
@@ -116,33 +121,87 @@ class Audience:
         self.sessions: dict[Session, None] = {}
 
 
+class Place(NamedTuple):
+    """Where the streams of a device ended, when that was looked up: as of position `head` of the log, `newest` was the newest event
+    in any stream that it is entitled to."""
+
+    head: int
+    newest: int
+
+
+class Left(NamedTuple):
+    """The end of a membership."""
+
+    position: int
+    by: int
+    type: str
+
+
 class Person:
     """One member id with sessions here: its durable rooms and the position of each join.
 
     While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`; while
-    connections are opening, the position of the newest session that the log says of each key is kept in `opened`. `everywhere` are
-    its open sessions on all comets, key -> position of the opening, once they were read.
+    connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
+
+    `places` and `marks` (by device) are what was read for its connections, and the marks are kept up to date: who comes back needs
+    no reading. `left` are the rooms that it left or was removed from, all of those after position `left_from`; `everywhere` are its
+    open sessions on all comets, key -> position of the opening.
     """
 
-    __slots__ = ("changes", "everywhere", "holders", "mid", "opened", "rooms", "sessions")
+    __slots__ = (
+        "changes",
+        "everywhere",
+        "holders",
+        "left",
+        "left_from",
+        "marks",
+        "mid",
+        "opened",
+        "places",
+        "rooms",
+        "sessions",
+    )
 
-    def __init__(self, mid: int) -> None:
+    def __init__(self, mid: int, position: int) -> None:
         self.mid = mid
+        self.left: dict[str, Left] = {}
+        self.left_from = position
         self.rooms: dict[str, int] = {}  # stream -> position of the join
         self.sessions: dict[str, Session] = {}
         self.changes: list[tuple[int, str, bool]] | None = []
         self.opened: dict[str, int] = {}
         self.everywhere: dict[str, int] = {}
         self.holders = 0  # connections that are about to add a session
+        self.places: dict[str, Place] = {}  # by key; "" is any that the server made for a connection
+        self.marks: dict[str, int] = {}
+
+    def place(self, key: str, after: int | None) -> Place | None:
+        """The end of this device's streams, if nothing need be read for it, which has everything up to `after`, if that is known. ""
+        is a key that the server has just made."""
+        if self.changes is not None:
+            return None
+        if after is None:
+            after = self.marks.get(device(key))
+        if after is not None and after < self.left_from:
+            return None
+        if not key and self.places:
+            return next(reversed(self.places.values()))  # in the stream of such a key is nothing
+        return self.places.get(key)
 
 
 class Hub:
-    """The routing of one comet. Nothing here awaits, so every method is one step for everybody else."""
+    """The routing of one comet. Nothing here awaits, so every method is one step for everybody else.
 
-    def __init__(self, position: int, live_room_types: Iterable[str]) -> None:
+    Of `remembered_max` people whose last session has gone the rooms and marks are still followed, so that they can come back without
+    a query; the one who went first is forgotten first.
+    """
+
+    def __init__(self, position: int, live_room_types: Iterable[str], *, remembered_max: int = 0) -> None:
         self.position = position
         self.flushed = position  # live sessions have been written everything up to here
         self.people: dict[int, Person] = {}
+        self.remembered: dict[int, Person] = {}  # of `people`, those without sessions, in the order in which they went
+        self._remembered_max = remembered_max
         self.audiences: dict[str, Audience] = {}
         self.fresh: dict[str, int] = {}  # last position of streams that grew lately
         self.fresh_from = position  # `fresh` knows everything after this position
@@ -167,7 +226,8 @@ class Hub:
         read."""
         person = self.people.get(mid)
         if person is None:
-            person = self.people[mid] = Person(mid)
+            person = self.people[mid] = Person(mid, self.position)
+        self.remembered.pop(mid, None)
         person.holders += 1
         return person
 
@@ -194,6 +254,34 @@ class Hub:
                 else:
                     person.rooms.pop(stream, None)
         person.changes = None
+
+    def learn(
+        self,
+        person: Person,
+        key: str,
+        place: Place,
+        marks: Mapping[str, int],
+        left: Mapping[str, Left],
+        left_from: int,
+    ) -> None:
+        """What was read for a connection of this key ("": one that the server has just made): the end of its streams, the delivery
+        marks of the person's devices, and the rooms left after `left_from`."""
+        person.left_from = min(person.left_from, left_from)
+        for stream, one in left.items():
+            known = person.left.get(stream)
+            # What the hub has not come to it folds itself.
+            if one.position <= self.position and (known is None or known.position < one.position):
+                person.left[stream] = one
+        person.places.pop(key, None)
+        person.places[key] = place
+        if len(person.places) > PLACES_MAX:
+            del person.places[next(iter(person.places))]
+        for name in (*marks, device(key)):
+            # The rows may be behind what went by.
+            found = (marks.get(name), person.marks.get(name), self.marks.get((person.mid, name)))
+            latest = max((mark for mark in found if mark is not None), default=None)
+            if latest is not None:
+                person.marks[name] = latest
 
     def add(self, session: Session, person: Person, start: int) -> bool:
         """Take in a session, behind at `start`. An older session of the same key is closed; False if there is a newer one, here or
@@ -284,6 +372,18 @@ class Hub:
         fresh = self.fresh
         return any(fresh.get(stream, 0) > after for stream, after in streams.items())
 
+    def left_since(self, person: Person, position: int) -> list[tuple[str, Left]]:
+        """The rooms that the person has left or was removed from after a position and is not in again, in that order. Of what the hub
+        has not come to it speaks when it comes to it."""
+        return sorted(
+            (
+                (stream, left)
+                for stream, left in person.left.items()
+                if position < left.position and stream not in person.rooms
+            ),
+            key=lambda one: one[1],
+        )
+
     def settle(self, session: Session) -> bool:
         """Turn live if there is nothing more to read and the socket takes more. Must follow the last page without an await between."""
         if session.state != BEHIND or session.full or session.position < self.position:
@@ -309,9 +409,11 @@ class Hub:
         audiences, fresh = self.audiences, self.fresh
         for event in batch:
             stream = event.stream
-            fresh[stream] = event.position
             if event.op == 0:
                 self._fold(event)
+                if stream.startswith(SESSION):
+                    continue  # nobody is given those
+            fresh[stream] = event.position
             audience = audiences.get(stream)
             if audience is None:
                 continue
@@ -426,6 +528,9 @@ class Hub:
         marks[mark] = max(position, marks.pop(mark, 0))
         if len(marks) > MARKS_MAX:
             del marks[next(iter(marks))]
+        person = self.people.get(mid)
+        if person is not None:
+            person.marks[mark[1]] = max(position, person.marks.get(mark[1], 0))
 
     def count(self, person: Person, stored: Mapping[str, int]) -> None:
         """The open sessions of a person on all comets, as they were stored; what went by since is known here."""
@@ -460,6 +565,7 @@ class Hub:
         person = self.people.get(mid)
         if person is None:
             return
+        person.left.pop(event.stream, None)
         if person.changes is not None:
             person.changes.append((event.position, event.stream, True))
         elif event.stream not in person.rooms:
@@ -472,11 +578,13 @@ class Hub:
         person = self.people.get(mid)
         if person is None:
             return
+        person.left[event.stream] = Left(event.position, event.mid, event.type)
         if person.changes is not None:
             person.changes.append((event.position, event.stream, False))
-        elif event.stream in person.rooms:
+        elif event.stream in person.rooms or person.sessions:
+            # The memberships may have been read when this had happened already; then nobody was told.
             self._hand_out()
-            del person.rooms[event.stream]
+            person.rooms.pop(event.stream, None)
             for session in person.sessions.values():
                 self._detach(session, event.stream)
                 self._write_out(session, event.position - 1)
@@ -524,8 +632,24 @@ class Hub:
                 del self.audiences[stream]
 
     def _forget(self, person: Person) -> None:
-        if not person.sessions and not person.holders and self.people.get(person.mid) is person:
-            del self.people[person.mid]
+        """Keep of who is gone what will be asked for when they come back, if it is known and not too much."""
+        mid = person.mid
+        if person.sessions or person.holders or self.people.get(mid) is not person:
+            return
+        devices = max(len(person.marks), len(person.everywhere))
+        is_small = len(person.rooms) <= REMEMBERED_ROOMS_MAX and devices <= REMEMBERED_DEVICES_MAX
+        if (
+            self._remembered_max and mid > 0 and person.changes is None and is_small
+        ):  # a guest is somebody else next time
+            person.sessions, person.opened = {}, {}  # an emptied dict keeps its size
+            if len(person.left) > LEFT_MAX:
+                person.left, person.left_from = {}, self.position
+            self.remembered[mid] = person
+            if len(self.remembered) <= self._remembered_max:
+                return
+            mid = next(iter(self.remembered))
+            del self.remembered[mid]
+        del self.people[mid]
 
 
 def _follow(open_: dict[str, int], key: str, opened: int) -> None:

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, failpoints, reads
@@ -29,7 +30,7 @@ from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
 from imcore.comet.giving_way import giving_way
 from imcore.comet.hub import BEHIND, LIVE, Hub, Person
-from imcore.comet.loader import Known, Loader
+from imcore.comet.loader import Loader, Pages
 from imcore.comet.returning import Returns
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS
@@ -46,10 +47,11 @@ from imcore.errors import (
     Unauthenticated,
     Unavailable,
 )
+from imcore.events.history import History
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
-from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Recorded, device, room_type
+from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Page, Recorded, device, room_type
 from imcore.paces import Line, Paces
 from imcore.proxies import networks, subnet
 
@@ -64,7 +66,6 @@ QUICK_S: Final = 0.01  # a flush that took no longer lets the next one leave at 
 REST: Final = 3.0  # after a longer one the next waits so many times what it took beyond that
 REST_MAX_S: Final = 0.1
 SMALL_FLUSH: Final = 16  # sessions; a smaller flush is not worth measuring
-PAGES_AT_ONCE: Final = 4  # catch-up reads at a time, so that a storm leaves connections for everybody else
 RETRY_S: Final = 0.5
 # A process that was away for longer looks at the log before it takes anything from clients: their sessions may be others' by now.
 AWAY_S: Final = 2.0
@@ -73,6 +74,7 @@ FILES_KEPT: Final = 256  # open files that are not for connections of clients
 # Who comes too often waits for the refusal: else a client that asks again at once would ask thousands of times a second.
 HOLD_S: Final = 1.0
 HELD_MAX: Final = 1_000
+PUSHES_WAITING_MAX: Final = 1_000
 
 T = TypeVar("T")
 
@@ -109,8 +111,7 @@ class Comet:
         reading: reads.Reads,
         *,
         node: str,
-        epoch: str,
-        position: int,
+        history: History,
         applied: Callable[[list[Recorded]], None],
         sends: Paces[int],
     ) -> None:
@@ -120,22 +121,23 @@ class Comet:
         self.reads = reading
         self.authenticate = authenticate
         self.node = node
-        self.epoch = epoch
+        self.history = history
         self.rate_limits = settings.rate_limits
         self.live_types = frozenset(settings.live_room_types)
         self.trusted = networks(settings.trusted_proxies)
         self.sends_pending_max = settings.sends_pending_per_session_max
         self.text_body_bytes_max = settings.text_body_bytes_max
         self.goim_body_bytes_max = settings.goim_body_bytes_max
-        self.hub = Hub(position, settings.live_room_types)
+        self.hub = Hub(history.head, settings.live_room_types, remembered_max=settings.people_remembered_max)
         self.tail = Tail(
-            position,
+            history.head,
             reader.read,
             self._apply,
             quiet_s=settings.quiet_s,
             recent_events_max=settings.recent_events_max,
             recent_bytes_max=settings.recent_bytes_max,
         )
+        self.pages = Pages(reader)
         self.catching = CatchUp(
             self.hub,
             self.tail.recent,
@@ -186,7 +188,7 @@ class Comet:
         # What clients said while this process was not sure. Bounded: they are read from no more, so it is one read of each.
         self._postponed: list[tuple[Connection, Callable[[], None]]] = []
         self._is_looking = False
-        self._pages = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._pushes_waiting = 0  # until the tail has come as far as they; at most PUSHES_WAITING_MAX
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
         self.flushes = 0
@@ -194,6 +196,7 @@ class Comet:
         self.auth_failures = 0
         self.limited = 0
         self.fell_behind = 0
+        self.too_far = 0
         self.refusals: Counter[str] = Counter()
         self.turned_away: Counter[str] = Counter()
         self.endings: Counter[str] = Counter()
@@ -205,6 +208,7 @@ class Comet:
                 self._tasks = tasks
                 tasks.create_task(self.tail.run(), name="tail")
                 tasks.create_task(self.loader.run(), name="loader")
+                tasks.create_task(self.pages.run(), name="pages")
                 tasks.create_task(self._sweep(), name="sweep")
                 tasks.create_task(self._watch_unsent(), name="unsent")
         finally:
@@ -278,18 +282,30 @@ class Comet:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        position: int = 0,
     ) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events. How many sessions got it."""
+        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. How many
+        sessions got it at once.
+
+        A comet that has not seen the end of the log for a lease may not know who was taken out of a room with members, so there
+        nobody gets it."""
+        if position > self.tail.position:
+            if self._pushes_waiting < PUSHES_WAITING_MAX:
+                self._pushes_waiting += 1
+                push = partial(self.push_ephemeral, op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+                self.spawn(self._push_later(position, push))
+            return 0
         format_, body = commands.storable(payload)
         streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
         streams += [ROOM + room] if room is not None else []
         streams += [ALL] if everybody else []
         time_ms = int(self.wall() * 1000)
         reached = 0
+        is_blind = time.monotonic() - self.tail.looked_at > self.settings.node_lease_s
         for stream in streams:
             audience = self.hub.audiences.get(stream)
-            if audience is None:
+            if audience is None or (is_blind and audience.durable and stream.startswith(ROOM)):
                 continue
             event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, time_ms, body)
             run = Run([event])
@@ -304,6 +320,16 @@ class Comet:
                         session.write(data)
                         reached += 1
         return reached
+
+    async def _push_later(self, position: int, push: Callable[[], int]) -> None:
+        try:
+            async with asyncio.timeout(self.settings.node_lease_s):
+                await self.tail.reached(position)
+        except TimeoutError:
+            return  # it may be lost
+        finally:
+            self._pushes_waiting -= 1
+        push()
 
     # --- catching up -----------------------------------------------------------------------------------------------------------
 
@@ -326,9 +352,8 @@ class Comet:
         finally:
             self._catching_up.discard(session)
 
-    async def _read_page(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
-        async with self._pages:
-            page = await self.reader.read_streams(streams, upto, limit)
+    async def _read_page(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
+        page = await self.pages.read(streams, upto, limit)
         if failpoints.armed is not None:
             await failpoints.arrive("mid_replay")
         return page
@@ -339,37 +364,39 @@ class Comet:
             await failpoints.arrive("mid_replay")
         await asyncio.sleep(0)
 
-    def resume(self, cursor: str, known: Known, session: Connection) -> Resume:
+    def resume(self, cursor: str, person: Person, session: Connection) -> Resume:
         """Where this device goes on: its cursor, else its own mark, else what any device of the person has."""
         if cursor:
-            epoch, _, digits = cursor.rpartition(".")
-            if epoch != self.epoch:
+            epoch, position = _read(cursor)
+            if not self.history.reaches(epoch, position):
                 return Resume(session.opened, False, "epoch", True, False)
-            if not digits.isascii() or not digits.isdigit() or len(digits) > 18 or int(digits) > session.opened:
+            if position > session.opened:
+                self.too_far += 1
+                log.warning("a cursor lies beyond the end of the log: was an older copy put back?")
                 return Resume(session.opened, False, "too_far", True, False)
-            return Resume(int(digits), True, "", True, True)
-        own = self._mark(session.mid, session.key, known)
+            return self._from(position, session, by_cursor=True)
+        own = person.marks.get(device(session.key))
+        older = person.sessions.get(session.key)
+        if isinstance(older, Connection):  # which it takes over
+            own = max(own or 0, older.delivered())
         if own is not None:
-            return Resume(own, True, "", True, False)
-        if known.marks:
-            return Resume(
-                max(self._mark(session.mid, key, known) or 0 for key in known.marks), False, "new", True, False
-            )
-        return Resume(0, False, "new", False, False)
+            return self._from(own, session, by_cursor=False)
+        start = max(max(person.marks.values(), default=0), self.history.oldest - 1)
+        return Resume(start, False, "new", bool(person.marks), False)
 
-    def _mark(self, mid: int, key: str, known: Known) -> int | None:
-        """Up to where this device has everything: as stored, as it went by since, or as the connection says that it takes over."""
-        name = device(key)
-        marks = [mark for mark in (known.marks.get(name), self.hub.marks.get((mid, name))) if mark is not None]
-        person = self.hub.people.get(mid)
-        older = None if person is None else person.sessions.get(key)
-        if isinstance(older, Connection):
-            marks.append(older.delivered())
-        return max(marks, default=None)
+    def _from(self, position: int, session: Connection, *, by_cursor: bool) -> Resume:
+        if not self.history.keeps(position):
+            return Resume(session.opened, False, "expired", True, False)
+        return Resume(position, True, "", True, by_cursor)
+
+    def said_to_have(self, cursor: str) -> int | None:
+        """Up to where a device with this cursor has everything; None if that is not for it to say."""
+        epoch, position = _read(cursor)
+        return position if cursor and self.history.reaches(epoch, position) else None
 
     def cursor(self, position: int) -> str:
         """What a client keeps to resume after `position`."""
-        return f"{self.epoch}.{position}"
+        return f"{self.history.epoch}.{position}"
 
     # --- so many connections of one user ----------------------------------------------------------------------------------------
 
@@ -537,6 +564,8 @@ class Comet:
 
     def closed(self, connection: Connection, opened: int, reason: str, delivered: int | None) -> None:
         """Append the session's end. If that fails, the lease of this node or the next session of the key ends it."""
+        if self.history.over.is_set():
+            return  # the log knows nothing of the session
         try:
             self.log.submit(commands.close_session(connection.mid, connection.key, opened, reason, delivered))
         except ImcoreError as error:
@@ -577,6 +606,7 @@ class Comet:
             "comet_deliveries_total": hub.deliveries,
             "comet_flushes_total": self.flushes,
             "comet_catching_up": len(self._catching_up),
+            "comet_cursors_too_far_total": self.too_far,
             "comet_rate_limited_total": self.limited,
             "comet_admitted_total": admission.admitted,
             "comet_admissions_under_way": admission.under_way,
@@ -598,9 +628,13 @@ class Comet:
             "comet_unsent_bytes": self.unsent_bytes,
             "comet_squeezed_total": self.squeezes,
             "comet_refusals_held": self._holding,
+            "comet_pushes_waiting": self._pushes_waiting,
             "comet_addresses_paced": len(self.handshakes),
             "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
+            "comet_remembered": len(hub.remembered),
+            "comet_loads_total": self.loader.batches,
+            "comet_page_readings_total": self.pages.readings,
             "tail_gaps_total": tail.gaps,
             "tail_gap_events_total": tail.gap_events,
         }
@@ -725,6 +759,12 @@ class Comet:
         """Seconds since 1970, for what a token says of its own time."""
         return time.time()
 
+    def leave(self) -> None:
+        """End every connection now, because the log is another one: nobody is given anything more, and nothing is told the log."""
+        self.draining = True
+        self.log.stop()
+        self.send_away()
+
     def send_away(self) -> None:
         """Tell everybody to connect again, each after a delay of its own."""
         self.returns.expect(len(self._open), self.now())
@@ -743,6 +783,13 @@ class Comet:
                 log.info("%d connections did not say goodbye", len(self._ending))
         for connection in list(self._ending):
             connection.carrier.abort()
+
+
+def _read(cursor: str) -> tuple[str, int]:
+    """Epoch and position. What is no position lies beyond all."""
+    epoch, _, digits = cursor.rpartition(".")
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 18
+    return epoch, int(digits) if is_number else 1 << 62
 
 
 def settle_memory() -> None:

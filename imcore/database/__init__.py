@@ -10,7 +10,26 @@ A database is named by a URL everywhere: `postgresql://user@host:5432/name`, or,
 
 from __future__ import annotations
 
-from imcore.database.connections import DATABASE_ERRORS, Connection, Pool, connect, create_pool, place
+from imcore.database.connections import (
+    DATABASE_ERRORS,
+    Connection,
+    Opened,
+    Pool,
+    connect,
+    count_statements,
+    create_pool,
+    place,
+)
 from imcore.database.safety import refuse_unsafe
 
-__all__ = ["DATABASE_ERRORS", "Connection", "Pool", "connect", "create_pool", "place", "refuse_unsafe"]
+__all__ = [
+    "DATABASE_ERRORS",
+    "Connection",
+    "Opened",
+    "Pool",
+    "connect",
+    "count_statements",
+    "create_pool",
+    "place",
+    "refuse_unsafe",
+]

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 # What our statements run on: one's own connection, or one lent by a pool.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Opened: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record]], Coroutine[Any, Any, None]]"
 
 # What a query may raise because of the database or the way to it, and not because of the query. InternalClientError: a query was
 # begun between the server's farewell and the close (asyncpg 0.32).
@@ -53,14 +55,23 @@ async def connect(
     connect_s: float = 10,
     command_s: float | None = None,
     hold_s: float = SILENCE_S,
+    opened: Opened | None = None,
 ) -> asyncpg.Connection[asyncpg.Record]:
     """Open one connection; the caller closes it. Postgres ends it, with its locks, when it is silent for `hold_s` in a transaction.
+    `opened` is awaited with it first; what that raises closes it again.
 
     Raises DatabaseUnavailable when Postgres cannot be reached or lets nobody in, and BadConfiguration for a URL that is none.
     """
-    return await _open(
+    connection = await _open(
         url, timeout=connect_s, command_timeout=command_s, server_settings=_settings(application_name, hold_s)
     )
+    if opened is not None:
+        try:
+            await opened(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
 @asynccontextmanager
@@ -72,8 +83,9 @@ async def create_pool(
     connections_max: int = 10,
     connect_s: float = 10,
     command_s: float = 30,
+    opened: Opened | None = None,
 ) -> AsyncIterator[Pool]:
-    """Keep a pool of connections while the block runs.
+    """Keep a pool of connections while the block runs. `opened` is awaited with each before its first use, as for `connect`.
 
     Connections are not reset between users, which saves a round trip each time: leave no session state behind (SET LOCAL, and
     locks of the transaction only; LISTEN needs a connection of its own). An open transaction is rolled back all the same.
@@ -85,6 +97,7 @@ async def create_pool(
         url,
         connect=_open,
         reset=_keep_session,
+        init=opened,
         min_size=connections_min,
         max_size=connections_max,
         max_queries=10**9,  # asyncpg would reconnect after 50,000 queries, which here is a minute's work
@@ -102,6 +115,15 @@ async def create_pool(
         except TimeoutError:
             logger.warning("connections are still in use at the end and were cut", extra={"database": place(url)})
             pool.terminate()
+
+
+def count_statements(connection: Connection, counts: Counter[str], purpose: str) -> None:
+    """Count what is sent over this connection from now on."""
+
+    def count(statement: object) -> None:
+        counts[purpose] += 1
+
+    connection.add_query_logger(count)
 
 
 def place(url: str) -> str:

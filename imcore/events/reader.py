@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
-from imcore.events.types import Recorded
+from imcore.events.types import Page, Recorded
 
 PAGE_EVENTS_MAX: Final = 500
 
@@ -22,17 +22,21 @@ READ = "SELECT * FROM events WHERE position > $1 ORDER BY position LIMIT $2"
 # A page of one stream, on from a seq, or back from one.
 READ_ON = "SELECT * FROM events WHERE stream_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 READ_BACK = "SELECT * FROM events WHERE stream_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
-# The next page of several streams together, each from a position of its own, in order of position. Only streams that have grown
-# are looked into.
-READ_STREAMS = """
-SELECT e.* FROM unnest($1::bigint[], $2::bigint[]) AS r(stream_id, after)
-JOIN streams s ON s.id = r.stream_id AND s.position > r.after
+# The next page of several streams together, each from a position of its own, in order of position, for several readers: to the n-th
+# belong the streams from $3[n] to $4[n], and it wants nothing after $5[n]. Only streams that have grown are looked into.
+READ_PAGES = """
+SELECT reader.n::integer AS n, page.*
+FROM unnest($3::integer[], $4::integer[], $5::bigint[]) WITH ORDINALITY AS reader(first, last, upto, n)
 CROSS JOIN LATERAL (
-  SELECT * FROM events WHERE events.stream_id = r.stream_id AND events.seq > imcore_seq_at(r.stream_id, s.seq, r.after)
-    AND events.seq <= CASE WHEN s.position > $3 THEN imcore_seq_at(r.stream_id, s.seq, $3) ELSE s.seq END
-    AND events.position > r.after
-  ORDER BY events.seq LIMIT $4) e
-ORDER BY e.position LIMIT $4
+  SELECT e.* FROM unnest(($1::bigint[])[reader.first:reader.last], ($2::bigint[])[reader.first:reader.last]) AS r(stream_id, after)
+  JOIN streams s ON s.id = r.stream_id AND s.position > r.after
+  CROSS JOIN LATERAL (
+    SELECT * FROM events WHERE events.stream_id = r.stream_id AND events.seq > imcore_seq_at(r.stream_id, s.seq, r.after)
+      AND events.seq <= CASE WHEN s.position > reader.upto THEN imcore_seq_at(r.stream_id, s.seq, reader.upto) ELSE s.seq END
+      AND events.position > r.after
+    ORDER BY events.seq LIMIT $6) e
+  ORDER BY e.position LIMIT $6) page
+ORDER BY reader.n, page.position
 """
 
 
@@ -97,14 +101,36 @@ class Reader:
 
         Fewer than `limit` means that there are no more up to `upto`.
         """
+        (page,) = await self.read_pages([(after, upto)], limit)
+        return page.events
+
+    async def read_pages(self, asked: Sequence[tuple[Mapping[str, int], int]], limit: int) -> list[Page]:
+        """The same for several who ask, each with streams and an `upto` of its own, in one statement. A page of `limit` events goes
+        up to the last of them, a shorter one up to `upto`."""
+        streams: list[int] = []
+        after: list[int] = []
+        first: list[int] = []
+        last: list[int] = []
+        found: list[list[Recorded]] = [[] for _ in asked]
         async with self._pool.acquire() as connection:
-            await self._names.find(connection, after)
+            await self._names.find(connection, {stream for wanted, _ in asked for stream in wanted})
             ids = self._names.ids
-            known = [(ids[stream], position) for stream, position in after.items() if stream in ids]
-            if not known:
-                return []
-            streams, positions = zip(*known, strict=True)
-            return await self._events(connection, READ_STREAMS, streams, positions, upto, limit)
+            for wanted, _ in asked:
+                first.append(len(streams) + 1)
+                known = [(ids[stream], position) for stream, position in wanted.items() if stream in ids]
+                streams += [stream for stream, _ in known]
+                after += [position for _, position in known]
+                last.append(len(streams))
+            if streams:
+                uptos = [upto for _, upto in asked]
+                rows = await connection.fetch(READ_PAGES, streams, after, first, last, uptos, limit)
+                await self._names.resolve(connection, {row["stream_id"] for row in rows})
+                for row in rows:
+                    found[row["n"] - 1].append(recorded(row, self._names))
+        return [
+            Page(events, events[-1].position if len(events) == limit else upto)
+            for events, (_, upto) in zip(found, asked, strict=True)
+        ]
 
     async def _events(self, connection: Connection, query: str, *arguments: int | Sequence[int]) -> list[Recorded]:
         rows = await connection.fetch(query, *arguments)

@@ -34,6 +34,7 @@ from imcore import failpoints
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     Conflict,
+    DatabaseUnavailable,
     IdConflict,
     ImcoreError,
     Muted,
@@ -400,6 +401,12 @@ class Log:
         self._closing = True
         await self._idle.wait()
 
+    def stop(self) -> None:
+        """Take nothing more, and refuse what waits: it is meant for a log that is no more. Certainly none of it was stored."""
+        self._closing = True
+        waiting, self._pending = self._pending, deque()
+        self._tell(waiting, Overloaded("the server begins anew", retry_after_ms=1000))
+
     # --- the appender ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -600,6 +607,7 @@ class Log:
         if failpoints.armed is not None:
             await failpoints.arrive("after_commit")
         base, at, seqs, messages, refused, codes, facts = row
+        self._check_order(base)
         if refused is None:
             self._untold = ()
             self._unsettled = partial(self._settle, drafts, base, at, slots, ranks, said, seqs, messages)
@@ -611,6 +619,11 @@ class Log:
             self._settle(accepted, base, at, slots, ranks, said, seqs, messages)
         if duplicates:
             await self._tell_duplicates(connection, duplicates)
+
+    def _check_order(self, base: int) -> None:
+        """What this process appended is there. Whoever connects looks whether the log went back; this is for who forgot to."""
+        if base < self.position:
+            raise DatabaseUnavailable(f"the log went back: it ended at {base}, and {self.position} was appended")
 
     def _settle_last(self) -> None:
         """Tell those of the last batch, if nobody has yet. It is committed; telling it waits until the next one is on its way, so that
@@ -689,6 +702,7 @@ class Log:
             if failpoints.armed is not None:
                 await failpoints.arrive("after_update_head")
             base, at, opened = head
+            self._check_order(base)
             now_ms = int(at.timestamp() * 1000)
             keys = {key for item in items if isinstance(item, Decision) for key in item.keys}
             keys |= {inline.guard_key(item) for item in items if isinstance(item, Draft) and item.guard}

@@ -268,6 +268,13 @@ class Recorded(NamedTuple):
         return self.stream[5:] if self.stream.startswith(ROOM) else ""
 
 
+class Page(NamedTuple):
+    """Events in order of position, and up to where they are all that was asked for."""
+
+    events: list[Recorded]
+    upto: int
+
+
 def device(key: str) -> str:
     """The device that a connection key names. Keys that the server made name none: all of a person's are one device, called ""."""
     return "" if key.startswith(GENERATED_KEY) else key

@@ -7,7 +7,7 @@ them), and what must be exact all the same is computed from the log where the ro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
@@ -16,6 +16,7 @@ import asyncpg
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
 from imcore.events.types import ROOM, Recorded
+from imcore.projections.departures import Departure
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
 
@@ -30,24 +31,23 @@ FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid =
 # What each device of these people has received.
 DELIVERED: Final = "SELECT mid, key, position FROM deliveries WHERE mid = ANY($1::bigint[])"
 
+# Which rooms these people are no longer in, of what happened after a position: of each a position of its own.
+DEPARTED: Final = """
+SELECT d.mid, d.room, d.position, d.by, d.removed FROM unnest($1::bigint[], $2::bigint[]) AS asked(mid, after)
+JOIN departures d ON d.mid = asked.mid AND d.position > asked.after
+"""
 OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigint[])"
 
 MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
 
 ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
 
-# The sessions that there are: open in the rows, on a comet that nobody declared dead. That its lease has run out says nothing: when the
-# database was away no comet could renew, and everybody would be offline in the moments before they do. The reaper watches and decides.
-PRESENT: Final = """
-(SELECT s.*, to_timestamp(s.opened_at_ms / 1000.0) AS opened_at FROM sessions s JOIN nodes n ON n.node = s.node) AS present
-"""
-
 # The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
 # by reading all sessions once.
-MEMBERS_PAGE: Final = f"""
+MEMBERS_PAGE: Final = """
 SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
-LEFT JOIN LATERAL (SELECT present.mid FROM {PRESENT} WHERE present.mid = m.mid LIMIT 1) present ON true
+LEFT JOIN LATERAL (SELECT o.mid FROM online o WHERE o.mid = m.mid LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
 LIMIT $3
@@ -96,17 +96,18 @@ CROSS JOIN LATERAL (
 WHERE m.room = $1 AND m.mid = $2
 """
 
-SESSIONS_OF: Final = f"""
-SELECT mid, key, platform, rooms, node, address, opened_at FROM {PRESENT} WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
+# Sessions on comets that nobody declared dead.
+SESSIONS_OF: Final = """
+SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
 """
-ONLINE_TOTAL: Final = f"SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM {PRESENT}"
-ONLINE_ROOMS: Final = f"""
-SELECT room, count(*) AS sessions FROM {PRESENT} CROSS JOIN unnest(rooms) AS room
+ONLINE_TOTAL: Final = "SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM online"
+ONLINE_ROOMS: Final = """
+SELECT room, count(*) AS sessions FROM online CROSS JOIN unnest(rooms) AS room
 WHERE rooms && $1::text[] AND room = ANY($1::text[]) AND node <> $2
 GROUP BY room
 """
-ONLINE_TOP: Final = f"""
-SELECT room, count(*) AS sessions FROM {PRESENT} CROSS JOIN unnest(rooms) AS room
+ONLINE_TOP: Final = """
+SELECT room, count(*) AS sessions FROM online CROSS JOIN unnest(rooms) AS room
 WHERE starts_with(room, $1 || '://')
 GROUP BY room
 ORDER BY sessions DESC, room
@@ -184,6 +185,14 @@ async def delivered(source: Source, mids: Collection[int]) -> dict[tuple[int, st
     """Up to which position each device of these people has received everything, by (mid, key)."""
     rows = await source.fetch(DELIVERED, list(mids))
     return {(row["mid"], row["key"]): row["position"] for row in rows}
+
+
+async def departed(source: Source, after: Mapping[int, int]) -> dict[int, dict[str, Departure]]:
+    """The rooms that each of these people left or was removed from after a position, and is not in again."""
+    found: dict[int, dict[str, Departure]] = {mid: {} for mid in after}
+    for mid, room, *row in await source.fetch(DEPARTED, list(after), list(after.values())):
+        found[mid][room] = Departure(*row)
+    return found
 
 
 async def opened(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:

@@ -7,9 +7,11 @@ import importlib.util
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
 from imcore.bench import run
 from imcore.bench.figures import Must
@@ -80,6 +82,38 @@ def test_who_cannot_connect_is_counted() -> None:
     assert {"Connection refused": 3} == report.failures
 
 
+async def test_a_device_comes_back_with_its_cursor_and_tells_what_it_got_twice_and_what_not_at_all() -> None:
+    """It is cut off after its first ack; then it is given one event again, and one is left out."""
+    auths, report = await _given([[1, 2, 3], [3, 4, 6]])
+
+    assert [("d-0", None), ("d-0", "e.3")] == [(auth["key"], auth.get("cursor")) for auth in auths]
+    assert (1, 1, 1, 1, 1) == (report.ready, report.connected, report.closes, report.repeated, report.missing)
+    assert (5, 0) == (report.delivered, report.disordered)
+    assert 0 < report.all_back_s == pytest.approx(report.away_ms.max / 1000, abs=0.001)
+    assert ["1 events are missing between those that came"] == report.device_faults(5)
+    assert "0 devices" not in str(report.device_faults(6))
+    assert "clients received between 5 and 5 of 6 messages" in report.device_faults(6)
+
+
+async def test_a_device_that_gets_everything_has_no_fault() -> None:
+    _, report = await _given([[1, 2, 3], [3, 4, 5]])
+
+    assert [] == report.device_faults(5)
+
+
+async def test_a_device_that_hears_something_out_of_order_says_so() -> None:
+    _, report = await _given([[1, 3, 2, 4]])
+
+    assert (1, 1) == (report.disordered, report.missing)
+
+
+async def test_a_device_that_cannot_go_on_where_it_was_says_so() -> None:
+    _, report = await _given([[1, 2], [3, 4]], recovered=False)
+
+    assert 1 == report.unrecovered
+    assert "1 times a device was told that it could not go on where it was" in report.device_faults(4)
+
+
 def test_a_must_holds_at_its_limit() -> None:
     assert [True, True, False] == [Must("≤", 10).holds(value) for value in (9.9, 10, 10.1)]
     assert [False, True, True] == [Must("≥", 10).holds(value) for value in (9.9, 10, 10.1)]
@@ -141,3 +175,45 @@ async def _sent_to(reply: bytes, *, seq_off_by: int = 0) -> Report:
         port = server.sockets[0].getsockname()[1]
         with load("tcp", port, senders=1, window=4, room="group://a", sends=20, seconds=1, drain=0.1) as client:
             return await asyncio.to_thread(client.report)
+
+
+async def _given(visits: list[list[int]], *, recovered: bool = True) -> tuple[list[dict[str, Any]], Report]:
+    """The auths of a device that is given events with these seqs, one list a connection, and its report. A connection but the last is
+    cut when the device acks."""
+    auths: list[dict[str, Any]] = []
+
+    async def say(line: web.WebSocketResponse, op: Op, seq: int, body: dict[str, Any]) -> None:
+        await line.send_str(orjson.dumps({"op": op, "seq": seq, "body": body}).decode())
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        line = web.WebSocketResponse()
+        await line.prepare(request)
+        async for message in line:
+            packet = orjson.loads(message.data)
+            if packet["op"] == Op.AUTH:
+                auths.append(packet["body"])
+                told = {"cursor": f"e.{visits[0][0] - 1}", "recovered": recovered}
+                await say(line, Op.AUTH_REPLY, packet["seq"], told)
+                for seq in visits[len(auths) - 1]:
+                    said = {"position": seq, "room": "group://a", "seq": seq, "body": {"t": 1, "n": 1}}
+                    await say(line, Op.EVENT, 0, said)
+            elif packet["op"] == Op.ACK:
+                cursor = {"position": packet["body"]["position"], "cursor": f"e.{packet['body']['position']}"}
+                await say(line, Op.ACK_REPLY, packet["seq"], cursor)
+                if len(auths) < len(visits):
+                    await line.close(code=1001)
+        return line
+
+    app = web.Application()
+    app.router.add_get("/ws", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        port = runner.addresses[0][1]
+        distinct = len({seq for visit in visits for seq in visit}) - sum(sorted(visit) != visit for visit in visits)
+        with load("json", port, devices="d-", at_once=True, room="group://a", seconds=10, until=distinct) as client:
+            return auths, await asyncio.to_thread(client.report)
+    finally:
+        await runner.cleanup()

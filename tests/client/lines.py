@@ -17,7 +17,7 @@ from system.servers import Server
 Way = Literal["ws", "tcp"]
 WAYS: Final[tuple[Way, ...]] = ("ws", "tcp")
 # A test waits for facts, so its client is quicker at noticing them than one that should spare a network.
-QUICK: Final = Limits(backoff_s=0.1, backoff_max_s=1.0, ack_s=0.05, answer_s=3.0)
+QUICK: Final = Limits(backoff_s=0.1, backoff_max_s=1.0, ack_s=0.05, answer_s=3.0, auth_s=10.0)
 
 
 def address(way: Way, host_and_port: str) -> str:

@@ -244,6 +244,45 @@ def test_what_the_history_does_not_have_is_told_as_a_reset() -> None:
     assert 2 == talk.core.counts.unfilled
 
 
+def test_a_page_that_brings_only_what_an_answer_told_meanwhile_is_not_the_last() -> None:
+    talk = Talk()
+    talk.say(1)
+    talk.say(5)
+    seq, _ = history(talk)
+    talk.send()
+    ((_, send_seq, _),) = talk.requests()
+    talk.tell(Op.SEND_REPLY, send_seq, {"position": 61, "seq": 2})
+    talk.tell(Op.HISTORY_REPLY, seq, page(envelope(61, ROOM, 2) | own(2), more=True))
+    seq, body = history(talk)
+    assert 2 == body["after"]
+    talk.tell(Op.HISTORY_REPLY, seq, page(envelope(62, ROOM, 3), envelope(63, ROOM, 4)))
+
+    assert [1, 3, 4, 5] == seqs(talk.taken())
+    assert 0 == talk.core.counts.unfilled
+
+
+@pytest.mark.parametrize(("before", "is_asked"), [(1_002, True), (1_003, False), (1 << 62, False)])
+def test_a_hole_that_is_too_large_is_told_and_not_filled(before: int, is_asked: bool) -> None:
+    talk = Talk()
+    talk.say(1)
+    talk.say(before)
+
+    assert is_asked == (talk.requests() != [])
+    assert ([1] if is_asked else [1, "Reset", before]) == seqs(talk.taken())
+
+
+def test_a_history_that_begins_after_the_hole_is_asked_once() -> None:
+    """Left, and joined again meanwhile: what was said before the join is not shown."""
+    talk = Talk()
+    talk.say(1)
+    talk.say(4)
+    seq, _ = history(talk)
+    talk.tell(Op.HISTORY_REPLY, seq, page(envelope(60, ROOM, 12), more=True))
+
+    assert [] == talk.requests()
+    assert [1, "Reset", 4] == seqs(talk.taken())
+
+
 def test_a_hole_that_an_own_send_explains_is_none() -> None:
     """Whether its answer came before, comes after, or was lost."""
     talk = Talk()
@@ -520,6 +559,20 @@ def test_who_stops_waiting_has_asked_no_more() -> None:
     assert [] == talk.tell(Op.SEND_REPLY, seq, {"position": 101, "seq": 1})
     talk.break_off()
     assert [] == talk.requests()
+
+
+def test_who_gave_up_while_there_was_no_connection_is_not_kept() -> None:
+    talk = Talk(begin=False)
+    kept = talk.send("kept")
+    for n in range(1_000):
+        talk.core.forget(talk.send(f"{n}"))
+        talk.core.forget(talk.core.ask(Op.HISTORY, {"room": ROOM}))
+    assert len(talk.core._sends) + len(talk.core._others) < 10
+    talk.connect()
+
+    ((_, _, body),) = talk.requests()
+    assert "kept" == body["body"]
+    assert kept.is_wanted
 
 
 def test_a_leave_of_which_the_answer_was_lost_has_happened() -> None:

@@ -25,7 +25,7 @@ from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Op
 from imcore.client.events import Event, Message, Removed, Reset
 from imcore.comet.catchup import admit
 from imcore.comet.encode import JSON_WS, V2_TCP
-from imcore.comet.hub import BEHIND, LIVE, Hub, Session, filtered
+from imcore.comet.hub import BEHIND, LIVE, Hub, Place, Session, filtered
 from imcore.envelope import envelope
 from imcore.errors import BadRequest, GoingAway, IdConflict, ImcoreError, NoSuchRoom, RateLimited, Unavailable
 from imcore.events.types import (
@@ -308,7 +308,7 @@ class Line(Session):
         person = hub.hold(self.mid)
         rooms = {ROOM + room: here[self.mid] for room, here in server.members.items() if self.mid in here}
         hub.know(person, len(server.log), rooms)
-        assert admit(hub, self, person, (), start=start, since=start, head=0, newest=len(server.log))
+        assert admit(hub, self, person, (), start=start, since=start, place=Place(0, len(server.log)))
         hub.release(person)
         if reason == "new":  # from now on the device is known
             server.marks[self.mid, self.key] = start
@@ -317,6 +317,7 @@ class Line(Session):
             "key": self.key,
             "epoch": server.epoch,
             "position": start,
+            "upto": len(server.log),
             "cursor": f"{server.epoch}.{start}",
             "recovered": not reason,
             "heartbeat_s": 240,

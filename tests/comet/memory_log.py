@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from imcore.comet.hub import Left
 from imcore.comet.loader import Known
 from imcore.events.types import (
     ALL,
@@ -122,11 +123,29 @@ class MemoryLog:
             found += places[start : min(bisect_right(places, upto), start + limit)]
         return [self.at(position) for position in sorted(found)[:limit]]
 
-    def known(self, mid: int, key: str) -> Known:
+    def known(self, mid: int, key: str, after: int | None) -> Known:
         """What a connecting device must know, as of now."""
         rooms = {stream: here[mid] for stream, here in self.members.items() if mid in here}
         newest = max(self.newest(stream) for stream in (*rooms, ALL, f"{USER}{mid}", KEY + key))
-        return Known(self.head, rooms, newest, dict(self.marks.get(mid, {})), {})
+        marks = dict(self.marks.get(mid, {}))
+        was_at = marks.get(key, max(marks.values(), default=0)) if after is None else after
+        return Known(self.head, rooms, newest, marks, self.departed(mid, was_at, self.head), was_at, {})
+
+    def acked(self, mid: int, key: str, upto: int) -> int:
+        """The delivery mark of a device as of this place in the log."""
+        own = [self.at(position) for position in self.streams.get(session_stream(mid), []) if position <= upto]
+        facts = [event.fact for event in own if event.type == DeliveryAcked.type]
+        return max((fact.position for fact in facts if isinstance(fact, DeliveryAcked) and fact.key == key), default=0)
+
+    def departed(self, mid: int, after: int, upto: int) -> dict[str, Left]:
+        """The rooms that this person left after one place in the log, and was not in again at another."""
+        found: dict[str, Left] = {}
+        for (stream, who), memberships in self.memberships.items():
+            begun = [one for one in memberships if one.joined <= upto]
+            if who == mid and begun and after < begun[-1].left <= upto:
+                event = self.at(begun[-1].left)
+                found[stream] = Left(event.position, event.mid, event.type)
+        return found
 
     def newest(self, stream: str) -> int:
         """The position of the stream's last event."""

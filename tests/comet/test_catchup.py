@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import pytest
 
 from comet.facts import happened, said
-from comet.listener import LIVE_TYPES, Listener, behind
+from comet.listener import LIVE_TYPES, Listener, alive, behind
 from imcore.bus.tail import Tail
 from imcore.comet.catchup import CHUNK_BYTES, CatchUp, admit
-from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub
-from imcore.events.types import ALL, ROOM, MemberRemoved, Recorded
+from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Place
+from imcore.events.types import ALL, ROOM, MemberRemoved, Page, Recorded
 
-ANNA = 1
+ANNA, BEN = 1, 2
 A, B, STAGE = "group://a", "group://b", "live://stage"
 
 
@@ -41,12 +41,12 @@ class Shelf:
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         return None if after < len(self.log) - self.kept else self.log[after : after + limit]
 
-    async def read(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
+    async def read(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
         self.asked.append((streams[ALL], upto))
         page = [one for one in self.log[:upto] if one.position > streams.get(one.stream, upto)][:limit]
         await asyncio.sleep(0)
         self.meanwhile()
-        return page
+        return Page(page, page[-1].position if len(page) == limit else upto)
 
     def grow(self, *events: Recorded) -> None:
         self.log += events
@@ -194,6 +194,25 @@ async def test_after_an_error_it_goes_on_where_it_was() -> None:
     assert [*range(1, 10)] == anna.heard
 
 
+async def test_those_who_are_live_hear_what_is_said_while_another_is_on_a_long_way_back() -> None:
+    """Between any two pages, and not when it has arrived."""
+    shelf = Shelf(page_events_max=1)
+    ben = alive(shelf.hub, BEN, "ben", rooms=[B])
+    anna = behind(shelf.hub, ANNA, "anna", rooms=[A], start=0)
+    running = asyncio.ensure_future(shelf.catch_up.run(anna))
+    order: list[tuple[int, int]] = []
+    for position in (10, 11, 12):
+        while len(anna.heard) < position - 9:
+            await asyncio.sleep(0)
+        shelf.grow(said(position, B))
+        shelf.hub.flush()
+        order.append((len(ben.heard), len(anna.heard)))
+    await running
+
+    assert [(1, 1), (2, 2), (3, 3)] == order
+    assert [1, 2, 4, 5, 7, 8] == anna.heard
+
+
 # --- coming in ---------------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +221,7 @@ def admitted(shelf: Shelf, *, live: tuple[str, ...] = (), start: int, since: int
     session.opened = 9
     person = shelf.hub.hold(ANNA)
     shelf.hub.know(person, head, {})
-    assert admit(shelf.hub, session, person, live, start=start, since=since, head=head, newest=newest)
+    assert admit(shelf.hub, session, person, live, start=start, since=since, place=Place(head, newest))
     return session
 
 
@@ -235,7 +254,7 @@ def test_the_hub_must_have_come_to_the_place_of_the_session() -> None:
     shelf.hub.know(person, 9, {})
 
     with pytest.raises(AssertionError, match="waits until the hub"):
-        admit(shelf.hub, session, person, (), start=3, since=3, head=9, newest=9)
+        admit(shelf.hub, session, person, (), start=3, since=3, place=Place(9, 9))
 
 
 async def test_the_tail_says_when_it_has_come_to_a_position() -> None:

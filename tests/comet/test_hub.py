@@ -12,7 +12,7 @@ from comet.listener import LIVE_TYPES, Listener, alive, behind
 from comet.wires import CODECS, frames, inside, packets, position_of
 from imcore.comet import hub as hub_module
 from imcore.comet.encode import JSON_WS, V1_TCP, V1_WS, V2_TCP, V2_WS
-from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Session, filtered
+from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Left, Place, Session, filtered
 from imcore.errors import Displaced, GoingAway, TakenOver
 from imcore.events.types import (
     ALL,
@@ -150,13 +150,14 @@ def test_who_is_behind_is_told_of_a_removal_at_once_and_reads_nothing_of_the_roo
     assert [] == filtered([said(1, A)], hub.entitled(ben), ben)
 
 
-def test_a_join_of_a_member_and_a_leave_of_a_stranger_change_nothing(hub: Hub) -> None:
+def test_a_join_of_a_member_and_a_leave_of_a_stranger_change_no_membership(hub: Hub) -> None:
+    """The leave is told all the same: the memberships may have been read when it had happened already."""
     ben = alive(hub, BEN, "ben", rooms={A: 0})
 
     give(hub, joined(1, A, BEN), left(2, B, BEN), left(3, B, CARA))
 
     assert {ROOM + A: 0} == hub.people[BEN].rooms
-    assert [1] == ben.heard
+    assert [1, B] == ben.heard
 
 
 def test_an_event_that_cannot_be_read_changes_nothing_and_stops_nothing(
@@ -676,6 +677,111 @@ def test_a_session_that_somebody_else_has_closed_ends(
     assert CLOSED == anna.state
     assert newer.ended is None
     assert LIVE == newer.state
+
+
+# --- who was here before -----------------------------------------------------------------------------------------------------
+
+
+def remembering(people: int) -> Hub:
+    return Hub(0, LIVE_TYPES, remembered_max=people)
+
+
+def visit(hub: Hub, mid: int, key: str, *rooms: str) -> None:
+    """Somebody comes, is read of, and goes."""
+    person = hub.hold(mid)
+    hub.know(person, hub.position, {ROOM + room: 0 for room in rooms})
+    hub.learn(person, key, Place(hub.position, 0), {key: 0}, {}, 0)
+    hub.release(person)
+
+
+def test_of_who_has_gone_rooms_and_marks_are_followed() -> None:
+    hub = remembering(1)
+    visit(hub, ANNA, "anna", A)
+    give(
+        hub,
+        joined(1, B, ANNA),
+        removed(2, A, ANNA),
+        of_session(3, DeliveryAcked(key="anna", position=2), mid=ANNA, key="anna"),
+    )
+    person = hub.hold(ANNA)
+
+    assert Place(0, 0) == person.place("anna", None)
+    assert ({ROOM + B: 1}, {"anna": 2}) == (person.rooms, person.marks)
+    assert [(ROOM + A, Left(2, 0, MemberRemoved.type))] == hub.left_since(person, 1)
+    assert [] == hub.left_since(person, 2)
+
+
+def test_who_went_first_is_forgotten_first() -> None:
+    hub = remembering(2)
+    for mid in (ANNA, BEN, CARA, BEN):
+        visit(hub, mid, "k")
+
+    assert [CARA, BEN] == list(hub.remembered)
+    assert hub.people == hub.remembered
+
+
+def test_guests_and_who_was_never_read_of_are_forgotten_at_once() -> None:
+    hub = remembering(2)
+    visit(hub, -7, "k")
+    hub.release(hub.hold(ANNA))
+
+    assert {} == hub.people
+
+
+def test_another_device_of_who_is_known_must_be_read_of_and_a_key_just_made_must_not() -> None:
+    """In the stream of a key that nobody knew is nothing."""
+    hub = remembering(1)
+    visit(hub, ANNA, "phone")
+    person = hub.hold(ANNA)
+
+    assert person.place("desk", None) is None
+    assert Place(0, 0) == person.place("", None)
+
+
+def test_a_device_that_was_away_for_longer_than_departures_are_known_must_be_read_of() -> None:
+    hub = remembering(1)
+    give(hub, said(1, A), said(2, A))
+    person = hub.hold(ANNA)
+    hub.know(person, 2, {})
+    hub.learn(person, "k", Place(2, 0), {"k": 2}, {}, 2)
+
+    assert Place(2, 0) == person.place("k", 2)
+    assert person.place("k", 1) is None
+
+
+def test_departures_that_the_hub_has_not_come_to_are_told_when_it_comes_to_them() -> None:
+    """Who is told earlier would still hear what was said before."""
+    hub = remembering(1)
+    person = hub.hold(ANNA)
+    hub.know(person, 2, {})
+    hub.learn(person, "k", Place(2, 0), {"k": 0}, {ROOM + A: Left(2, 0, MemberRemoved.type)}, 0)
+
+    assert [] == hub.left_since(person, 0)
+    give(hub, said(1, A), removed(2, A, ANNA))
+    assert [(ROOM + A, Left(2, 0, MemberRemoved.type))] == hub.left_since(person, 0)
+
+
+def test_who_has_too_many_rooms_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is kept of many has a bound."""
+    monkeypatch.setattr("imcore.comet.hub.REMEMBERED_ROOMS_MAX", 2)
+    hub = remembering(3)
+    visit(hub, ANNA, "k", A)
+    visit(hub, BEN, "k", A, B)
+    visit(hub, CARA, "k", A, B, "group://c")
+
+    assert {ANNA, BEN} == set(hub.people)
+
+
+def test_too_many_departures_are_forgotten_together_and_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imcore.comet.hub.LEFT_MAX", 1)
+    hub = remembering(1)
+    visit(hub, ANNA, "k", A, B)
+    give(hub, left(1, A, ANNA), left(2, B, ANNA))
+    hub.release(hub.hold(ANNA))
+    person = hub.hold(ANNA)
+
+    assert person.place("k", 1) is None
+    assert Place(0, 0) == person.place("k", 2)
 
 
 # --- memberships read while the log moves ------------------------------------------------------------------------------------

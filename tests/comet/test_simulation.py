@@ -20,8 +20,8 @@ from comet.world import Rules, World
 from imcore.bus.tail import Tail
 from imcore.comet import catchup, hub
 from imcore.comet.catchup import CatchUp, Read, Recent
-from imcore.comet.hub import BEHIND, LIVE, Audience, Hub, Person, Session
-from imcore.events.types import MESSAGE_SENT, Recorded, RoomsEntered
+from imcore.comet.hub import BEHIND, LIVE, Audience, Hub, Left, Person, Place, Session
+from imcore.events.types import MESSAGE_SENT, Page, Recorded, RoomsEntered
 
 SEEDS = 1_000
 SEEDS_A_PLANT_MAX = 1_500
@@ -60,6 +60,8 @@ HARDSHIPS = (
     "removed while behind",
     "heads ahead of the hub",
     "heads behind the hub",
+    "remembered",
+    "left while away",
 )
 
 
@@ -170,6 +172,66 @@ class BelievesTheFuture(Hub):
         position, self.position = self.position, max(self.position, head)
         super().know(person, head, rooms)
         self.position = position
+
+
+class RemembersAsItWas(Hub):
+    """The rooms of somebody without sessions are not followed."""
+
+    def _join(self, mid: int, event: Recorded) -> None:
+        if mid not in self.remembered:
+            super()._join(mid, event)
+
+    def _leave(self, mid: int, event: Recorded) -> None:
+        if mid not in self.remembered:
+            super()._leave(mid, event)
+
+
+class ForgetsDepartures(Hub):
+    """What was left while the person was remembered is forgotten."""
+
+    def _leave(self, mid: int, event: Recorded) -> None:
+        super()._leave(mid, event)
+        if mid in self.remembered:
+            del self.people[mid].left[event.stream]
+
+
+class TellsOfOldDepartures(Hub):
+    """Who has come back to a room is told that it left."""
+
+    def left_since(self, person: Person, position: int) -> list[tuple[str, Left]]:
+        rooms, person.rooms = person.rooms, {}
+        found = super().left_since(person, position)
+        person.rooms = rooms
+        return found
+
+
+class TellsMembersOnly(Hub):
+    """Nobody is told of a leaving that had happened when the memberships were read, though the hub had not come to it."""
+
+    def _leave(self, mid: int, event: Recorded) -> None:
+        person = self.people.get(mid)
+        if person is None or person.changes is not None or event.stream in person.rooms:
+            super()._leave(mid, event)
+
+
+class RemembersOldMarks(Hub):
+    """The marks of somebody without sessions are not followed."""
+
+    def mark(self, mid: int, key: str, position: int) -> None:
+        person = self.people.pop(mid, None) if mid in self.remembered else None
+        super().mark(mid, key, position)
+        if person is not None:
+            self.people[mid] = person
+
+
+class RemembersTheEnd(Hub):
+    """Takes the end of the streams as it was looked up for what it is now."""
+
+    def hold(self, mid: int) -> Person:
+        person = super().hold(mid)
+        for key, place in person.places.items():
+            person.places[key] = Place(self.position, place.newest)
+        return person
 
 
 class HandsOutLate(Hub):
@@ -283,22 +345,25 @@ class TakesFullPagesForTheLast(CatchUp):
         page_events_max: int,
         scan_events_max: int,
     ) -> None:
-        super().__init__(hub, recent, read, pause, page_events_max=page_events_max + 1)  # type: ignore[arg-type]
-        read_page = self._read
-        self._read = lambda streams, upto, limit: read_page(streams, upto, limit - 1)
+        super().__init__(hub, recent, read, pause, page_events_max=page_events_max)  # type: ignore[arg-type]
+
+        async def read_the_last(streams: Mapping[str, int], upto: int, limit: int) -> Page:
+            return (await read(streams, upto, limit))._replace(upto=upto)
+
+        self._read = read_the_last
 
 
 def admits_without_looking_into_live_rooms(
-    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, head: int, newest: int
+    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, place: Place
 ) -> bool:
     hub.enter(session, rooms, since)
-    if newest <= start:
-        start = max(start, head)
+    if place.newest <= start:
+        start = max(start, place.head)
     return hub.add(session, person, min(start, hub.position))
 
 
 def admits_at_once(
-    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, head: int, newest: int
+    hub: Hub, session: Session, person: Person, rooms: Iterable[str], *, start: int, since: int, place: Place
 ) -> bool:
     hub.enter(session, rooms, since)
     return hub.add(session, person, min(start, hub.position))
@@ -323,6 +388,12 @@ PLANTS = (
     Plant("who left a room goes on hearing it", Rules(hub=KeepsTheRemoved)),
     Plant("a page holds what was read before a removal", Rules(hub=AsksOnce)),
     Plant("changes during the reading of memberships are forgotten", Rules(hub=ForgetsChanges)),
+    Plant("rooms of the remembered are not followed", Rules(hub=RemembersAsItWas)),
+    Plant("departures of the remembered are not followed", Rules(hub=ForgetsDepartures)),
+    Plant("who is back is told of having left", Rules(hub=TellsOfOldDepartures)),
+    Plant("once: a leaving that the memberships knew of is not told", Rules(hub=TellsMembersOnly)),
+    Plant("marks of the remembered are not followed", Rules(hub=RemembersOldMarks)),
+    Plant("the end of the streams is remembered as if nothing came", Rules(hub=RemembersTheEnd)),
     Plant("runs are handed out after the change", Rules(hub=HandsOutLate)),
     Plant("catching up brings back one's own messages", Rules(), {"catchup.filtered": with_their_own}),
     Plant("what an earlier connection sent counts as one's own", Rules(), {"hub._is_own": is_of_the_key}),

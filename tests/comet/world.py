@@ -26,7 +26,7 @@ from imcore.bus.tail import Tail
 from imcore.comet import catchup
 from imcore.comet.catchup import CatchUp
 from imcore.comet.encode import V1_TCP, V1_WS
-from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Session
+from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Place, Session
 from imcore.errors import ImcoreError, TakenOver
 from imcore.events.types import (
     ALL,
@@ -39,6 +39,7 @@ from imcore.events.types import (
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    Page,
     Recorded,
     RoomsEntered,
     SessionOpened,
@@ -111,6 +112,7 @@ class Socket(Session):
         self.written: set[int] = set()
         self.unsent: deque[int] = deque()  # positions; 0 is a reply
         self.told: dict[str, int] = {}  # removals: stream -> position
+        self.told_from = 0  # removals after this must be told
 
     def __repr__(self) -> str:
         return f"{self.key}@{self.opened}"
@@ -278,7 +280,7 @@ class Node:
         rules, shape = world.rules, world.shape
         self.world = world
         self.name = name
-        self.hub = rules.hub(world.log.head, LIVE_TYPES)
+        self.hub = rules.hub(world.log.head, LIVE_TYPES, remembered_max=shape.remembered)
         self.tail = rules.tail(
             world.log.head,
             self._read_log,
@@ -317,16 +319,18 @@ class Node:
         self.world.counts["pages from memory"] += found is not None
         return found
 
-    async def _read_streams(self, streams: Mapping[str, int], upto: int, limit: int) -> list[Recorded]:
+    async def _read_streams(self, streams: Mapping[str, int], upto: int, limit: int) -> Page:
         world = self.world
         before = self.hub.position
         await turn()
         world.may_break()
+        if world.chance(0.3):  # many share the reading
+            limit = world.rng.randint(1, limit)
         page = world.log.read_streams(streams, upto, limit)
         await turn()
         world.counts["pages read"] += 1
         world.counts["pages during which the hub moved"] += self.hub.position != before
-        return page
+        return Page(page, page[-1].position if len(page) == limit else upto)
 
     async def look(self) -> None:
         """What a ring, an early batch or the quiet makes the tail do."""
@@ -361,20 +365,30 @@ class Node:
         world, hub, device = self.world, self.hub, socket.device
         person = hub.hold(device.mid)
         try:
-            if world.chance(0.5):
+            after = device.cursor if device.socket is socket else None
+            place = person.place(device.key, after)
+            if place is not None:
+                world.counts["remembered"] += not person.sessions and person.holders == 1
                 opened = self._opened(socket)
                 await turn()
-                known = world.log.known(device.mid, device.key)
             else:
-                known = world.log.known(device.mid, device.key)
+                if world.chance(0.5):
+                    opened = self._opened(socket)
+                    await turn()
+                    known = world.log.known(device.mid, device.key, after)
+                else:
+                    known = world.log.known(device.mid, device.key, after)
+                    await turn()
+                    opened = self._opened(socket)
                 await turn()
-                opened = self._opened(socket)
-            await turn()
-            world.counts["heads behind the hub"] += person.changes is not None and known.head < hub.position
-            world.counts["heads ahead of the hub"] += person.changes is not None and known.head > hub.position
-            if person.changes is not None:
-                self.heads[device.mid] = known.head
-            hub.know(person, known.head, known.rooms)
+                world.counts["heads behind the hub"] += person.changes is not None and known.head < hub.position
+                world.counts["heads ahead of the hub"] += person.changes is not None and known.head > hub.position
+                if person.changes is not None:
+                    self.heads[device.mid] = known.head
+                place = Place(known.head, known.newest)
+                hub.know(person, known.head, known.rooms)
+                hub.learn(person, device.key, place, known.marks, known.left, known.left_from)
+                hub.count(person, known.sessions)
             if world.chance(0.2):
                 self._join(device.mid)
                 await turn()
@@ -383,12 +397,12 @@ class Node:
             if socket.is_over:
                 return
             socket.opened = opened
-            socket.seen = max(self.heads[device.mid], known.head)
-            self._resume(socket, known.marks)
+            socket.seen = max(self.heads[device.mid], place.head)
+            self._resume(socket, after, person.marks)
             socket.came_with = frozenset(room_stream(room) for room in device.live)
             start = max(0, socket.start + world.rules.cursor_shift)
             is_admitted = world.rules.admit(
-                hub, socket, person, device.live, start=start, since=socket.since, head=known.head, newest=known.newest
+                hub, socket, person, device.live, start=start, since=socket.since, place=place
             )
             if not is_admitted:
                 world.counts["refused as older"] += 1
@@ -397,6 +411,18 @@ class Node:
                 socket.over()
                 return
             socket.is_admitted = True
+            socket.told_from = hub.position  # who is new has the inbox still to fetch
+            if after is not None or device.key in person.marks:
+                told = dict(hub.left_since(person, socket.start))
+                socket.told_from = socket.start
+                socket.told = {stream: one.position for stream, one in told.items()}
+                left = world.log.departed(device.mid, socket.start, hub.position)
+                world.counts["left while away"] += len(left)
+                # The memberships may have been read when more had happened.
+                later = world.log.departed(device.mid, socket.start, socket.seen)
+                are_all = {stream for stream in left if left[stream] == later.get(stream)} <= told.keys()
+                if not are_all or not told.keys() <= left.keys() | later.keys():
+                    world.fail(f"it is told that it left {told}, and it left {left}", socket, socket.start)
             if device.socket is socket and device.cursor is None:
                 device.cursor = socket.start
             world.note(socket, f"is admitted to {self.name}, behind at", socket.position)
@@ -418,13 +444,15 @@ class Node:
         self.world.note(socket, f"opens on {self.name}", recorded.position)
         return recorded.position
 
-    def _resume(self, socket: Socket, known: Mapping[str, int]) -> None:
+    def _resume(self, socket: Socket, cursor: int | None, marks: Mapping[str, int]) -> None:
         """Where it goes on: cursor, own mark, the mark of another device, or the beginning."""
         device = socket.device
-        own = max(known.get(device.key, 0), self.hub.marks.get((device.mid, device.key), 0))
-        others = max(known.values(), default=0)
-        if device.cursor is not None and device.socket is socket:
-            socket.start = socket.floor = socket.since = device.cursor
+        own = marks.get(device.key, 0)
+        if own < self.world.log.acked(device.mid, device.key, self.hub.position):
+            self.world.fail(f"the mark of the device is {own}, and the log has a later one", socket)
+        others = max(marks.values(), default=0)
+        if cursor is not None:
+            socket.start = socket.floor = socket.since = cursor
         elif own or others:
             socket.start = socket.floor = own or others
             socket.since = socket.opened
@@ -479,6 +507,7 @@ class Shape:
     rings: float  # how many batches are only a doorbell for the others
     in_order: float
     broken: float
+    remembered: int  # people whose last session has gone
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Shape:
@@ -500,6 +529,7 @@ class Shape:
             rings=rng.choice((0.0, 0.3, 1.0)),
             in_order=rng.choice((0.2, 0.9)),
             broken=rng.choice((0.0, 0.1)),
+            remembered=rng.choice((0, 1, 2, 100)),
         )
 
 
@@ -814,6 +844,10 @@ class World:
             missing = socket.missing(upto)
             if missing is not None:
                 self.fail(f"{missing} in {self.log.at(missing).stream} never came", socket, missing)
+            if not socket.is_over:
+                for stream, left in self.log.departed(socket.mid, socket.told_from, self.log.head).items():
+                    if socket.told.get(stream) != left.position:
+                        self.fail(f"nobody told it that it left {stream}", socket, left.position)
         for node in self.nodes:
             for socket in node.sockets:
                 if socket.device.socket is not socket and socket.state != CLOSED:
@@ -821,12 +855,18 @@ class World:
         self._leave_nothing()
 
     def _leave_nothing(self) -> None:
-        """When the last session has gone nothing is kept."""
+        """When the last session has gone nothing is kept but what is remembered, and that is true."""
         for _, work in self.tasks:
             work.close()
         for node in self.nodes:
             for socket in list(node.sockets):
                 socket.lose()
             hub = node.hub
-            if hub.people or hub.audiences or hub.sessions:
+            if hub.people != hub.remembered or hub.audiences or hub.sessions:
                 raise Broken(f"seed {self.seed}: {node.name} keeps {hub.people} {hub.audiences} {hub.sessions}")
+            if len(hub.remembered) > self.shape.remembered:
+                raise Broken(f"seed {self.seed}: {node.name} remembers {len(hub.remembered)} people")
+            for mid, person in hub.remembered.items():
+                rooms = {stream: here[mid] for stream, here in self.log.members.items() if mid in here}
+                if rooms != person.rooms:
+                    raise Broken(f"seed {self.seed}: {node.name} has {person.rooms} for {mid}, and it is {rooms}")

@@ -413,7 +413,7 @@ class ManyFacts(Decision):
 
     def __init__(self) -> None:
         super().__init__(
-            [commands.room_key(R), commands.member_key(R, 1), commands.member_key(R, 2)],
+            [commands.room_key(R), *commands.membership_keys(R, 1), *commands.membership_keys(R, 2)],
             ["user:1", stream(R)],
             creates=True,
         )

@@ -27,8 +27,9 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
 )
-from imcore.projections import PROJECTIONS, deliveries, inbox, members, rooms, sessions
+from imcore.projections import PROJECTIONS, deliveries, departures, inbox, members, rooms, sessions
 from imcore.projections.deliveries import Delivery
+from imcore.projections.departures import Departure
 from imcore.projections.inbox import Inbox
 from imcore.projections.inline import InlineProjections
 from imcore.projections.members import Member
@@ -83,6 +84,21 @@ def opened(key: str = "phone", node: str = "a") -> SessionOpened:
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
     return SessionClosed(key=key, opened=position, reason="left", delivered=delivered)
+
+
+# --- departures ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_departure_is_there_from_the_end_of_a_membership_to_the_next_join() -> None:
+    removed = MemberRemoved(room=R, mid=7)
+
+    assert {} == fold(departures.projection, given(joined()))
+    assert {(7, R): Departure(2, 3, removed=True)} == fold(departures.projection, given(joined(), removed, by=3))
+    assert {(7, R): Departure(2, 7, removed=False)} == fold(departures.projection, given(joined(), left()))
+    assert {} == fold(departures.projection, given(joined(), left(), joined()))
+    assert {(7, R): Departure(4, 7, removed=False)} == fold(
+        departures.projection, given(joined(), removed, joined(), left())
+    )
 
 
 # --- members -----------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from imcore.events.types import (
 )
 from imcore.nodes import Node
 from imcore.projections import inbox, queries
+from imcore.projections.departures import Departure
 from imcore.projections.members import Member
 from imcore.projections.projection import RowTable
 from imcore.projections.queries import InboxLine, MemberLine, Membership, OnlineTotal, ReadFacts
@@ -252,6 +253,26 @@ async def test_marks_of_delivery_outlive_the_session(here: Place) -> None:
     assert await queries.delivered(here.pool, [1, 2]) == {(1, "phone"): 2, (1, "web"): 1}
 
 
+async def test_departures_are_known_at_once_and_until_the_next_join(here: Place) -> None:
+    """Of each person those after a position of its own."""
+    await here.join("group://a", 1, 2)
+    await here.join("group://b", 1)
+    left = await here.in_room(MemberLeft(room="group://a", mid=1), 1)
+    removed = await here.in_room(MemberRemoved(room="group://b", mid=1), 9)
+    await here.in_room(MemberRemoved(room="group://a", mid=2), 9)
+    both = {
+        "group://a": Departure(left.position, 1, removed=False),
+        "group://b": Departure(removed.position, 9, removed=True),
+    }
+
+    assert {1: both, 3: {}} == await queries.departed(here.pool, {1: 0, 3: 0})
+    assert {1: {"group://b": both["group://b"]}, 2: {}} == await queries.departed(
+        here.pool, {1: left.position, 2: removed.position + 1}
+    )
+    await here.join("group://b", 1)
+    assert {1: {"group://a": both["group://a"]}} == await queries.departed(here.pool, {1: 0})
+
+
 async def test_open_sessions_are_told_with_their_openings(here: Place) -> None:
     phone, web, other = [
         await here.in_session(mid, SessionOpened(key=key, node="n"))
@@ -280,6 +301,7 @@ INSERT INTO inbox (mid, room, since_seq, read_seq, seen, sent, sent_seen)
 SELECT mid, room, 1, CASE room WHEN 'group://{BIG_ROOM}' THEN 40000 ELSE 1 END, 1, 0, 0 FROM members
 WHERE (mid, room) <> (40, 'group://{BIG_ROOM}');
 INSERT INTO deliveries SELECT mid, 'phone', 1 FROM generate_series(1, 20000) mid;
+INSERT INTO departures SELECT mid, 'group://' || r, r, 0, true FROM generate_series(1, 20000) mid, generate_series(1, 3) r;
 INSERT INTO sessions SELECT mid, 'phone', mid, 'n', '', '10.0.0.1', '{{}}', 0 FROM generate_series(1, 20000) mid;
 INSERT INTO nodes VALUES ('n', '', '', 1, 1, 1, '', 1, 0, 0, now(), now() + '1 day', 15);
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
@@ -289,13 +311,14 @@ WHERE r <> {BIG_ROOM};
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT 1000000 + n, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
 FROM generate_series(1, 50000) n JOIN streams s ON s.name = 'room:group://{BIG_ROOM}';
-ANALYZE streams, rooms, members, inbox, deliveries, sessions, nodes, events;
+ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, nodes, events;
 """
 STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
 QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "memberships": (queries.MEMBERSHIPS, "ARRAY[5, 6, 7]::bigint[]", 300),
     "memberships of a storm": (queries.MEMBERSHIPS, STORM, 12_000),
     "delivered": (queries.DELIVERED, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "departed": (queries.DEPARTED, "ARRAY[5, 6, 7]::bigint[], ARRAY[0, 1, 2]::bigint[]", 30),
     "opened": (queries.OPENED, "ARRAY[5, 6, 7]::bigint[]", 20),
     "member": (queries.MEMBER, "'group://5', 40", 10),
     "room": (queries.ROOM_ROW, "'group://5'", 10),
@@ -306,7 +329,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "sessions"}
+BIG = {"members", "inbox", "deliveries", "departures", "sessions"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -26,7 +26,7 @@ ENVELOPE = {
 REPLIES: dict[int, dict[str, object]] = {
     3: {"online": 0},
     5: {"position": 1, "seq": 1},
-    8: {"mid": -5, "key": "k", "epoch": "e", "position": 0, "cursor": "e.0", "recovered": False, "heartbeat_s": 0.5,
+    8: {"mid": -5, "key": "k", "epoch": "e", "position": 0, "upto": 0, "cursor": "e.0", "recovered": False, "heartbeat_s": 0.5,
     "rooms": [],
         "reason": "new"},
     13: {},

@@ -201,6 +201,8 @@ class Server:
     @property
     def url(self) -> str:
         """Of its database."""
+        if "--database-url" in self.arguments:
+            return self.arguments[self.arguments.index("--database-url") + 1]
         found = running_url(self.data)
         assert found is not None, f"no Postgres runs in {self.data}"
         return found
