@@ -21,7 +21,7 @@ from imcore.testkit.cluster import Layout
 from imcore.testkit.verdict import Verdict
 
 SEED = 41
-RECOVERED_S = 15
+RECOVERED_S = 30  # the next fault may be there before; what is promised of a quiet moment is Q1
 KICKS_MIN = 20
 
 
