@@ -203,14 +203,19 @@ END $$
 # Partitions are made beside the log and attached: CREATE TABLE … PARTITION OF would lock out every append while it waits.
 MAKE_PARTITIONS = f"""
 CREATE FUNCTION imcore_make_partitions(p_upto bigint) RETURNS integer LANGUAGE plpgsql AS $$
-DECLARE first bigint; made integer := 0; child text; verb text;
+DECLARE first bigint; made integer := 0; child text; verb text; is_mine boolean := false;
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('imcore_make_partitions'));
   LOOP
     -- Where the last partition ends.
     SELECT coalesce(max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \\(''?(\\d+)''?\\)'))[1]::bigint), 1) INTO first
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass;
     EXIT WHEN first > p_upto;
+    -- One at a time, and then look again. Who has nothing to make, which is nearly always so, waits for nobody.
+    IF NOT is_mine THEN
+      PERFORM pg_advisory_xact_lock(hashtext('imcore_make_partitions'));
+      is_mine := true;
+      CONTINUE;
+    END IF;
     child := 'events_' || first;
     EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING COMMENTS)', child);
     EXECUTE format('ALTER TABLE %I ADD CONSTRAINT bounds CHECK (position >= %s AND position < %s)',

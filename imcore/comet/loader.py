@@ -208,7 +208,8 @@ class Pages:
                 continue
             self._began_at = loop.time()
             self.readings += 1
-            limit = max(PAGE_EVENTS_MIN, min(one.limit for one in batch) // len(batch))
+            asked = min(one.limit for one in batch)
+            limit = min(asked, max(PAGE_EVENTS_MIN, asked // len(batch)))
             try:
                 pages = await self._reader.read_pages([(one.streams, one.upto) for one in batch], limit)
             except DATABASE_ERRORS as error:
