@@ -60,7 +60,7 @@ from imcore.client.events import (
     from_envelope,
 )
 from imcore.errors import ImcoreError
-from imcore.protocol.packet import HEADER_BYTES, PACKET_BYTES_MAX, PUSH_OP_MIN, Op, check_room
+from imcore.protocol.packet import HEADER_BYTES, PACKET_BYTES_MAX, PAGE_ROWS_MAX, PUSH_OP_MIN, Op, check_room
 
 log = logging.getLogger(__name__)
 
@@ -432,6 +432,18 @@ class Client:
         reply = await self._ask(Op.MEMBERS, {"room": _checked(room), "after": after, "limit": limit})
         members = [Member(one["mid"], one["role"], one["since"], one["online"]) for one in reply["members"]]
         return Members(room, members, reply.get("next"))
+
+    async def present(self, room: str) -> frozenset[int]:
+        """Who of the room's members is online now, on whatever device: a page of members after the other is asked for, so in a large
+        room this is many requests, and the answer is of a moment. Raises NoSuchRoom."""
+        present: set[int] = set()
+        after: int | None = None
+        while True:
+            page = await self.members(room, after=after, limit=PAGE_ROWS_MAX)
+            present.update(one.mid for one in page.members if one.online)
+            if page.next is None:
+                return frozenset(present)
+            after = page.next
 
     async def inbox(self, *, after: str = "", limit: int | None = None) -> Inbox:
         """A page of the rooms that this person is a member of, with what is unread in each."""

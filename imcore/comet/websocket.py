@@ -45,8 +45,8 @@ class WebSocketCarrier(TransportCarrier):
         self.address = address  # as the request told it: there may be a proxy between
         self.connection = Connection(self.comet, self, is_text=self.is_text, codec=JSON_WS if self.is_text else V1_WS)
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+    def take(self, data: bytes) -> None:
+        """Frames, or parts of some."""
         connection = self.connection
         if connection is None or self.closing:
             self.ignore(data)

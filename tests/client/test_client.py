@@ -91,7 +91,9 @@ async def test_everything_can_be_asked(server: Server, way: Way) -> None:
             mark = await im.mark_read(room, 4)
             members = await im.members(room, limit=1)
             rest = await im.members(room, after=members.next)
+            assert {im.mid, other} == await im.present(room)
             await bob.leave(room)
+            assert {im.mid} == await im.present(room)
             with pytest.raises(NoSuchRoom) as refused:
                 await bob.send(room, "from outside")
 
