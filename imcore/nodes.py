@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import Overloaded
 from imcore.events.names import Connection, Pool
 from imcore.events.store import Log, draft
@@ -176,6 +176,7 @@ class Reaper:
                     await self.declare_dead()
                 self.reaped += await reap(self._log, self._pool)
             except (*DATABASE_ERRORS, Overloaded) as error:
+                heed_cancellation()
                 logger.warning("lost comets cannot be looked for: %s", error)
             await asyncio.sleep(self._look_s)
 

@@ -41,7 +41,15 @@ from imcore.comet.server import Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
 from imcore.comet.websocket import accept
 from imcore.config import Address, Settings, address
-from imcore.database import DATABASE_ERRORS, Opened, connect, count_statements, create_pool, refuse_unsafe
+from imcore.database import (
+    DATABASE_ERRORS,
+    Opened,
+    connect,
+    count_statements,
+    create_pool,
+    heed_cancellation,
+    refuse_unsafe,
+)
 from imcore.errors import BadConfiguration
 from imcore.events import history
 from imcore.events.history import History
@@ -307,6 +315,7 @@ async def _begin(process: Process, url: str, stop: asyncio.Event) -> None:
             finally:
                 connection.terminate()
         except DATABASE_ERRORS as error:
+            heed_cancellation()
             if not process.addresses or stop.is_set():
                 raise
             log.warning("the log cannot be looked at: %s", error)
@@ -542,6 +551,7 @@ async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
             if process.bus is not None:
                 await _count_elsewhere(process, comet, pool)
         except DATABASE_ERRORS as error:
+            heed_cancellation()
             log.warning("the lease of this comet could not be renewed: %s", error)
         await asyncio.sleep(settings.node_lease_s / 3)
 

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from imcore import failpoints
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.names import OwnConnection
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class PostgresBus:
                         if failpoints.armed is not None:
                             await failpoints.arrive("after_publish")
             except DATABASE_ERRORS as error:
+                heed_cancellation()
                 log.warning("the bus is down: %s", error)
                 await asyncio.sleep(RETRY_S)
             finally:

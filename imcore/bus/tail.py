@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.types import Recorded
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ class Tail:
             try:
                 await self.catch_up()
             except DATABASE_ERRORS as error:
+                heed_cancellation()
                 log.warning("the log cannot be read: %s", error)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()

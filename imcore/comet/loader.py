@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from imcore.comet.hub import Left
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import Unavailable
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
@@ -27,8 +27,8 @@ BATCH_MAX: Final = 500
 PAGES_BATCH_MAX: Final = 64  # sessions that share a reading of pages
 PAGES_AT_ONCE: Final = 4  # readings at a time, so that a storm leaves connections for everybody else
 GATHER_S: Final = 0.1
-# Of a session, however many share. To find where a page begins costs as much as some twenty events of it; and all that are read together
-# must be made into events in one go, while everybody else waits (64 times 48: 12 ms).
+# Of a session, however many share. To find where a page begins costs as much as some twenty events of it; and all that are read
+# together are made into events in one go, while everybody else waits (64 times 48: 12 ms).
 PAGE_EVENTS_MIN: Final = 48
 HEADS = "SELECT name, position FROM streams WHERE name = ANY($1::text[])"
 
@@ -218,6 +218,7 @@ class Pages:
                 for one in batch:
                     if not one.future.done():
                         one.future.set_exception(error)
+                heed_cancellation()
                 continue
             for one, page in zip(batch, pages, strict=True):
                 if not one.future.done():

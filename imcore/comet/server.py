@@ -33,7 +33,7 @@ from imcore.comet.hub import BEHIND, LIVE, Hub, Person
 from imcore.comet.loader import Loader, Pages
 from imcore.comet.returning import Returns
 from imcore.config import Settings
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import (
     AuthTimeout,
     BadRequest,
@@ -94,6 +94,7 @@ async def guarded(awaitable: Awaitable[T]) -> T:
     try:
         return await awaitable
     except DATABASE_ERRORS as error:
+        heed_cancellation()
         log.warning("the database did not answer: %s", error)
         raise Unavailable("the database does not answer; try again", retry_after_ms=1000) from error
 
@@ -347,6 +348,7 @@ class Comet:
                 try:
                     await self.catching.run(session)
                 except DATABASE_ERRORS as error:
+                    heed_cancellation()
                     log.warning("a page cannot be read: %s", error)
                     await asyncio.sleep(RETRY_S)
         finally:
@@ -467,15 +469,16 @@ class Comet:
                 await self.tail.catch_up()
                 break
             except DATABASE_ERRORS as error:
+                heed_cancellation()
                 log.warning("the log cannot be read: %s", error)
                 await asyncio.sleep(RETRY_S)
         # No await from here on: what is taken now follows what was read.
         self._is_looking = False
         self.sure_until = self.now() + AWAY_S
-        if away_s > self.settings.auth_timeout_s:
-            # Whoever wanted to come in has gone elsewhere by now. Their auth would take the connection over that they have there.
-            for connection in [one for one in self._open if one.is_new]:
-                connection.end(TryLater("the server was not there for a while; connect again"))
+        # Whoever wanted to come in may have gone elsewhere by now. Their auth would take the connection over that they have there; and
+        # that they have hung up stands behind it in the socket, unread.
+        for connection in [one for one in self._open if one.is_new]:
+            connection.end(TryLater("the server was not there for a while; connect again"))
         postponed, self._postponed = self._postponed, []
         for connection, take in postponed:
             if not connection.is_ended:

@@ -18,6 +18,7 @@ from imcore.database.connections import (
     connect,
     count_statements,
     create_pool,
+    heed_cancellation,
     place,
 )
 from imcore.database.safety import refuse_unsafe
@@ -30,6 +31,7 @@ __all__ = [
     "connect",
     "count_statements",
     "create_pool",
+    "heed_cancellation",
     "place",
     "refuse_unsafe",
 ]

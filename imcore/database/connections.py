@@ -48,6 +48,17 @@ CLOSE_S = 10
 UNREADABLE = "a database URL that cannot be read"
 
 
+def heed_cancellation() -> None:
+    """To be called where an error of the database is caught and life goes on. Raises CancelledError if this task was cancelled.
+
+    A cancellation that arrives while the driver gives a connection back to a pool that is being closed comes out as an error of the
+    database ("pool is closed"), and would be lost: the task would try again for ever, and whoever waits for its end with it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def connect(
     url: str,
     *,

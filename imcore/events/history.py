@@ -34,7 +34,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import orjson
 
-from imcore.database import DATABASE_ERRORS, Connection, Pool
+from imcore.database import DATABASE_ERRORS, Connection, Pool, heed_cancellation
 from imcore.errors import DatabaseUnavailable
 from imcore.events.types import Recorded
 
@@ -192,6 +192,7 @@ class History:
                     if look % LOOKS_AN_OLDEST == 0:
                         await self._look_back(connection)
             except DATABASE_ERRORS as error:
+                heed_cancellation()
                 log.debug("the log cannot be checked: %s", error)
 
     async def _look_back(self, connection: Connection) -> None:

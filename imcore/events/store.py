@@ -31,7 +31,7 @@ from typing import Final, Protocol, Self
 import asyncpg
 
 from imcore import failpoints
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import (
     Conflict,
     DatabaseUnavailable,
@@ -441,7 +441,9 @@ class Log:
                     self._settle_last()
                     log.warning("a batch of %d events has an unknown outcome", len(batch), exc_info=error)
                     self._tell(self._untold, Unavailable())
+                    self._untold = ()
                     connection.terminate()
+                    heed_cancellation()
                 else:
                     self._moved_at = loop.time()
                     self.backlog.committed(len(batch), self._taken_bytes, self._moved_at - started, was_full=was_full)
@@ -476,6 +478,7 @@ class Log:
                 self._sends_max = self.backlog.sends_max
                 return ready
             except DATABASE_ERRORS as error:
+                heed_cancellation()
                 log.warning("cannot connect to append: %s", error)
             finally:
                 if connection is not None:

@@ -26,7 +26,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from imcore import failpoints
-from imcore.database import DATABASE_ERRORS
+from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.names import Connection
 from imcore.events.reader import Reader
 from imcore.events.types import Recorded
@@ -196,6 +196,7 @@ class Runner:
                 logger.info("this process runs the projections %s from %s", self._names, self._positions)
                 await self._lead(connection)
             except DATABASE_ERRORS as error:
+                heed_cancellation()
                 logger.warning("the projections are without a database: %s: %s", type(error).__name__, error)
             finally:
                 self.leading = False

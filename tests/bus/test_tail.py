@@ -429,3 +429,25 @@ async def test_two_tails_over_a_real_log_take_what_two_processes_append(database
             await eventually(both)
         assert [everything, everything] == seen
         assert all(tail.gaps for tail in tails)
+
+
+async def test_a_cancellation_that_comes_out_of_the_driver_as_an_error_ends_it_all_the_same() -> None:
+    """The story: a pool was closed while the tail had a connection of it. "The pool is closed" replaced the cancellation, the tail
+    tried again for ever, and a process that began anew after its database had gone back never opened its doors."""
+    reading = asyncio.Event()
+
+    async def read(after: int, limit: int) -> list[Recorded]:
+        try:
+            reading.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise asyncpg.InterfaceError("pool is closed") from None
+        raise AssertionError("nothing is ever read")
+
+    tailing = asyncio.create_task(Tail(0, read, lambda batch: None, quiet_s=0.01).run())
+    await reading.wait()
+    tailing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(10):
+            await tailing

@@ -393,16 +393,21 @@ async def test_what_is_committed_is_told_while_the_next_batch_waits_for_a_name(d
         assert 3 == (await second).position
 
 
+FAR = 4_900_000
+
+
 async def test_nobody_waits_for_ever_for_a_connection_that_cannot_be_made_ready(database_url: str) -> None:
     """The story: somebody held the lock on making partitions, and an appender that reconnected refused nothing and did nothing."""
     async with connected(database_url) as connection, appending(database_url, append_timeout_s=TIMEOUT_S) as here:
+        # So far that the next partition has to be made.
+        await connection.execute("UPDATE log_head SET position = $1", FAR)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('imcore_make_partitions'))")
             async with asyncio.timeout(SOON_S):
                 told = await submit(here.log, message("live://r", is_member=False)).all_told()
             assert {Overloaded} == kinds(told)
         (again,) = await settled(here, message("live://r", is_member=False))
-        assert (1, 1) == again.place
+        assert (FAR + 1, 1) == again.place
 
         async def is_one() -> bool:
             return [1] == [row["count"] for row in await here.pool.fetch(APPENDERS)]

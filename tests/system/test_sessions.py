@@ -331,7 +331,7 @@ async def test_who_came_to_a_process_that_stood_still_and_went_elsewhere_is_not_
 ) -> None:
     """An auth that lay in the socket all the time is older than the connection that its device has elsewhere."""
     mid = two.new_mid()
-    async with beside(two, "--set", "auth_timeout_s=1") as slow:
+    async with beside(two) as slow:
         there = await connecting.connect(slow, "json", mid=two.new_mid())
         attempt = await connecting.open(slow, "json")
         slow.process.suspend()
