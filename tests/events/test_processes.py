@@ -8,7 +8,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,9 +137,12 @@ class Crowd:
     async def _interfere(self, one: asyncio.subprocess.Process) -> None:
         self.lines += 1
         if self.kill_at and self.lines >= self.kill_at[0]:
-            self.kill_at.pop(0)
-            self.kills += 1
-            one.kill()
+            with suppress(
+                ProcessLookupError
+            ):  # it has just ended by itself: then the next that says something is killed
+                one.kill()
+                self.kill_at.pop(0)
+                self.kills += 1
         if self.terminate_at and self.lines >= self.terminate_at[0]:
             self.terminate_at.pop(0)
             async with connected(self.url) as connection:
