@@ -236,7 +236,7 @@ export class Panel {
       const room = await this.#join(name.includes("://") ? name : `group://${name.replace(/\s+/gu, "-")}`);
       this.part("enter-name").value = "";
       await this.#show(room);
-      this.part("text").focus();
+      this.#focus("text");
     });
   }
 
@@ -255,8 +255,14 @@ export class Panel {
       const { position, seq } = await this.client.leave(name);
       this.tape.add({ position, room: name, seq, type: "member_left" });
       this.#drop(name);
-      this.part("enter-name").focus();
+      this.#focus("enter-name");
     });
+  }
+
+  /** Go on typing here, unless somebody has begun to type elsewhere while the server was asked. */
+  #focus(name) {
+    const focused = document.activeElement;
+    if (focused === null || focused === document.body || this.element.contains(focused)) this.part(name).focus();
   }
 
   /** Make this the room that is shown. */
