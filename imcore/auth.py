@@ -42,6 +42,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from imcore.config import AuthKey, Settings
 from imcore.errors import BadConfiguration, BadRequest, Unauthenticated
+from imcore.permissions import Actor, PlatformRole
 from imcore.protocol.packet import INT32_MAX, INT32_MIN, INT64_MAX, TOKEN_BYTES_MAX, check_room
 
 log = logging.getLogger(__name__)
@@ -71,13 +72,25 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who it is, and what it may do. `rooms` None is any room; `ops` None is any operation; `service` is a backend, whose mid is 0."""
+    """Who it is, and what it may do. `rooms` None is any room; `ops` None is any operation; `role` is what it is to the whole
+    server: a service is a backend, whose mid is 0. `sid` names the login that the token is of, "" if it is of none."""
 
     mid: int
     rooms: frozenset[str] | None = None
     ops: frozenset[int] | None = None
-    service: bool = False
+    role: PlatformRole = "user"
     expires_at: float | None = None
+    sid: str = ""
+
+    @property
+    def service(self) -> bool:
+        """Is it a backend?"""
+        return self.role == "service"
+
+    @property
+    def actor(self) -> Actor:
+        """Who does what it asks for, as the permission table knows it."""
+        return Actor(self.mid, self.role)
 
     def may_enter(self, room: str) -> bool:
         """Is this room among those that the token names, by its name, its type (`type://*`) or all (`*`)?"""
@@ -87,7 +100,8 @@ class Identity:
 
 Authenticate: TypeAlias = Callable[[Claim], Identity]
 
-SERVICE: Final = Identity(mid=0, service=True)
+SERVICE: Final = Identity(mid=0, role="service")
+ANONYMOUS: Final = Identity(mid=0, role="anonymous")
 
 
 # --- mode open ---------------------------------------------------------------------------------------------------------------
@@ -99,7 +113,8 @@ def believe(claim: Claim) -> Identity:
     goim's anonymous viewers say 0 or nothing. They become guests, each with a negative mid of its own: 0 is the service, and what
     has one mid in common would share its inbox and its limits too.
     """
-    return Identity(mid=claim.mid or -1 - secrets.randbelow(INT64_MAX))
+    mid = claim.mid or -1 - secrets.randbelow(INT64_MAX)
+    return Identity(mid, role="user" if mid > 0 else "guest")
 
 
 def authenticator(settings: Settings) -> Authenticate:
@@ -241,7 +256,7 @@ def _identity(claims: dict[str, object], now: float, leeway_s: float, audience: 
         mid=0 if service else _mid(claims, sub),
         rooms=_rooms(claims),
         ops=_ops(claims),
-        service=service,
+        role="service" if service else "user",
         expires_at=float(expires_at),
     )
 

@@ -315,7 +315,7 @@ def test_a_token_is_in_no_representation_of_a_claim() -> None:
 
 
 def test_open_believes_what_it_is_told() -> None:
-    assert auth.believe(Claim(mid=123, token="rubbish")) == Identity(mid=123)
+    assert auth.believe(Claim(mid=123, token="rubbish")) == Identity(mid=123, role="user")
 
 
 def test_open_gives_each_anonymous_guest_a_mid_of_its_own() -> None:
@@ -383,7 +383,7 @@ def test_what_is_minted_passes() -> None:
     minted = auth.mint(EDDSA, now=NOW, expires_in_s=60, mid=7, rooms=["live://*"], ops=[1000])
     service = auth.mint(HS256, now=NOW, expires_in_s=60, service="shop")
 
-    assert verifier().verify(minted) == Identity(7, frozenset({"live://*"}), frozenset({1000}), False, NOW + 60)
+    assert verifier().verify(minted) == Identity(7, frozenset({"live://*"}), frozenset({1000}), "user", NOW + 60)
     assert verifier().verify(service).service
 
 

@@ -1,0 +1,12 @@
+"""What clients may ask for: one definition for HTTP and for connections.
+
+Each module here is one subject and lists its verbs in `VERBS`. `verb` says what a verb is, `means` what it works with.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imcore.verbs.verb import AnyVerb
+
+VERBS: Final[tuple[AnyVerb, ...]] = ()

@@ -1,0 +1,252 @@
+"""What a verb is: one definition for HTTP and for connections, for the checks, the documentation and the client.
+
+A verb has a name (`rooms.kick`), a place in the HTTP interface, a model of its arguments, a model of its answer, and a function that
+does it. HTTP takes the arguments from path, query or JSON body; a connection sends `{"verb": name, "args": {…}}` with operation 38.
+Both check them with the same model, and what the function answers or raises is told in the same words.
+
+The name is the operation in the permission table too, and a verb without a row there is refused when the process starts.
+
+The trap: the types are strict (true is no 1, "1" is no 1), and a field that nobody knows is refused. What an answer holds is not
+checked again: a model that says less than its verb answers is found by the tests only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from imcore.auth import Identity
+from imcore.errors import BadRequest, ImcoreError
+from imcore.events.store import UNFENCED
+from imcore.protocol.packet import (
+    INT64_MAX,
+    INT64_MIN,
+    KEY_BYTES_MAX,
+    PAGE_ROWS_MAX,
+    ROOM_BYTES_MAX,
+    check_room,
+)
+
+if TYPE_CHECKING:
+    from imcore.verbs.means import Means
+
+Door = Literal["http", "connection"]
+BOTH: Final[tuple[Door, ...]] = ("http", "connection")
+
+
+# --- arguments and answers -----------------------------------------------------------------------------------------------------
+
+
+class Args(BaseModel):
+    """The arguments of a verb: strict, and no others than these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Answer(BaseModel):
+    """What a verb answers. Built where that is convenient; a verb may answer JSON bytes of this shape instead."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Nothing(Args):
+    """No arguments."""
+
+
+class Empty(Answer):
+    """Done; there is nothing more to say."""
+
+
+class Place(Answer):
+    """Where in the log it happened: `position` in the whole log, `seq` in its conversation. `duplicate`: it had happened before;
+    `unchanged`: it was so already, and nothing was stored."""
+
+    position: int = 0
+    seq: int = 0
+    duplicate: bool = False
+    unchanged: bool = False
+
+
+def _room(text: str) -> str:
+    try:
+        return check_room(text)
+    except BadRequest as error:
+        raise ValueError(error.detail) from None
+
+
+def _no_controls(text: str) -> str:
+    for sign in text:
+        if sign < " " or "\x7f" <= sign <= "\x9f" or sign in "\u2028\u2029" or "\ud800" <= sign <= "\udfff":
+            raise ValueError("has a control character in it")
+    return text
+
+
+def within(bytes_max: int) -> AfterValidator:
+    """Text of up to so many bytes of UTF-8."""
+
+    def check(text: str) -> str:
+        if len(text.encode(errors="replace")) > bytes_max:
+            raise ValueError(f"longer than {bytes_max} bytes")
+        return text
+
+    return AfterValidator(check)
+
+
+# Each is its own word in the OpenAPI document. A person's id is never 0, which is the service; guests have negative ones.
+Room = Annotated[str, Field(max_length=ROOM_BYTES_MAX, examples=["group://7"]), AfterValidator(_room)]
+Mid = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX, examples=[7])]
+Seq = Annotated[int, Field(ge=1, le=INT64_MAX)]
+Position = Annotated[int, Field(ge=0, le=INT64_MAX)]
+Millis = Annotated[int, Field(ge=0, le=INT64_MAX, description="milliseconds since 1970")]
+Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS_MAX)]
+Key = Annotated[str, Field(min_length=1, max_length=KEY_BYTES_MAX), AfterValidator(_no_controls), within(KEY_BYTES_MAX)]
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+Line = Annotated[str, AfterValidator(_no_controls)]  # of text for people; with Field(max_length=…) or within(…)
+
+
+# --- who asks ------------------------------------------------------------------------------------------------------------------
+
+
+class LiveConnection(Protocol):
+    """The connection that a verb came over, for the few verbs that change it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that is no JSON, as it arrives."""
+
+    media_type: str
+    size: int | None  # in bytes, as its header says, or None if it does not
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that is no JSON."""
+
+    media_type: str
+    size: int  # in bytes
+    chunks: AsyncIterator[bytes]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and over what.
+
+    `key` and `fence` are those of the connection ("" and UNFENCED over HTTP): what is appended in its name carries them. `address` is
+    the client's. `origin` is that of the page that asks, or "".
+    """
+
+    identity: Identity
+    key: str = ""
+    fence: int = UNFENCED
+    address: str = ""
+    origin: str = ""
+    connection: LiveConnection | None = field(default=None, repr=False)
+    upload: Upload | None = field(default=None, repr=False)
+
+    @property
+    def mid(self) -> int:
+        """The member id; 0 is a service."""
+        return self.identity.mid
+
+
+# --- verbs -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """An answer with another status than the verb's usual one (of its `statuses`)."""
+
+    status: int
+    answer: Answer | bytes
+
+
+A = TypeVar("A", bound=Args)
+R = TypeVar("R", bound=Answer)
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[A, R]):
+    """One thing that a client may ask for.
+
+    In `path`, `{room}` stands for a room's type and name as two segments; any other name in braces is the argument of that name. The
+    other arguments are the query of a GET or DELETE, and the JSON body of the other methods. `status` is that of a good
+    answer; `statuses` are those that `Other` may say instead. `errors` are those that it raises beside the ones that any verb may
+    (bad arguments, who asks, too often, overload). `takes` is the media type of a body that is no JSON, `gives` that of such an answer.
+    """
+
+    name: str
+    method: Method
+    path: str
+    args: type[A]
+    answer: type[R]
+    run: Callable[[Caller, Means, A], Awaitable[R | bytes | Stream | Other]]
+    status: int = 200
+    statuses: tuple[int, ...] = ()
+    errors: tuple[type[ImcoreError], ...] = ()
+    doors: tuple[Door, ...] = BOTH
+    takes: str = ""
+    gives: str = ""
+    is_open: bool = False  # for whoever has no token too: registering, logging in
+
+    @property
+    def summary(self) -> str:
+        """The first line of what the function promises."""
+        return (self.run.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def description(self) -> str:
+        """All of what the function promises."""
+        return " ".join((self.run.__doc__ or "").split())
+
+
+AnyVerb: TypeAlias = Verb[Any, Any]  # the arguments of one never meet another's
+
+
+def verb(
+    name: str,
+    method: Method,
+    path: str,
+    *,
+    answer: type[R],
+    status: int = 200,
+    statuses: Sequence[int] = (),
+    errors: Sequence[type[ImcoreError]] = (),
+    doors: tuple[Door, ...] = BOTH,
+    takes: str = "",
+    gives: str = "",
+    is_open: bool = False,
+) -> Callable[[Callable[[Caller, Means, A], Awaitable[R | bytes | Stream | Other]]], Verb[A, R]]:
+    """Make a verb of a function; the model of the arguments is that of its third parameter."""
+
+    def make(run: Callable[[Caller, Means, A], Awaitable[R | bytes | Stream | Other]]) -> Verb[A, R]:
+        # The annotation is a name in the function's own module (from __future__ import annotations).
+        named = list(run.__annotations__.values())[2]
+        args = run.__globals__[named] if isinstance(named, str) else named
+        assert isinstance(args, type), f"the third parameter of {name} is no model"
+        assert issubclass(args, Args), f"the third parameter of {name} is no model of Args"
+        return Verb(
+            name,
+            method,
+            path,
+            cast(type[A], args),  # what the annotation says, and mypy knows from the function's type
+            answer,
+            run,
+            status,
+            tuple(statuses),
+            tuple(errors),
+            doors,
+            takes,
+            gives,
+            is_open,
+        )
+
+    return make
