@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 ROOM, USER, SESSION, KEY, ALL = "room:", "user:", "session:", "key:", "all:"
 SERVICE_MID: Final = 0  # who did it, when no person did: a backend with a service token, or the server itself
@@ -96,6 +96,62 @@ class RoleChanged(Fact):
     role: Role
 
 
+# --- about a message of a room, in its stream: `target` is the message's seq there ---
+
+
+class MessageEdited(Fact):
+    """The message reads so from here on. `body` is what a message's body is: JSON, or with `format` a text or base64 of bytes."""
+
+    type = "message_edited"
+    room: str
+    target: Int64
+    body: JsonValue
+    format: Literal["json", "text", "base64"] = "json"
+
+
+class MessageRecalled(Fact):
+    """The message is to be shown no more. `author` is who had sent it; who recalled it is the event's own mid."""
+
+    type = "message_recalled"
+    room: str
+    target: Int64
+    author: Int64
+
+
+class ReactionAdded(Fact):
+    """Whoever did this reacts to the message with `reaction`."""
+
+    type = "reaction_added"
+    room: str
+    target: Int64
+    reaction: str
+
+
+class ReactionRemoved(Fact):
+    """Whoever did this reacts to the message with `reaction` no more."""
+
+    type = "reaction_removed"
+    room: str
+    target: Int64
+    reaction: str
+
+
+class MessagePinned(Fact):
+    """The message is among those that the room shows first."""
+
+    type = "message_pinned"
+    room: str
+    target: Int64
+
+
+class MessageUnpinned(Fact):
+    """The message is no longer among those that the room shows first."""
+
+    type = "message_unpinned"
+    room: str
+    target: Int64
+
+
 # --- in a user's stream ---
 
 
@@ -172,6 +228,12 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     MemberRemoved,
     MemberMuted,
     RoleChanged,
+    MessageEdited,
+    MessageRecalled,
+    ReactionAdded,
+    ReactionRemoved,
+    MessagePinned,
+    MessageUnpinned,
     ReadMarked,
     SessionOpened,
     SessionClosed,
