@@ -16,7 +16,13 @@ from imcore.events.types import (
     MemberLeft,
     MemberMuted,
     MemberRemoved,
+    MessageEdited,
+    MessagePinned,
+    MessageRecalled,
+    MessageUnpinned,
     OpsAccepted,
+    ReactionAdded,
+    ReactionRemoved,
     ReadMarked,
     Recorded,
     Registry,
@@ -54,6 +60,24 @@ STORED = {
         '{"room":"group://r","mid":7,"role":"admin"}',
         RoleChanged(room="group://r", mid=7, role="admin"),
     ),
+    ("message_edited", 1): (
+        '{"room":"group://r","target":3,"body":{"text":"better"},"format":"json"}',
+        MessageEdited(room="group://r", target=3, body={"text": "better"}),
+    ),
+    ("message_recalled", 1): (
+        '{"room":"group://r","target":3,"author":7}',
+        MessageRecalled(room="group://r", target=3, author=7),
+    ),
+    ("reaction_added", 1): (
+        '{"room":"group://r","target":3,"reaction":"👍"}',
+        ReactionAdded(room="group://r", target=3, reaction="👍"),
+    ),
+    ("reaction_removed", 1): (
+        '{"room":"group://r","target":3,"reaction":"👍"}',
+        ReactionRemoved(room="group://r", target=3, reaction="👍"),
+    ),
+    ("message_pinned", 1): ('{"room":"group://r","target":3}', MessagePinned(room="group://r", target=3)),
+    ("message_unpinned", 1): ('{"room":"group://r","target":3}', MessageUnpinned(room="group://r", target=3)),
     ("read_marked", 1): (
         '{"room":"group://r","mid":7,"seq":30,"messages":20,"sent":3}',
         ReadMarked(room="group://r", mid=7, seq=30, messages=20, sent=3),
