@@ -62,6 +62,7 @@ from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
+from imcore.verbs.means import Means
 
 log = logging.getLogger(__name__)
 
@@ -366,11 +367,12 @@ async def _run(
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
+    means = Means(settings=settings, reads=reading, push_ephemeral=process.push_ephemeral, sends=sends)
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
-            settings, events, reader, pool, authenticate, reading,
-            node=process.node, history=process.history, applied=process.applied, sends=sends,
+            events, reader, pool, authenticate, means,
+            node=process.node, history=process.history, applied=process.applied,
         )  # fmt: skip
 
     async with asyncio.TaskGroup() as tasks:
@@ -393,7 +395,7 @@ async def _run(
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    app = make_app(_services(process, events, pool, authenticate, reading, sends))
+                    app = make_app(_services(process, authenticate, means))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -621,10 +623,9 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
     return told
 
 
-def _services(
-    process: Process, events: Log, pool: Pool, authenticate: Authenticate, reading: reads.Reads, sends: Paces[int]
-) -> Services:
+def _services(process: Process, authenticate: Authenticate, means: Means) -> Services:
     """What the HTTP API works with."""
+    events, pool = means.log, means.pool
 
     def counts() -> dict[int, dict[str, float]]:
         workers = process.workers
@@ -638,7 +639,7 @@ def _services(
         checks: dict[str, str] = {}
         try:
             async with asyncio.timeout(READY_S):
-                head = (await reading.reader.head()).position
+                head = (await means.reads.reader.head()).position
             checks["database"] = "ok"
         except DATABASE_ERRORS:
             return {"database": "does not answer"}
@@ -652,14 +653,11 @@ def _services(
         return checks
 
     return Services(
-        settings=process.settings,
-        reads=reading,
+        means=means,
         authenticate=authenticate,
         nodes=lambda: nodes.alive(pool),
-        push_ephemeral=process.push_ephemeral,
         ready=ready,
         metrics=registry(counts),
-        sends=sends,
         ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
     )
 

@@ -2,7 +2,7 @@
 
     told what went wrong? ▸ from which page? ▸ who is asking? ▸ too often, or too many? ▸ handler
 
-Errors of the family become their status and `{"error":{code,text,retry}}`. Anything else is a 500 that says nothing, with the
+Errors of the family become their status and problem details (RFC 9457). Anything else is a 500 that says nothing, with the
 traceback in the log only. One line of log an answer: never a token, a query or a body.
 
 The trap: open means open. Without a token a request comes from a service, and any program on the machine can make one; but no page of
@@ -19,10 +19,10 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from imcore.api import goim, messages, metrics, page, rooms, sessions
-from imcore.api.asking import answer, integer, refusal, services
-from imcore.api.services import ADDRESS, IDENTITY, SERVICES, PushEphemeral, Services
-from imcore.auth import SERVICE, Claim, Identity
+from imcore.api import goim, messages, metrics, page, rooms, sessions, verbs
+from imcore.api.asking import integer, problem, refusal, services
+from imcore.api.services import ADDRESS, IDENTITY, SERVICES, Services
+from imcore.auth import ANONYMOUS, SERVICE, Claim, Identity
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
     BadRequest,
@@ -39,7 +39,7 @@ from imcore.paces import Paces
 from imcore.protocol.packet import INT64_MAX
 from imcore.proxies import Networks, client_address, may_connect, networks
 
-__all__ = ["PushEphemeral", "Services", "make_app"]
+__all__ = ["Services", "make_app"]
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("imcore.access")
@@ -57,7 +57,7 @@ PATH_SHOWN_MAX: Final = 200
 CORS: Final = web.RequestKey("cors", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
-_PACES: Final = web.AppKey("paces", Paces[int])
+_PACES: Final = web.AppKey("paces", Paces[int | str])
 
 
 def make_app(services: Services) -> web.Application:
@@ -69,7 +69,7 @@ def make_app(services: Services) -> web.Application:
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[_REQUESTS])
-    for routes in (goim, rooms, messages, sessions, metrics, page):
+    for routes in (goim, verbs, rooms, messages, sessions, metrics, page):
         routes.add_routes(app)
     return app
 
@@ -121,14 +121,16 @@ def _of_http(error: web.HTTPException) -> web.Response:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return refusal(TooLarge())
     if isinstance(error, web.HTTPNotFound):
-        return answer(
-            {"error": {"code": "not_found", "text": "There is nothing at this address.", "retry": False}}, 404
-        )
+        return _problem(404, "not_found", "There is nothing at this address.", "There is nothing at this address.")
     if isinstance(error, web.HTTPRequestTimeout):
-        return answer({"error": {"code": "timeout", "text": error.text, "retry": True}}, 408)
+        return _problem(408, "timeout", "The body did not arrive in time.", error.text or "", retry=True)
     if error.status >= 500:
         return refusal(ImcoreError())
-    return answer({"error": {"code": BadRequest.code, "text": error.reason, "retry": False}}, error.status)
+    return _problem(error.status, BadRequest.code, BadRequest.text(), error.reason)
+
+
+def _problem(status: int, code: str, title: str, detail: str, *, retry: bool = False) -> web.Response:
+    return problem(status, title, {"code": code, "detail": detail, "retry": retry})
 
 
 def _route(request: web.Request) -> str:
@@ -149,7 +151,7 @@ async def from_page(request: web.Request, handler: Handler) -> web.StreamRespons
         raise Forbidden("pages of this origin may not connect")
     cors: dict[str, str] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: hdrs.ORIGIN}
     if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-        cors[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT, DELETE"
+        cors[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT, PATCH, DELETE"
         cors[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = f"Authorization, Content-Type, {MID_HEADER}"
         cors[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
         return web.Response(status=204, headers=cors)
@@ -176,10 +178,18 @@ def _identity(request: web.Request) -> Identity:
     if have.settings.auth_mode == "open":
         named = request.headers.get(MID_HEADER)
         return SERVICE if named is None else have.authenticate(Claim(mid=integer(MID_HEADER, named, 1, INT64_MAX)))
+    if hdrs.AUTHORIZATION not in request.headers and _is_open(request):
+        return ANONYMOUS
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("the header Authorization: Bearer … is needed")
     return have.authenticate(Claim(token=token.strip()))
+
+
+def _is_open(request: web.Request) -> bool:
+    """Is this for people without a token too?"""
+    method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
+    return (method, _route(request)) in request.app[verbs.OPEN_ROUTES]
 
 
 # --- too often -------------------------------------------------------------------------------------------------------------------
@@ -187,10 +197,10 @@ def _identity(request: web.Request) -> Identity:
 
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A person may ask as often over HTTP as over a connection. Services are not held back."""
+    """A person may ask as often over HTTP as over a connection; of those without a token an address. Services are not held back."""
     who = request.get(IDENTITY)
     if who is not None and not who.service and services(request).settings.rate_limits:
-        wait_s = request.app[_PACES].take(who.mid, time.monotonic())
+        wait_s = request.app[_PACES].take(who.mid or request[ADDRESS], time.monotonic())
         if wait_s:
             raise RateLimited(retry_after_ms=int(wait_s * 1000) + 1)
     return await handler(request)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -24,8 +25,10 @@ from imcore.errors import BadRequest, Forbidden, ImcoreError, InvalidText, NoSuc
 from imcore.events.types import room_type
 from imcore.protocol.packet import INT64_MAX, INT64_MIN, KEY_BYTES_MAX, PAGE_ROWS_MAX, check_room, shown
 from imcore.protocol.strict import check_json
+from imcore.verbs.call import faults
 
 PARAMETERS_MAX: Final = 2_000
+PROBLEM: Final = "application/problem+json"
 _decimal = re.compile(r"-?(?:0|[1-9][0-9]{0,18})").fullmatch
 _is_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
@@ -74,6 +77,10 @@ class Query:
             if values and name not in repeated:
                 raise BadRequest(f"the parameter {shown(name)} is there twice")
             values.append(value)
+
+    def names(self) -> list[str]:
+        """What is there."""
+        return list(self._values)
 
     def text(self, name: str) -> str | None:
         """The value, or None if it is not there."""
@@ -127,7 +134,7 @@ def room_of(request: web.Request) -> str:
     Raises BadRequest or InvalidText, and NoSuchRoom when the token does not name the room.
     """
     _, _, _, kind, name, *_ = request.rel_url.raw_path.split("/")
-    room = check_room(f"{_decoded(kind)}://{_decoded(name)}")
+    room = check_room(f"{decoded(kind)}://{decoded(name)}")
     if not identity(request).may_enter(room):
         raise NoSuchRoom
     return room
@@ -135,7 +142,7 @@ def room_of(request: web.Request) -> str:
 
 def mid_of(request: web.Request) -> int:
     """The member in …/members/{mid}. Raises BadRequest."""
-    return integer("the member", _decoded(request.rel_url.raw_path.split("/")[6]))
+    return integer("the member", decoded(request.rel_url.raw_path.split("/")[6]))
 
 
 def is_live(request: web.Request, room: str) -> bool:
@@ -149,7 +156,8 @@ def refuse_live(request: web.Request, room: str) -> None:
         raise BadRequest("a room of this type has no members: connections enter it (operation 12, or rooms in auth)")
 
 
-def _decoded(segment: str) -> str:
+def decoded(segment: str) -> str:
+    """A segment of the path. Raises InvalidText."""
     try:
         if _is_bad_escape(segment):
             raise UnicodeError
@@ -216,40 +224,40 @@ async def read_bytes(request: web.Request, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
-async def read_body(request: web.Request, model: type[Model]) -> Model:
-    """The JSON body as a model; no body at all is {}.
+async def read_json(request: web.Request) -> dict[str, object]:
+    """The JSON object in the body, as it may be stored; no body at all is {}.
 
     Raises BadRequest, InvalidText or TooLarge.
     """
     raw = await read_bytes(request, services(request).settings.http_body_bytes_max)
     if not raw:
-        value: object = {}
-    else:
-        if request.content_type != "application/json":
-            raise BadRequest("the Content-Type is not application/json")
+        return {}
+    if request.content_type != "application/json":
+        raise BadRequest("the Content-Type is not application/json")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
         try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            try:
-                raw.decode()
-            except UnicodeDecodeError:
-                raise InvalidText from None
-            raise BadRequest(f"the body is not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise BadRequest("the body is not a JSON object")
-        check_json(raw, value)
+            raw.decode()
+        except UnicodeDecodeError:
+            raise InvalidText from None
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body is not a JSON object")
+    check_json(raw, value)
+    return value
+
+
+async def read_body(request: web.Request, model: type[Model]) -> Model:
+    """The JSON body as a model; no body at all is {}.
+
+    Raises BadRequest, InvalidText or TooLarge.
+    """
+    value = await read_json(request)
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise BadRequest(
-            "; ".join(_fault(one["loc"], one["msg"]) for one in error.errors(include_input=False)[:5])
-        ) from None
-
-
-def _fault(place: tuple[int | str, ...], message: str) -> str:
-    # The place may be a key of the client's own.
-    name = ".".join(str(part) for part in place)
-    return f"{name if name.isascii() and name.isprintable() and len(name) <= 64 else shown(name)}: {message[0].lower()}{message[1:]}"
+        raise BadRequest(faults(error)) from None
 
 
 # --- the answer --------------------------------------------------------------------------------------------------------------
@@ -262,10 +270,19 @@ def answer(value: object, status: int = 200) -> web.Response:
 
 
 def refusal(error: ImcoreError) -> web.Response:
-    """An error of the family as its status and what a client is told."""
-    response = answer({"error": error.facts()}, error.status)
-    if error.status == 401:
+    """An error of the family as its status and what a client is told, in the form of RFC 9457."""
+    facts = error.facts()
+    facts["detail"] = facts.pop("text")
+    return problem(error.status, error.text(), facts)
+
+
+def problem(status: int, title: str, facts: Mapping[str, object]) -> web.Response:
+    """Problem details (RFC 9457): what kind it is (`type`, `code`, `title`), and this one (`detail`, `retry`, `retry_after_ms`)."""
+    told = {"type": f"urn:imcore:error:{facts['code']}", "title": title, "status": status, **facts}
+    response = web.Response(body=orjson.dumps(told), status=status, content_type=PROBLEM)
+    if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    if error.retry_after_ms is not None:
-        response.headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+    retry_after_ms = facts.get("retry_after_ms")
+    if isinstance(retry_after_ms, int):
+        response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
     return response

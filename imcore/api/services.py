@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -16,41 +16,43 @@ from imcore.events.store import Log
 from imcore.nodes import AliveNode
 from imcore.paces import Paces
 from imcore.reads import Reads
-
-
-class PushEphemeral(Protocol):
-    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost."""
-
-    def __call__(
-        self,
-        op: int,
-        payload: bytes,
-        *,
-        room: str | None = None,
-        mids: tuple[int, ...] = (),
-        keys: tuple[str, ...] = (),
-        everybody: bool = False,
-    ) -> int: ...
+from imcore.verbs.means import Means, PushEphemeral
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything a handler may call.
 
-    `nodes` lists the comets that are alive. `ready` says of each check "ok" or what is wrong, and must not raise. `ws_url` is where
-    the page connects, such as ws://127.0.0.1:3102/ws. `sends` is the pace of each person's messages in this
-    process, whichever door they come in by.
+    `means` is what verbs work with. `nodes` lists the comets that are alive. `ready` says of each check "ok" or what is wrong, and must
+    not raise. `ws_url` is where the page connects, such as ws://127.0.0.1:3102/ws.
     """
 
-    settings: Settings
-    reads: Reads
+    means: Means
     authenticate: Authenticate
     nodes: Callable[[], Awaitable[Sequence[AliveNode]]]
-    push_ephemeral: PushEphemeral
     ready: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: CollectorRegistry
     ws_url: str
-    sends: Paces[int]
+
+    @property
+    def settings(self) -> Settings:
+        """As the process was started with."""
+        return self.means.settings
+
+    @property
+    def reads(self) -> Reads:
+        """What a person may read."""
+        return self.means.reads
+
+    @property
+    def push_ephemeral(self) -> PushEphemeral:
+        """To connected sessions, without storing it."""
+        return self.means.push_ephemeral
+
+    @property
+    def sends(self) -> Paces[int]:
+        """The pace of each person's messages."""
+        return self.means.sends
 
     @property
     def log(self) -> Log:

@@ -44,10 +44,11 @@ from imcore.events.store import Draft, Outcome
 from imcore.events.types import Recorded, room_type
 from imcore.paces import Line
 from imcore.protocol import requests
-from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet
+from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet, shown
 from imcore.protocol.requests import (
     Ack,
     Auth,
+    Call,
     ChangeRoom,
     Heartbeat,
     History,
@@ -62,6 +63,8 @@ from imcore.protocol.requests import (
     Unsubscribe,
 )
 from imcore.proxies import subnet
+from imcore.verbs.call import encoded
+from imcore.verbs.verb import Caller, Other, Stream
 
 if TYPE_CHECKING:
     from imcore.comet.server import Comet
@@ -353,6 +356,8 @@ class Connection(Session):
                     self._read(op, seq, self._members(request))
                 case Inbox(after=after, limit=limit):
                     self._read(op, seq, self._inbox(after, limit))
+                case Call(verb=name, args=args):
+                    self._read(op, seq, self._call(name, args, self._fence))
                 case _:
                     raise UnknownOperation
         except ImcoreError as error:
@@ -558,6 +563,20 @@ class Connection(Session):
 
     async def _inbox(self, after: str, limit: int) -> bytes:
         return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
+
+    async def _call(self, name: str, args: dict[str, object], fence: int) -> bytes:
+        """Any verb, by its name, as HTTP has it too."""
+        comet, identity = self.comet, self.identity
+        assert identity is not None
+        verb = comet.verbs.by_name.get(name)
+        if verb is None or "connection" not in verb.doors:
+            raise UnknownOperation(f"there is no verb {shown(name)} for connections")
+        caller = Caller(identity, self.key, fence, self.carrier.address, connection=self)
+        told = await comet.verbs.call(verb, caller, comet.means, args)
+        if isinstance(told, Other):
+            told = told.answer
+        assert not isinstance(told, Stream), "a verb for connections answers JSON"
+        return b'{"answer":%b}' % encoded(told)
 
     # --- auth ------------------------------------------------------------------------------------------------------------------
 
@@ -862,7 +881,7 @@ _REQUEST_OPS: Final = frozenset(
     int(op)
     for op in (
         Op.HEARTBEAT, Op.SEND, Op.AUTH, Op.CHANGE_ROOM, Op.SUBSCRIBE, Op.UNSUBSCRIBE, Op.JOIN, Op.LEAVE, Op.HISTORY,
-        Op.READ, Op.MEMBERS, Op.INBOX, Op.ACK,
+        Op.READ, Op.MEMBERS, Op.INBOX, Op.ACK, Op.CALL,
     )
 )  # fmt: skip
 assert OPENING != LIVE

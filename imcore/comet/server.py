@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from imcore import commands, failpoints, reads
+from imcore import commands, failpoints
 from imcore.auth import Authenticate, Identity
 from imcore.bus.tail import Tail
 from imcore.comet.admission import Admission
@@ -32,7 +32,6 @@ from imcore.comet.giving_way import giving_way
 from imcore.comet.hub import BEHIND, LIVE, Hub, Person
 from imcore.comet.loader import Loader, Pages
 from imcore.comet.returning import Returns
-from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import (
     AuthTimeout,
@@ -54,6 +53,9 @@ from imcore.events.store import Log
 from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Page, Recorded, device, room_type
 from imcore.paces import Line, Paces
 from imcore.proxies import networks, subnet
+from imcore.verbs import VERBS
+from imcore.verbs.call import Verbs
+from imcore.verbs.means import Means
 
 log = logging.getLogger(__name__)
 
@@ -104,22 +106,22 @@ class Comet:
 
     def __init__(
         self,
-        settings: Settings,
         events: Log,
         reader: Reader,
         pool: Pool,
         authenticate: Authenticate,
-        reading: reads.Reads,
+        means: Means,
         *,
         node: str,
         history: History,
         applied: Callable[[list[Recorded]], None],
-        sends: Paces[int],
     ) -> None:
-        self.settings = settings
+        self.settings = settings = means.settings
         self.log = events
         self.reader = reader
-        self.reads = reading
+        self.means = means
+        self.verbs = Verbs(VERBS)
+        self.reads = means.reads
         self.authenticate = authenticate
         self.node = node
         self.history = history
@@ -151,7 +153,7 @@ class Comet:
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
         self.returns = Returns(per_s=settings.returns_per_s, drain_spread_ms=settings.drain_delay_ms)
-        self.sends = sends  # of each person, over all of its devices
+        self.sends = means.sends  # of each person, over all of its devices
         self.handshakes: Paces[str] = Paces(
             settings.handshakes_per_address_per_s, settings.handshakes_per_address_burst
         )

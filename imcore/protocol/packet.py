@@ -30,6 +30,7 @@ KEY_BYTES_MAX: Final = 128
 PLATFORM_BYTES_MAX: Final = 64
 TOKEN_BYTES_MAX: Final = 4_096
 CURSOR_BYTES_MAX: Final = 256
+VERB_BYTES_MAX: Final = 64
 PAGE_ROWS_MAX: Final = 500  # events, members or rooms in one reply
 SHOWN_CHARS_MAX: Final = 64  # of the input, in the text of an error
 PUSH_OP_MIN: Final = 1_000  # goim's custom: below are operations of the protocol
@@ -77,6 +78,8 @@ class Op(IntEnum):
     ACK = 34
     ACK_REPLY = 35
     REMOVED = 36  # server: you are no longer in this room
+    CALL = 38  # a verb by its name
+    CALL_REPLY = 39
 
 
 class Packet(NamedTuple):

@@ -36,6 +36,7 @@ from imcore.protocol.packet import (
     ROOMS_MAX,
     TEXT_BODY_BYTES_MAX,
     TOKEN_BYTES_MAX,
+    VERB_BYTES_MAX,
     Op,
     check_room,
     shown,
@@ -154,6 +155,14 @@ class Inbox:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A verb and its arguments, which the verb checks itself."""
+
+    verb: str
+    args: Object
+
+
 Request: TypeAlias = (
     Auth
     | Heartbeat
@@ -168,6 +177,7 @@ Request: TypeAlias = (
     | Read
     | Members
     | Inbox
+    | Call
 )
 
 
@@ -303,6 +313,19 @@ def _members(fields: Object) -> Members:
     )
 
 
+def _call(fields: Object) -> Call:
+    verb, args = fields.get("verb"), fields.get("args")
+    if type(verb) is not str:
+        raise _wrong("verb", verb, "a string")
+    if len(verb.encode()) > VERB_BYTES_MAX:
+        raise BadRequest(f"verb is longer than {VERB_BYTES_MAX} bytes")
+    if args is None:
+        return Call(verb, {})
+    if type(args) is not dict:
+        raise _wrong("args", args, "an object")
+    return Call(verb, args)
+
+
 def _change_room(value: object) -> ChangeRoom:
     if type(value) is not str:
         raise _wrong("the body", value, "a room as a string")
@@ -351,6 +374,7 @@ _READERS: Final[dict[int, Callable[[Object], Request]]] = {
     Op.READ: lambda fields: Read(_room(fields), _integer(fields, "seq", 0, INT64_MAX)),
     Op.MEMBERS: _members,
     Op.INBOX: lambda fields: Inbox(_room_or_none(fields, "after"), _limit(fields, INBOX_ROWS)),
+    Op.CALL: _call,
     Op.ACK: lambda fields: Ack(_integer(fields, "position", 0, INT64_MAX)),
 }
 

@@ -31,6 +31,7 @@ from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
+from imcore.verbs.means import Means
 
 KEY = SigningKey("tests", "HS256", b"a secret that only the tests know")
 
@@ -50,7 +51,7 @@ class Answer:
     @property
     def code(self) -> object:
         """The code of the error, if it is one."""
-        return self.json["error"]["code"]
+        return self.json["code"]
 
 
 @dataclass
@@ -172,15 +173,17 @@ async def serving(
             return 0
 
         services = Services(
-            settings=settings,
-            reads=reading,
+            means=Means(
+                settings=settings,
+                reads=reading,
+                push_ephemeral=push_ephemeral,
+                sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
+            ),
             authenticate=auth.authenticator(settings),
             nodes=alive,
-            push_ephemeral=push_ephemeral,
             ready=ready,
             metrics=registry(lambda: {0: {"log_appended_total": log.appended}}),
             ws_url="ws://127.0.0.1:3102/ws",
-            sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
         )
         app = make_app(wrap(services))
         # As the server does it; aiohttp's own TestServer cancels handlers whose client is gone.

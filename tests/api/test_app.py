@@ -35,10 +35,12 @@ JSON = {"Content-Type": "application/json"}
 
 
 def is_error(answer: Answer) -> bool:
-    told = answer.json["error"]
+    told = answer.json
+    needed = {"type", "title", "status", "detail", "code", "retry"}
     return (
-        answer.headers["Content-Type"] == "application/json"
-        and {"code", "text", "retry"} <= told.keys() <= {"code", "text", "retry", "retry_after_ms"}
+        answer.headers["Content-Type"] == "application/problem+json"
+        and needed <= told.keys() <= {*needed, "retry_after_ms"}
+        and (told["status"], told["type"]) == (answer.status, f"urn:imcore:error:{told['code']}")
         and "Traceback" not in answer.raw.decode()
     )
 
@@ -170,13 +172,14 @@ async def test_a_database_that_is_away_is_not_an_answer_but_a_503(database_url: 
 
             fetch = fetchrow
 
-        return replace(services, reads=replace(services.reads, pool=Pool()))  # type: ignore[arg-type]
+        reads = replace(services.reads, pool=Pool())  # type: ignore[arg-type]
+        return replace(services, means=replace(services.means, reads=reads))
 
     async with serving(database_url, wrap=without_database) as api:
         ours = await api.get(ROOM_1)
         goims = await api.get("/goim/online/total")
 
-    assert (503, "unavailable", True) == (ours.status, ours.code, ours.json["error"]["retry"])
+    assert (503, "unavailable", True) == (ours.status, ours.code, ours.json["retry"])
     assert (200, -500) == (goims.status, goims.json["code"])
 
 
@@ -191,7 +194,7 @@ async def test_too_much_at_once_is_told_with_the_time_to_wait(database_url: str)
     async with serving(database_url, wrap=full) as api:
         answer = await api.post(f"{ROOM_1}/join", mid=7)
 
-    assert (503, "overloaded", 1500) == (answer.status, answer.code, answer.json["error"]["retry_after_ms"])
+    assert (503, "overloaded", 1500) == (answer.status, answer.code, answer.json["retry_after_ms"])
     assert answer.headers["Retry-After"] == "2"
 
 
@@ -308,7 +311,7 @@ async def test_a_person_is_held_back_and_a_service_is_not(database_url: str) -> 
         services = [(await api.get("/v1/inbox?mid=7")).status for _ in range(20)]
 
     assert [200] * 5 + [429] == [answer.status for answer in persons]
-    assert 0 < persons[-1].json["error"]["retry_after_ms"] <= 1001
+    assert 0 < persons[-1].json["retry_after_ms"] <= 1001
     assert other.status == 200
     assert {200} == set(services)
 

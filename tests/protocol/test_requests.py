@@ -29,6 +29,7 @@ from imcore.protocol.packet import (
 from imcore.protocol.requests import (
     Ack,
     Auth,
+    Call,
     ChangeRoom,
     Heartbeat,
     History,
@@ -47,7 +48,7 @@ from imcore.protocol.requests import (
 
 ID = "0190a5d2-7c1e-7b3a-9f00-1234567890ab"
 ROOM = "group://team-a"
-CLIENT_OPS = {2, 4, 7, 12, 14, 16, 22, 24, 26, 28, 30, 32, 34}
+CLIENT_OPS = {2, 4, 7, 12, 14, 16, 22, 24, 26, 28, 30, 32, 34, 38}
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -473,6 +474,8 @@ SAMPLES: list[tuple[int, dict[str, object], Request]] = [
     (32, {}, Inbox("", 100)),
     (32, {"after": "", "limit": 7}, Inbox("", 7)),
     (32, {"after": ROOM}, Inbox(ROOM, 100)),
+    (38, {"verb": "a.b", "args": {"c": 1}}, Call("a.b", {"c": 1})),
+    (38, {"verb": "a.b", "args": None}, Call("a.b", {})),
     (34, {"position": 0}, Ack(0)),
     (34, {"position": INT64_MAX}, Ack(INT64_MAX)),
 ]

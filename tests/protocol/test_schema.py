@@ -39,6 +39,7 @@ REPLIES: dict[int, dict[str, object]] = {
     31: {"room": ROOM, "members": [{"mid": 7, "role": "admin", "since": 4, "online": True}], "next": 7},
     33: {"rooms": [{"room": ROOM, "head": 3, "read": 0, "unread": 3, "role": "owner", "last": ENVELOPE}]},
     35: {"position": 0, "cursor": "e.0"},
+    39: {"answer": {"anything": 1}},
 }  # fmt: skip
 NOTICES: dict[int, dict[str, object]] = {
     6: {"code": "going_away", "text": "x", "retry": True, "close": 4001, "delay_ms": 0},

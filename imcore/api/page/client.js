@@ -16,7 +16,7 @@
 
 export const Op = Object.freeze({
   HEARTBEAT: 2, SEND: 4, DISCONNECT: 6, AUTH: 7, BATCH: 9, ERROR: 20, EVENT: 21, JOIN: 22, LEAVE: 24, HISTORY: 26,
-  READ: 28, MEMBERS: 30, INBOX: 32, ACK: 34, REMOVED: 36,
+  READ: 28, MEMBERS: 30, INBOX: 32, ACK: 34, REMOVED: 36, CALL: 38,
 });
 
 export const BODY_BYTES_MAX = 16_384; // of a message, as JSON text

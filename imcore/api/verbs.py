@@ -1,0 +1,161 @@
+"""The verbs over HTTP: a route for each, which puts its arguments together and writes its answer down.
+
+Arguments come from the path, and beside it from the query (GET, DELETE, and where the body is no JSON) or from the JSON body. Each
+comes from one place only: what is in the path may not be in the body too. A parameter that the verb does not know is refused.
+
+The trap: in a query everything is text. What becomes of it is decided by the model's own schema, so that a number is written as digits
+and a boolean as true or false, and nothing else is taken for one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+
+from imcore.api.asking import Query, answer, decoded, identity, integer, read_json, services
+from imcore.api.services import ADDRESS
+from imcore.errors import BadRequest
+from imcore.protocol.packet import shown
+from imcore.verbs import VERBS
+from imcore.verbs.call import Verbs, encoded
+from imcore.verbs.verb import AnyVerb, Caller, Other, Stream, Upload
+
+ROOM_PATTERN: Final = "{type:[^/]+}/{name:[^/]+}"
+IN_QUERY: Final = ("GET", "DELETE")
+OPEN_ROUTES: Final = web.AppKey("open routes", frozenset[tuple[str, str]])
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_name = re.compile(r"{(\w+)}").fullmatch
+
+
+def add_routes(app: web.Application) -> None:
+    """Put the verbs' routes into the application, and say which of them are for people without a token."""
+    verbs = Verbs(VERBS)
+    is_open: set[tuple[str, str]] = set()
+    for verb in VERBS:
+        if "http" not in verb.doors:
+            continue
+        handler = Route(verbs, verb)
+        if verb.method == "GET":  # and HEAD
+            route = app.router.add_get(handler.pattern, handler.handle)
+        else:
+            route = app.router.add_route(verb.method, handler.pattern, handler.handle)
+        assert route.resource is not None, "a route with a path has a resource"
+        if verb.is_open:
+            is_open.add((verb.method, route.resource.canonical))
+    app[OPEN_ROUTES] = frozenset(is_open)
+
+
+class Route:
+    """One verb as a handler."""
+
+    def __init__(self, verbs: Verbs, verb: AnyVerb) -> None:
+        self._verbs, self._verb = verbs, verb
+        self._segments = verb.path.split("/")
+        self.pattern = "/".join(_pattern(segment) for segment in self._segments)
+        self._kinds = kinds(verb)
+        self._in_query = verb.method in IN_QUERY or bool(verb.takes)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Ask the verb, and write down what it answers."""
+        verb = self._verb
+        caller = Caller(
+            identity(request),
+            address=request[ADDRESS],
+            origin=request.headers.get(hdrs.ORIGIN, ""),
+            upload=_upload(request) if verb.takes else None,
+        )
+        self._verbs.admit(verb, caller)  # before anything is read for somebody who may not
+        values = self._in_path(request)
+        given = self._of_query(request) if self._in_query else await self._of_body(request)
+        if twice := values.keys() & given.keys():
+            raise BadRequest(f"{min(twice)} is in the path, and may not be given again")
+        told = await self._verbs.call(verb, caller, services(request).means, {**given, **values})
+        if isinstance(told, Stream):
+            return await streamed(request, told)
+        if isinstance(told, Other):
+            return answer(encoded(told.answer), told.status)
+        return answer(encoded(told), verb.status)
+
+    def _in_path(self, request: web.Request) -> dict[str, object]:
+        """What stands in the path, percent-decoded strictly."""
+        values: dict[str, object] = {}
+        raw = iter(request.rel_url.raw_path.split("/"))
+        for segment in self._segments:
+            text = decoded(next(raw))
+            if segment == "{room}":
+                values["room"] = f"{text}://{decoded(next(raw))}"
+            elif found := _name(segment):
+                values[found[1]] = self._read(found[1], [text])
+        return values
+
+    def _of_query(self, request: web.Request) -> dict[str, object]:
+        query = Query(request, repeated=tuple(name for name, kind in self._kinds.items() if kind.startswith("list")))
+        for name in query.names():
+            if name not in self._kinds:
+                raise BadRequest(f"there is no parameter {shown(name)} here")
+        return {name: self._read(name, query.texts(name)) for name in query.names()}
+
+    async def _of_body(self, request: web.Request) -> Mapping[str, object]:
+        for name in Query(request).names():
+            raise BadRequest(f"there is no parameter {shown(name)} here; the arguments are in the body")
+        return await read_json(request)
+
+    def _read(self, name: str, texts: list[str]) -> object:
+        kind = self._kinds[name]
+        values = [_value(name, text, kind.removeprefix("list of ")) for text in texts]
+        return values if kind.startswith("list") else values[0]
+
+
+def kinds(verb: AnyVerb) -> dict[str, str]:
+    """What each argument is: integer, boolean, string, or a list of one of them."""
+    schema = verb.args.model_json_schema()
+    return {name: _kind(part) for name, part in schema.get("properties", {}).items()}
+
+
+def _kind(part: Mapping[str, Any]) -> str:
+    for choice in part.get("anyOf", ()):
+        if choice.get("type") != "null":
+            return _kind(choice)
+    kind = part.get("type", "string")
+    return f"list of {_kind(part['items'])}" if kind == "array" else str(kind)
+
+
+def _value(name: str, text: str, kind: str) -> object:
+    if kind == "integer":
+        return integer(name, text)
+    if kind == "boolean":
+        if text not in ("true", "false"):
+            raise BadRequest(f"{name} is {shown(text)}, not true or false")
+        return text == "true"
+    if "\0" in text:
+        raise BadRequest(f"{name} has a control character in it")
+    return text
+
+
+def _pattern(segment: str) -> str:
+    if segment == "{room}":
+        return ROOM_PATTERN
+    found = _name(segment)
+    return f"{{{found[1]}:[^/]+}}" if found else segment
+
+
+def _upload(request: web.Request) -> Upload:
+    return Upload(request.content_type, request.content_length, request.content.iter_any())
+
+
+async def streamed(request: web.Request, stream: Stream) -> web.StreamResponse:
+    """An answer that is no JSON, as it comes."""
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: stream.media_type})
+    if stream.name:
+        response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{quote(stream.name, safe='')}"
+    response.content_length = stream.size
+    await response.prepare(request)
+    async for chunk in stream.chunks:
+        await response.write(chunk)
+    await response.write_eof()
+    return response

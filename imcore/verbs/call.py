@@ -1,0 +1,86 @@
+"""To do what a verb says: the same few steps, whichever door it came in by.
+
+    arguments of the right form? ▸ may this role ask for it at all? ▸ may the token enter this room? ▸ the verb itself
+
+What depends on the standing in a room the verb asks itself, on the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import orjson
+from pydantic import ValidationError
+
+from imcore.errors import BadRequest, NoSuchRoom
+from imcore.permissions import Permissions, table
+from imcore.protocol.packet import shown
+from imcore.verbs.means import Means
+from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Other, Stream
+
+FAULTS_MAX: Final = 5  # of one request, in the text of its error
+_ENDING: Final = ("no", "hidden", "nobody", "muted")
+
+
+class Verbs:
+    """All verbs by name, each with its row in the permission table.
+
+    Raises ValueError for a verb that the table does not know, and for two of one name: no process starts with such.
+    """
+
+    def __init__(self, verbs: Iterable[AnyVerb], permissions: Permissions | None = None) -> None:
+        self.permissions = permissions or table()
+        self.by_name: dict[str, AnyVerb] = {}
+        known = set(self.permissions.operations)
+        for verb in verbs:
+            if verb.name in self.by_name:
+                raise ValueError(f"there are two verbs {verb.name}")
+            if verb.name not in known:
+                raise ValueError(f"{verb.name} has no row in the permission table")
+            self.by_name[verb.name] = verb
+
+    async def call(
+        self, verb: AnyVerb, caller: Caller, means: Means, values: Mapping[str, object]
+    ) -> Answer | bytes | Stream | Other:
+        """Check the arguments and whether this may be asked for; then do it. Raises what is wrong, as an ImcoreError."""
+        self.admit(verb, caller)
+        args = arguments(verb, values)
+        room = getattr(args, "room", None)
+        if isinstance(room, str) and not caller.identity.may_enter(room):
+            raise NoSuchRoom
+        return await verb.run(caller, means, args)
+
+    def admit(self, verb: AnyVerb, caller: Caller) -> None:
+        """May somebody of this role ask for it at all? Raises Unauthenticated, Forbidden or NoSuchRoom."""
+        actor = caller.identity.actor
+        verdict = self.permissions.rule(verb.name).by_role.get(actor.role)
+        if verdict in _ENDING:
+            self.permissions.check(verb.name, actor)
+
+
+def arguments(verb: AnyVerb, values: Mapping[str, object]) -> Args:
+    """The arguments as the verb's model. Raises BadRequest, which names what is wrong."""
+    try:
+        args: Args = verb.args.model_validate(values)
+    except ValidationError as error:
+        raise BadRequest(faults(error)) from None
+    return args
+
+
+def faults(error: ValidationError) -> str:
+    """What is wrong with what was given, without repeating it."""
+    return "; ".join(_fault(one["loc"], one["msg"]) for one in error.errors(include_input=False)[:FAULTS_MAX])
+
+
+def _fault(place: tuple[int | str, ...], message: str) -> str:
+    # The place may be a key of the client's own.
+    name = ".".join(str(part) for part in place)
+    message = message.removeprefix("Value error, ")
+    named = name if name.isascii() and name.isprintable() and len(name) <= 64 else shown(name)
+    return f"{named}: {message[0].lower()}{message[1:]}" if named else message
+
+
+def encoded(answer: Answer | bytes) -> bytes:
+    """An answer as JSON: bytes are that already; of a model what was said."""
+    return answer if isinstance(answer, bytes) else orjson.dumps(answer.model_dump(exclude_unset=True))

@@ -1,0 +1,40 @@
+"""Verbs by name over a connection: whatever is asked for wrongly is told so, and costs the connection nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from badinput.conftest import Place
+from badinput.wire import FORMS, Form, connected
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+CALL = 38
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_a_verb_answers_over_every_form(place: Place, form: Form) -> None:
+    async with connected(place.where, form, place.new_mid()) as line:
+        reply = await line.ask(CALL, {"verb": "server.show"})
+        assert (CALL + 1, "imcore") == (reply.op, reply.json["answer"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ({}, "bad_request", "verb is missing"),
+        ({"verb": 7}, "bad_request", "verb is 7, not a string"),
+        ({"verb": "x" * 65}, "bad_request", "verb is longer than 64 bytes"),
+        ({"verb": "server.show", "args": []}, "bad_request", "args is a list, not an object"),
+        ({"verb": "server.show", "args": {"a": 1}}, "bad_request", "a: extra inputs are not permitted"),
+        ({"verb": "no.such"}, "unknown_op", "there is no verb 'no.such' for connections"),
+        ({"verb": "\u001b[2J"}, "unknown_op", "there is no verb '\\x1b[2J' for connections"),
+    ],
+)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_what_is_asked_for_wrongly_is_told_so(
+    place: Place, form: Form, body: object, code: str, said: str
+) -> None:
+    async with connected(place.where, form, place.new_mid()) as line:
+        refused = await line.ask(CALL, body)
+        assert (CALL + 1, code, said) == (refused.op, refused.code, refused.json["error"]["text"])
+        assert CALL + 1 == (await line.ask(CALL, {"verb": "server.show", "args": None})).op
