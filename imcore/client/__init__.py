@@ -18,6 +18,7 @@ from imcore.client.errors import (
     BadOrder,
     BadPacket,
     BadRequest,
+    CallTimeout,
     ClientError,
     Conflict,
     ConnectionClosed,
@@ -65,6 +66,7 @@ from imcore.client.events import (
     Sent,
     Unread,
 )
+from imcore.client.http import Http
 
 __all__ = [
     "AuthTimeout",
@@ -73,6 +75,7 @@ __all__ = [
     "BadPacket",
     "BadRequest",
     "Bot",
+    "CallTimeout",
     "Change",
     "Client",
     "ClientError",
@@ -89,6 +92,7 @@ __all__ = [
     "GoingAway",
     "Happening",
     "HeartbeatTimeout",
+    "Http",
     "IdConflict",
     "Inbox",
     "Internal",

@@ -10,7 +10,10 @@ Time and chance come in as arguments.
   but for own sends, which are not echoed. If seqs are missing that no answer explains, everything waits while the room's history is
   asked; what it has is handed on in its place and counted, what it does not have becomes a `Reset`.
 - **Nothing asked is forgotten.** A request without an outcome is asked again on the next connection, a send with the id that it had. At
-  most `window` sends are under way; a server that says "later" halves it.
+  most `window` sends are under way; a server that says "later" halves it. Of requests that the server works on side by side at most
+  `READS_MAX` are under way, as many as it takes.
+- **What would happen twice is not asked twice.** A call that may not be repeated, and was written to a connection which broke, ends
+  with `Unavailable`: nobody knows whether it was carried out.
 - **A position is acknowledged** when everything up to it is settled, and came over this very connection: the server refuses others.
 
 The trap: what is *received* runs ahead of what is *settled*, and a crash forgets the difference. So what is stored (`Entry.place` and
@@ -28,11 +31,12 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from imcore.client.codec import Codec, Told
-from imcore.client.errors import ClientError, from_facts
+from imcore.client.errors import ClientError, Unavailable, from_facts
 from imcore.client.events import Event, Happening, Removed, Reset, from_envelope
 from imcore.errors import BadPacket
 from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
 
+READS_MAX: Final = 8  # of the requests that the server works on side by side: more of a connection it refuses
 WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch gains nothing
 OWN_SEQS_MAX: Final = (
     10_000  # remembered in a room where nothing else comes; forgetting one costs a look into the history
@@ -40,6 +44,7 @@ OWN_SEQS_MAX: Final = (
 HOLE_EVENTS_MAX: Final = (
     1_000  # of a larger one only a reset tells: filling it would take memory, and time in which all waits
 )
+UNKNOWN: Final = "the connection broke before the answer came; whether it was carried out is not known"
 RETRY_S: Final = 0.2  # before asking again, where the server names no time; doubles, up to
 RETRY_MAX_S: Final = 5.0
 
@@ -53,6 +58,9 @@ _LEAVE: Final = int(Op.LEAVE)
 _HISTORY: Final = int(Op.HISTORY)
 _ACK: Final = int(Op.ACK)
 _REMOVED: Final = int(Op.REMOVED)
+_CALL: Final = int(Op.CALL)
+_READS: Final = frozenset(int(op) for op in (Op.HISTORY, Op.READ, Op.MEMBERS, Op.INBOX, Op.CALL))
+_NOTHING_DONE: Final = frozenset({"rate_limited", "overloaded"})  # the codes that say so, and to come later
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +70,8 @@ class Asked:
     op: int
     body: bytes
     n: int = 0  # the order in which requests were made
-    room: str = ""  # of a send
+    room: str = ""  # of a send, or of a call that sends
+    may_repeat: bool = True  # twice is as good as once
     id: str = ""
     tries: int = 0  # how often it was written
     refusals: int = 0  # how often the server said "later"
@@ -224,6 +233,7 @@ class Core:
         self._unwanted = 0  # of them
         self._others: list[Asked] = []
         self._sends_under_way = 0
+        self._reads_under_way = 0
         self._window = float(WINDOW_MAX)
         self._paused_until = 0.0
         self._hole: _Hole | None = None
@@ -276,8 +286,9 @@ class Core:
         if self.observe is not None and self._codec is not None:
             self.observe(("closing", self.connection))
 
-    def lost(self, code: int | None = None, reason: str = "") -> None:
-        """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again."""
+    def lost(self, code: int | None = None, reason: str = "") -> list[Answered]:
+        """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again.
+        Returns what may not be asked again: its outcome is that nobody knows it."""
         if self.observe is not None:
             self.observe(("closed", self.connection, code, reason))
         self.counts.disconnects += self.is_open
@@ -291,21 +302,27 @@ class Core:
             if told.op == _REMOVED:  # it is not told again
                 self._leave(told)
         self._acking = None
+        unknown: list[Answered] = []
         for asked in self._under_way.values():
+            if not asked.may_repeat:
+                if asked.is_wanted:
+                    unknown.append(Answered(asked, None, Unavailable(UNKNOWN)))
+                continue
             asked.is_unsure = True
             asked.due = 0.0
             self._put(asked)
         self._others = [asked for asked in self._others if asked.op != _HEARTBEAT and asked.op != _ACK]
         self._under_way.clear()
-        self._sends_under_way = 0
+        self._sends_under_way = self._reads_under_way = 0
         self._paused_until = 0.0
         self._window = float(WINDOW_MAX)
+        return unknown
 
     # --- asking --------------------------------------------------------------------------------------------------------------
 
-    def ask(self, op: int, body: object, *, room: str = "", id: str = "") -> Asked:
+    def ask(self, op: int, body: object, *, room: str = "", id: str = "", may_repeat: bool = True) -> Asked:
         """Something to ask, now or on a later connection, until it has an outcome. Raises TypeError for what is no JSON."""
-        asked = Asked(op, orjson.dumps(body), room=room, id=id)
+        asked = Asked(op, orjson.dumps(body), room=room, id=id, may_repeat=may_repeat)
         self._n += 1
         asked.n = self._n
         self._put(asked)
@@ -357,7 +374,8 @@ class Core:
         """When `take` has something, if nothing happens before; None: not by itself."""
         if not self.is_open:
             return None
-        times = [asked.due for asked in self._others]
+        may_read = self._reads_under_way < READS_MAX
+        times = [asked.due for asked in self._others if may_read or asked.op not in _READS]
         if self._sends and self._sends_under_way < int(self._window):
             times.append(self._paused_until)
         return min(times, default=None)
@@ -370,9 +388,11 @@ class Core:
         if self._others:
             late: list[Asked] = []
             for asked in self._others:
-                if asked.due > now:
+                is_read = asked.op in _READS
+                if asked.due > now or (is_read and self._reads_under_way >= READS_MAX):
                     late.append(asked)
                 else:
+                    self._reads_under_way += is_read
                     packets.append(self._write(asked))
             self._others = late
         while self._sends and self._sends_under_way < int(self._window) and self._paused_until <= now:
@@ -507,17 +527,18 @@ class Core:
             self.observe(("reply", self.connection, told.op, told.seq, told.body))
         is_send = asked.op == _SEND
         self._sends_under_way -= is_send
+        self._reads_under_way -= asked.op in _READS
         error = None
         if isinstance(told.body, dict) and "error" in told.body:
             error = from_facts(told.body["error"])
-            if error.retry and asked.is_wanted and asked.op != _HEARTBEAT:
+            if error.retry and asked.is_wanted and asked.op != _HEARTBEAT and _may_ask_again(asked, error):
                 self._ask_later(asked, error, now)
                 return
             if asked.is_unsure and error.code == "no_such_room" and asked.op == _LEAVE:
                 error = None  # the leave of which the answer was lost was carried out
+        if asked.room and error is None:
+            self._own(asked.room, (told.body if is_send else told.body["answer"])["seq"])
         if is_send:
-            if error is None:
-                self._own(asked.room, told.body["seq"])
             self._window = min(WINDOW_MAX, self._window + 1 / self._window)
         if self._hole is not None:
             self._look_into_hole(asked, told.body, error)
@@ -656,7 +677,7 @@ class Core:
 
     def _find_hole(self, event: Event) -> None:
         """Everything from this event on waits."""
-        sends = {asked for asked in self._under_way.values() if asked.op == _SEND and asked.room == event.room}
+        sends = {asked for asked in self._under_way.values() if asked.room and asked.room == event.room}
         self._hole = hole = _Hole(event.place, event.seq, sends)
         self._held.insert(0, Told(_EVENT, 0, event))
         if not sends:
@@ -794,6 +815,13 @@ class Core:
         """Nothing waits for the program: all that came is settled, duplicates too."""
         if not self._entries and not self._given and self._hole is None:
             self._settled = max(self._settled, self._received)
+
+
+def _may_ask_again(asked: Asked, error: ClientError) -> bool:
+    """Of a call only what says that nothing was done, or does no harm twice; and not what another writer won for good."""
+    if asked.op != _CALL:
+        return True
+    return error.code in _NOTHING_DONE or (asked.may_repeat and error.code == "unavailable")
 
 
 def _missing(place: _Place, before: int) -> int:

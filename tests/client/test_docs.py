@@ -83,7 +83,7 @@ def test_the_programs_are_different_people_in_different_rooms() -> None:
 @pytest.mark.parametrize("n", range(len(PROGRAMS)))
 async def test_a_program_prints_what_the_page_says(fresh: Server, n: int, tmp_path: Path) -> None:
     program, prints = PROGRAMS[n]
-    for default, real in (("127.0.0.1:3102", fresh.ws), ("127.0.0.1:3101", fresh.tcp)):
+    for default, real in (("127.0.0.1:3102", fresh.ws), ("127.0.0.1:3101", fresh.tcp), ("127.0.0.1:3111", fresh.http)):
         program = program.replace(default, real)
 
     process = await asyncio.create_subprocess_exec(

@@ -1,0 +1,89 @@
+"""How a verb is called, whatever carries it there: what the written `verbs` and the two carriers, a connection and HTTP, agree on.
+
+A verb is named, and has arguments and an answer that are JSON. `verbs` gives each its method and its types; a carrier (`Client`,
+`Http`) gives the answer, or raises. What is no JSON (the body of an upload, a download) goes over HTTP only.
+
+The trap: a call whose connection breaks before the answer may have been carried out. It is asked again by itself only where twice is
+as good as once: `may_repeat` says where.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+IDEMPOTENT: Final = frozenset({"GET", "PUT", "DELETE"})  # RFC 9110, 9.2.2: twice is as good as once
+
+Token: TypeAlias = str | Callable[[], Awaitable[str]]  # a signed token, or what gives one whenever it is needed
+Content: TypeAlias = bytes | AsyncIterable[bytes]
+T = TypeVar("T")
+
+
+class Verb(NamedTuple):
+    """One thing that may be asked for, as imcore.verbs defines it. `{room}` in the path is a room's type and name, as two segments."""
+
+    name: str
+    method: str = "POST"
+    path: str = ""
+    doors: tuple[str, ...] = ("http", "connection")
+    has_id: bool = False  # an argument `id`, a UUID of the caller's, makes it happen once
+    is_open: bool = False  # takes no token
+    takes: str = ""  # the media type of a body that is no JSON
+    gives: str = ""  # and of such an answer
+    says: str = ""  # the argument that names the room in which it sends a message of the caller's
+
+    def may_repeat(self, args: Mapping[str, object]) -> bool:
+        """Is asking twice as good as once?"""
+        return self.method in IDEMPOTENT or (self.has_id and args.get("id") is not None)
+
+
+class Download(ABC):
+    """A body that is no JSON, as it comes: `async for chunk in …`, or `await ….read()`."""
+
+    media_type: str
+    size: int | None
+    name: str  # as the server proposes it for a file; not to be used as a path
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The chunks, once."""
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """All of it."""
+
+
+class Calls(ABC):
+    """What carries calls."""
+
+    @abstractmethod
+    async def perform(self, verb: Verb, args: dict[str, object], *, retry: bool = False) -> Any:
+        """The answer's JSON. `retry`: ask again too where that may do it twice. Raises ClientError."""
+
+    @abstractmethod
+    async def upload(self, verb: Verb, args: dict[str, object], content: Content, media_type: str) -> Any:
+        """The answer to a verb whose body is no JSON. Raises ClientError."""
+
+    @abstractmethod
+    def download(self, verb: Verb, args: dict[str, object]) -> AbstractAsyncContextManager[Download]:
+        """The answer of a verb that is no JSON, as it comes. Raises ClientError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The verbs of one subject, over one carrier."""
+
+    _calls: Calls
+
+
+def maybe(of: Callable[[Any], T], told: Any) -> T | None:
+    """None stays None."""
+    return None if told is None else of(told)
+
+
+def given(args: dict[str, object], left_out: Mapping[str, object]) -> dict[str, object]:
+    """The arguments without those that were left out, which the server knows better."""
+    return {name: value for name, value in args.items() if name not in left_out or value != left_out[name]}
