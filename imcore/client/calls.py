@@ -9,6 +9,7 @@ as good as once: `may_repeat` says where.
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 IDEMPOTENT: Final = frozenset({"GET", "PUT", "DELETE"})  # RFC 9110, 9.2.2: twice is as good as once
+NOTHING_DONE: Final = frozenset({"rate_limited", "overloaded"})  # codes of errors that say so, and to come later
 
 Token: TypeAlias = str | Callable[[], Awaitable[str]]  # a signed token, or what gives one whenever it is needed
 Content: TypeAlias = bytes | AsyncIterable[bytes]
@@ -30,7 +32,8 @@ class Verb(NamedTuple):
     path: str = ""
     doors: tuple[str, ...] = ("http", "connection")
     has_id: bool = False  # an argument `id`, a UUID of the caller's, makes it happen once
-    is_open: bool = False  # takes no token
+    is_open: bool = False  # for whoever has no token too
+    has_secrets: bool = False  # its answer is told once and kept nowhere
     takes: str = ""  # the media type of a body that is no JSON
     gives: str = ""  # and of such an answer
     says: str = ""  # the argument that names the room in which it sends a message of the caller's
@@ -38,6 +41,11 @@ class Verb(NamedTuple):
     def may_repeat(self, args: Mapping[str, object]) -> bool:
         """Is asking twice as good as once?"""
         return self.method in IDEMPOTENT or (self.has_id and args.get("id") is not None)
+
+    @property
+    def takes_key(self) -> bool:
+        """Does the server keep the answer under an Idempotency-Key? Not for strangers, not of secrets, and of JSON only."""
+        return self.method != "GET" and not (self.is_open or self.has_secrets or self.takes or self.gives)
 
 
 class Download(ABC):
@@ -82,6 +90,11 @@ class Subject:
 def maybe(of: Callable[[Any], T], told: Any) -> T | None:
     """None stays None."""
     return None if told is None else of(told)
+
+
+def new_id() -> str:
+    """An id for something that is to happen once."""
+    return str(uuid.uuid4())
 
 
 def given(args: dict[str, object], left_out: Mapping[str, object]) -> dict[str, object]:

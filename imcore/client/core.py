@@ -30,6 +30,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from imcore.client.calls import NOTHING_DONE
 from imcore.client.codec import Codec, Told
 from imcore.client.errors import ClientError, Unavailable, from_facts
 from imcore.client.events import Event, Happening, Removed, Reset, from_envelope
@@ -60,7 +61,6 @@ _ACK: Final = int(Op.ACK)
 _REMOVED: Final = int(Op.REMOVED)
 _CALL: Final = int(Op.CALL)
 _READS: Final = frozenset(int(op) for op in (Op.HISTORY, Op.READ, Op.MEMBERS, Op.INBOX, Op.CALL))
-_NOTHING_DONE: Final = frozenset({"rate_limited", "overloaded"})  # the codes that say so, and to come later
 
 
 @dataclass(slots=True, eq=False)
@@ -537,7 +537,7 @@ class Core:
             if asked.is_unsure and error.code == "no_such_room" and asked.op == _LEAVE:
                 error = None  # the leave of which the answer was lost was carried out
         if asked.room and error is None:
-            self._own(asked.room, (told.body if is_send else told.body["answer"])["seq"])
+            self._own(asked.room, told.body["seq"] if is_send else told.body["answer"].get("seq", 0))
         if is_send:
             self._window = min(WINDOW_MAX, self._window + 1 / self._window)
         if self._hole is not None:
@@ -821,7 +821,7 @@ def _may_ask_again(asked: Asked, error: ClientError) -> bool:
     """Of a call only what says that nothing was done, or does no harm twice; and not what another writer won for good."""
     if asked.op != _CALL:
         return True
-    return error.code in _NOTHING_DONE or (asked.may_repeat and error.code == "unavailable")
+    return error.code in NOTHING_DONE or (asked.may_repeat and error.code == "unavailable")
 
 
 def _missing(place: _Place, before: int) -> int:

@@ -1,21 +1,20 @@
 """The verbs over HTTP, for programs that keep no connection open: `async with Http(url, token=…) as http`, then
 `await http.rooms.create(…)`.
 
-- **A call happens once.** Whatever may not happen twice carries an `Idempotency-Key`, the same over all its tries, so that a try whose
-  answer was lost is answered again and not done again.
+- **A call happens once.** What changes something carries an `Idempotency-Key`, the same over all its tries, so that a try whose answer
+  was lost is answered again and not done again. Where the server keeps no answers (registering, logging in, uploads), a lost answer
+  raises Unavailable.
 - **"Later" is heeded.** What the server, or what stands before it, says may succeed later is asked again: after `Retry-After`, or after
   a random time that grows with each failure, until `timeout_s` is over.
 - **A token may be short-lived**: an async function is asked for one at each call, and once more when the server refuses what it gave.
 
-The trap: a body that comes from an iterator can be read once only, so such an upload is tried once only.
-"""
+The trap: a body that comes from an iterator can be read once only, so such an upload is tried once only."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import ssl
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
@@ -26,7 +25,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from imcore.client.calls import IDEMPOTENT, Content, Download, Token, Verb
+from imcore.client.calls import NOTHING_DONE, Content, Download, Token, Verb, new_id
 from imcore.client.errors import CallTimeout, ClientError, Unauthenticated, Unavailable, UnknownOperation, from_facts
 from imcore.client.verbs import VERBS, Subjects
 
@@ -142,9 +141,10 @@ class Http(Subjects):
             headers["Content-Type"] = "application/json"
         if content is not None:
             headers["Content-Type"] = media_type
-        if verb.method not in IDEMPOTENT:
-            headers["Idempotency-Key"] = str(uuid.uuid4())
-        may_repeat = content is None or isinstance(content, bytes)
+        if verb.takes_key:
+            headers["Idempotency-Key"] = new_id()
+        may_repeat = verb.takes_key or verb.may_repeat(args)  # with an unknown outcome
+        may_read = content is None or isinstance(content, bytes)
         failures, has_new_token = 0, False
         try:
             async with asyncio.timeout(timeout_s):
@@ -153,17 +153,19 @@ class Http(Subjects):
                     try:
                         return await self._try(verb, url, headers, body if content is None else content)
                     except Unauthenticated:
-                        if not callable(self.token) or has_new_token or not may_repeat:
+                        if not callable(self.token) or has_new_token or not may_read:
                             raise
                         has_new_token = True
                         wait_s = 0.0
                     except ClientError as error:
-                        if not error.retry or error.code in NOT_BY_ITSELF or not may_repeat:
+                        if not error.retry or error.code in NOT_BY_ITSELF or not may_read:
+                            raise
+                        if not may_repeat and error.code not in NOTHING_DONE:
                             raise
                         if error.retry_after_ms is not None:
                             wait_s += error.retry_after_ms / 1000
                     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                        if not may_repeat:
+                        if not (may_repeat and may_read):
                             raise Unavailable(
                                 f"whether it was carried out is not known: {error or 'no answer'}"
                             ) from None

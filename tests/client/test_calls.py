@@ -297,6 +297,18 @@ async def test_it_waits_as_long_as_it_is_told() -> None:
     assert 1.0 <= time.monotonic() - began
 
 
+async def test_what_the_server_keeps_no_answer_of_is_not_repeated_blindly() -> None:
+    """Registering again would find the name taken, and refreshing again would end the login."""
+    refresh = Verb("accounts.refresh", "POST", "/v1/refresh", is_open=True)
+    answers = problem(429, "rate_limited", Retry_After="0"), web.Response(status=444), problem(503, "unavailable")
+    async with scripted(*answers) as script, Http(script.url) as http:
+        with pytest.raises(Unavailable):
+            await http.perform(refresh, {})
+        with pytest.raises(Unavailable):
+            await http.perform(refresh, {})
+    assert [None] * 3 == [one.headers.get("Idempotency-Key") for one in script.asked]
+
+
 async def test_a_deadline_ends_the_tries() -> None:
     async with scripted(problem(429, "rate_limited", Retry_After="60")) as script, Http(script.url) as http:
         with pytest.raises(CallTimeout):

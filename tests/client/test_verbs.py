@@ -148,7 +148,7 @@ class Carrier(Calls):
     """Keeps what is asked, and answers as it was told to."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[object, ...]] = []
+        self.asked: list[Any] = []
         self.answer: Any = {}
 
     async def perform(self, verb: Verb, args: dict[str, object], *, retry: bool = False) -> Any:
@@ -296,13 +296,19 @@ async def test_an_empty_answer_is_none_and_files_go_both_ways(probe: ModuleType)
     ] == carrier.asked[1:]
 
 
-def test_only_what_is_as_good_twice_is_repeated(probe: ModuleType) -> None:
+async def test_only_what_is_as_good_twice_is_repeated(probe: ModuleType) -> None:
     table = probe.VERBS
     assert {"probe.list", "server.show", "members.count", "probe.fetch"} == {
         name
         for name, one in table.items()
         if one.may_repeat({}) and name in {p.name for p in PROBES[-7:]} | {"server.show"}
     }
+    im = over(probe, carrier := Carrier())
+    await im.probe.say("group://r", body=1)
+    await im.probe.say("group://r", body=1, id="0190a5d2-7c1e-7b3a-9f00-1234567890ab")
+    (_, made, _), (_, own, _) = carrier.asked
+    assert {"room", "body", "id"} == made.keys() == own.keys(), "what needs an id is given one"
+    assert ("0190a5d2-7c1e-7b3a-9f00-1234567890ab", True) == (own["id"], table["probe.say"].may_repeat(made))
     assert table["probe.say"].may_repeat({"id": "0190a5d2-7c1e-7b3a-9f00-1234567890ab"})
     assert not table["probe.make"].may_repeat({"id": "it takes none"})
     assert (("connection",), ("http",)) == (table["probe.import"].doors, table["probe.upload"].doors)
