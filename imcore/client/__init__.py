@@ -61,11 +61,16 @@ from imcore.client.events import (
     Members,
     Message,
     Page,
+    Presence,
     Removed,
     Reset,
     Sent,
+    Signal,
+    Typing,
     Unread,
 )
+from imcore.client.facts import *  # noqa: F403 # every event that is no message, by its name
+from imcore.client.facts import __all__ as _facts
 from imcore.client.http import Http
 
 __all__ = [
@@ -110,6 +115,7 @@ __all__ = [
     "Overloaded",
     "PacketTooLarge",
     "Page",
+    "Presence",
     "RateLimited",
     "Refused",
     "Removed",
@@ -117,6 +123,7 @@ __all__ = [
     "RoomExists",
     "SendTimeout",
     "Sent",
+    "Signal",
     "SlowConsumer",
     "SqliteCursor",
     "State",
@@ -127,6 +134,7 @@ __all__ = [
     "TooManyConnections",
     "TooManyPackets",
     "TryLater",
+    "Typing",
     "Unauthenticated",
     "Unavailable",
     "UnknownOperation",
@@ -134,3 +142,4 @@ __all__ = [
     "UnsafeDatabase",
     "connect",
 ]
+__all__ += _facts

@@ -38,6 +38,7 @@ from imcore.client.calls import Content, Download, Token, Verb
 from imcore.client.carriers import Carrier, HandshakeRefused
 from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
+from imcore.client.envelope import from_envelope
 from imcore.client.errors import (
     FINAL_CLOSES,
     CallTimeout,
@@ -61,7 +62,6 @@ from imcore.client.events import (
     Page,
     Sent,
     Unread,
-    from_envelope,
 )
 from imcore.client.verbs import VERBS, Subjects
 from imcore.errors import ImcoreError

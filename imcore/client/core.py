@@ -32,8 +32,9 @@ import orjson
 
 from imcore.client.calls import NOTHING_DONE
 from imcore.client.codec import Codec, Told
+from imcore.client.envelope import from_envelope
 from imcore.client.errors import ClientError, Unavailable, from_facts
-from imcore.client.events import Event, Happening, Removed, Reset, from_envelope
+from imcore.client.events import Event, Happening, Removed, Reset
 from imcore.errors import BadPacket
 from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
 

@@ -1,6 +1,6 @@
 """docs/client.md tells the truth: its programs run and print what it says, and its tables are those of the program.
 
-`python -m client.test_docs`, in the folder of the tests, writes the table of limits anew.
+`python -m client.test_docs`, in the folder of the tests, writes the tables anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from conftest import copy_cluster, temporary_folder
 from imcore import client
-from imcore.client import Limits
+from imcore.client import Limits, events, facts
 from system.servers import Server, running
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +37,24 @@ def table_of_limits() -> str:
     return "\n".join(lines) + "\n"
 
 
-def between() -> str:
+def table_of_facts() -> str:
+    """Every class of event that is no message, with what it says."""
+    lines = ["| class | says | means |", "|---|---|---|"]
+    for name in [*facts.__all__, "Presence", "Typing", "Signal"]:
+        kind = getattr(client, name)
+        says = [one for one, value in vars(kind).items() if isinstance(value, (events.Said, events.Words, property))]
+        says = [one for one in says if one != "in_room"]
+        means = " ".join((kind.__doc__ or "").split())
+        lines.append(f"| `{name}` | {', '.join(f'`{one}`' for one in says)} | {means} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"limits": table_of_limits, "facts": table_of_facts}
+
+
+def between(name: str) -> str:
     """What stands between the markers."""
-    return SAID.split("<!-- limits -->\n")[1].split("<!-- /limits -->")[0]
+    return SAID.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +67,9 @@ def fresh(cluster: Path) -> Iterator[Server]:
             yield server
 
 
-def test_the_table_of_limits_is_the_programs() -> None:
-    assert table_of_limits() == between()
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_the_programs(name: str) -> None:
+    assert TABLES[name]() == between(name)
 
 
 def test_every_program_of_the_page_is_run() -> None:
@@ -148,4 +164,6 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 if __name__ == "__main__":
-    DOCS.write_text(SAID.replace(f"<!-- limits -->\n{between()}", f"<!-- limits -->\n{table_of_limits()}"))
+    for name, table in TABLES.items():
+        SAID = SAID.replace(f"<!-- {name} -->\n{between(name)}", f"<!-- {name} -->\n{table()}")
+    DOCS.write_text(SAID)
