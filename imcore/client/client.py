@@ -515,7 +515,13 @@ class Client(Subjects):
                     )
         except TimeoutError:
             raise CallTimeout(verb.name, timeout_s) from None
-        return reply["answer"]
+        answer = reply["answer"]
+        if verb.name == "presence.watch":
+            self._core.watched(answer["people"])
+        elif verb.name == "presence.unwatch":
+            mids = args.get("mids")
+            self._core.unwatched([mid for mid in mids if isinstance(mid, int)] if isinstance(mids, Sequence) else ())
+        return answer
 
     def _check_size(self, request: object) -> None:
         bytes_long = len(orjson.dumps(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)

@@ -14,6 +14,8 @@ Time and chance come in as arguments.
   `READS_MAX` are under way, as many as it takes.
 - **What would happen twice is not asked twice.** A call that may not be repeated, and was written to a connection which broke, ends
   with `Unavailable`: nobody knows whether it was carried out.
+- **Who is watched stays watched.** The server forgets it with the connection, so the next one asks again, and what changed
+  meanwhile comes as the `Presence` that was missed.
 - **A position is acknowledged** when everything up to it is settled, and came over this very connection: the server refuses others.
 
 The trap: what is *received* runs ahead of what is *settled*, and a crash forgets the difference. So what is stored (`Entry.place` and
@@ -34,11 +36,12 @@ from imcore.client.calls import NOTHING_DONE
 from imcore.client.codec import Codec, Told
 from imcore.client.envelope import from_envelope
 from imcore.client.errors import ClientError, Unavailable, from_facts
-from imcore.client.events import Event, Happening, Removed, Reset
+from imcore.client.events import Event, Happening, Presence, Removed, Reset
 from imcore.errors import BadPacket
 from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
 
 READS_MAX: Final = 8  # of the requests that the server works on side by side: more of a connection it refuses
+WATCH_MIDS: Final = 2_000  # in one question: more might be no packet
 WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch gains nothing
 OWN_SEQS_MAX: Final = (
     10_000  # remembered in a room where nothing else comes; forgetting one costs a look into the history
@@ -79,6 +82,7 @@ class Asked:
     due: float = 0.0
     is_wanted: bool = True  # somebody waits for the outcome
     is_queued: bool = False  # to be written, now or later
+    is_watch: bool = False  # asked for by the core itself: who is watched, again
     is_unsure: bool = False  # it was written to a connection that broke: it may have been carried out
 
 
@@ -217,6 +221,8 @@ class Core:
         self.has_overflowed = False  # events of this connection were let go, and come again on the next
         self._chance = chance
         self._backlog_max = backlog_max
+        # Who is watched, and on which platforms each was last; bounded by what the server lets one watch.
+        self._watched: dict[int, tuple[str, ...]] = {}
         self._places: dict[str, _Place] = {}
         self._moved: set[str] = set()  # places whose seq went on over own sends, which the store was not told of
         self._entries: deque[Entry] = deque()  # for the program, not taken yet; bounded by backlog_max
@@ -312,7 +318,7 @@ class Core:
             asked.is_unsure = True
             asked.due = 0.0
             self._put(asked)
-        self._others = [asked for asked in self._others if asked.op != _HEARTBEAT and asked.op != _ACK]
+        self._others = [asked for asked in self._others if not _ends_with_connection(asked)]
         self._under_way.clear()
         self._sends_under_way = self._reads_under_way = 0
         self._paused_until = 0.0
@@ -363,7 +369,7 @@ class Core:
     def awaits(self) -> bool:
         """Does somebody wait for an answer, written or not? Heartbeats and acks are nobody's."""
         return bool(self._sends or self._sends_under_way) or any(
-            asked.op != _HEARTBEAT and asked.op != _ACK for asked in (*self._under_way.values(), *self._others)
+            not _ends_with_connection(asked) for asked in (*self._under_way.values(), *self._others)
         )
 
     @property
@@ -488,6 +494,9 @@ class Core:
             self.cursor = self.cursor or opened.cursor
         else:
             self._begin_anew(opened)
+        mids = list(self._watched)
+        for n in range(0, len(mids), WATCH_MIDS):
+            self._ask_watch(mids[n : n + WATCH_MIDS])
         return opened
 
     def _is_kept(self, place: str) -> bool:
@@ -550,6 +559,8 @@ class Core:
                 self.cursor = told.body["cursor"]
                 self.counts.acks += 1
                 steps.append(Acked(told.body["position"], told.body["cursor"], self._own_seen()))
+        elif asked.is_watch:
+            self._hear_watch(told.body, error)
         elif asked.is_wanted and asked.op != _HEARTBEAT:
             steps.append(Answered(asked, told.body, error))
 
@@ -621,6 +632,8 @@ class Core:
     def _take(self, event: Event) -> None:
         seq = event.seq
         if seq == 0:  # not stored: in no order, and once at most
+            if isinstance(event, Presence) and event.mid in self._watched:
+                self._watched[event.mid] = tuple(event.platforms)
             self._entries.append(Entry(event, self._era))
             return
         place = self._places.get(event.place)
@@ -673,6 +686,32 @@ class Core:
             self._moved.add(room)
             if len(place.own) > OWN_SEQS_MAX:
                 place.own = set(sorted(place.own)[OWN_SEQS_MAX // 2 :])
+
+    # --- presence ------------------------------------------------------------------------------------------------------------
+
+    def watched(self, people: Iterable[Mapping[str, Any]]) -> None:
+        """A watch was answered: so they are now."""
+        self._watched.update({one["mid"]: tuple(one["platforms"]) for one in people})
+
+    def unwatched(self, mids: Iterable[int]) -> None:
+        """The end of a watch was answered; nobody named is everybody."""
+        for mid in list(mids) or list(self._watched):
+            self._watched.pop(mid, None)
+
+    def _ask_watch(self, mids: Sequence[int]) -> None:
+        self.ask(_CALL, {"verb": "presence.watch", "args": {"mids": mids}}).is_watch = True
+
+    def _hear_watch(self, body: Any, error: ClientError | None) -> None:
+        """They were asked for again, and are so now."""
+        if error is not None:
+            return  # not to be watched any more, too many, …: the next connection asks again
+        for one in body["answer"]["people"]:
+            mid, platforms = one["mid"], tuple(one["platforms"])
+            if mid in self._watched and self._watched[mid] != platforms:
+                self._watched[mid] = platforms
+                facts = {"online": bool(platforms), "platforms": list(platforms)}
+                event = Presence(0, None, f"user:{mid}", 0, mid, "", None, 0, "presence", 0, facts)
+                self._entries.append(Entry(event, self._era))
 
     # --- holes ---------------------------------------------------------------------------------------------------------------
 
@@ -816,6 +855,11 @@ class Core:
         """Nothing waits for the program: all that came is settled, duplicates too."""
         if not self._entries and not self._given and self._hole is None:
             self._settled = max(self._settled, self._received)
+
+
+def _ends_with_connection(asked: Asked) -> bool:
+    """Does it mean nothing on another connection, and is it nobody's question?"""
+    return asked.op == _HEARTBEAT or asked.op == _ACK or asked.is_watch
 
 
 def _may_ask_again(asked: Asked, error: ClientError) -> bool:

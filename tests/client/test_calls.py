@@ -19,6 +19,7 @@ from imcore.client import (
     Http,
     Limits,
     NoSuchRoom,
+    Presence,
     Unauthenticated,
     Unavailable,
     UnknownOperation,
@@ -129,6 +130,39 @@ def test_a_message_sent_by_a_call_is_no_hole() -> None:
     assert [] == talk.requests()
     assert ["1", "3"] == [one.body for one in talk.taken() if one is not None]  # type: ignore[union-attr]
     assert 0 == talk.core.counts.gaps
+
+
+def test_who_was_watched_is_watched_again_and_what_changed_meanwhile_is_told() -> None:
+    talk = Talk()
+    talk.core.watched([{"mid": mid, "platforms": ["web"]} for mid in (1, 2, 3)])
+    here = {"mid": 3, "type": "presence", "position": 0, "op": 0, "body": {"online": False, "platforms": []}}
+    talk.say(0, "user:3", **here)
+    talk.core.unwatched([2])
+    talk.break_off()
+    ((op, seq, body),) = talk.requests()
+    assert not talk.core.awaits, "it is nobody's question"
+    people = [{"mid": 1, "online": True, "platforms": ["ios", "web"]}, {"mid": 3, "online": False, "platforms": []}]
+    assert [] == talk.tell(Op.CALL_REPLY, seq, {"answer": {"people": people}})
+
+    assert (Op.CALL, {"verb": "presence.watch", "args": {"mids": [1, 3]}}) == (op, body)
+    assert [(3, []), (1, ["ios", "web"])] == [
+        (one.mid, one.platforms) for one in talk.taken() if isinstance(one, Presence)
+    ]
+    talk.core.unwatched([])
+    talk.break_off()
+    assert [] == talk.requests()
+
+
+def test_many_are_watched_again_in_questions_that_are_packets() -> None:
+    talk = Talk()
+    talk.core.watched([{"mid": 2**62 + mid, "platforms": []} for mid in range(5_000)])
+    talk.break_off()
+    asked = talk.requests()
+    assert [2_000, 2_000, 1_000] == [len(body["args"]["mids"]) for _, _, body in asked]
+    assert max(len(orjson.dumps(body)) for _, _, body in asked) < 65_000
+    talk.core.lost()  # the questions end with their connection, and the next has its own
+    talk.connect()
+    assert 3 == len(talk.requests())
 
 
 # --- over a connection ---
