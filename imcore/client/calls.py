@@ -92,6 +92,13 @@ def maybe(of: Callable[[Any], T], told: Any) -> T | None:
     return None if told is None else of(told)
 
 
+def refuse(token: object) -> None:
+    """Tell what gives tokens that the last one was refused: by its method `refused`, if it has one."""
+    refused = getattr(token, "refused", None)
+    if callable(refused):
+        refused()
+
+
 def new_id() -> str:
     """An id for something that is to happen once."""
     return str(uuid.uuid4())

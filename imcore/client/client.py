@@ -34,7 +34,7 @@ import aiohttp
 import orjson
 
 from imcore.client import carriers
-from imcore.client.calls import Content, Download, Token, Verb
+from imcore.client.calls import Content, Download, Token, Verb, refuse
 from imcore.client.carriers import Carrier, HandshakeRefused
 from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
@@ -605,6 +605,8 @@ class Client(Subjects):
             )
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             return _Ending(closed("unreachable", f"{url}: {str(error) or type(error).__name__}"))
+        except ClientError as error:  # of what gives tokens, and asks a server for them itself
+            return _Ending(error, delay_s=(error.retry_after_ms or 0) / 1000, is_final=not error.retry)
         try:
             self._core.connected(carriers.codec_for(url))
             return await self._converse(carrier, token)
@@ -662,6 +664,7 @@ class Client(Subjects):
         if not isinstance(error, Unauthenticated) or not callable(self._token):
             return False
         self._tokens_refused += 1
+        refuse(self._token)
         return self._tokens_refused < TOKENS_MAX
 
     # --- one connection ----------------------------------------------------------------------------------------------------------

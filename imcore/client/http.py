@@ -25,7 +25,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from imcore.client.calls import NOTHING_DONE, Content, Download, Token, Verb, new_id
+from imcore.client.calls import NOTHING_DONE, Content, Download, Token, Verb, new_id, refuse
 from imcore.client.errors import CallTimeout, ClientError, Unauthenticated, Unavailable, UnknownOperation, from_facts
 from imcore.client.verbs import VERBS, Subjects
 
@@ -88,7 +88,14 @@ class Http(Subjects):
 
     # --- calls -----------------------------------------------------------------------------------------------------------------
 
-    async def call(self, verb: str, args: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
+    async def call(
+        self,
+        verb: str,
+        args: Mapping[str, object] | None = None,
+        *,
+        retry: bool = False,
+        timeout_s: float | None = None,
+    ) -> Any:
         """Ask for a verb by its name; the answer's JSON. `http.rooms.create(…)` and its like are the same, typed.
 
         Raises Refused (NoSuchRoom, Forbidden, …), Unauthenticated, CallTimeout, Unavailable when the outcome is unknown,
@@ -97,11 +104,11 @@ class Http(Subjects):
         known = VERBS.get(verb)
         if known is None:
             raise UnknownOperation(f"there is no route of a verb {verb} here")
-        return await self._json(known, dict(args or {}), timeout_s=timeout_s)
+        return await self._json(known, dict(args or {}), retry=retry, timeout_s=timeout_s)
 
     async def perform(self, verb: Verb, args: dict[str, object], *, retry: bool = False) -> Any:
-        """`call` for a verb that is known. `retry` is not needed: over HTTP a call happens once, however often it is tried."""
-        return await self._json(verb, args)
+        """`call` for a verb that is known. `retry` matters only where the server keeps no answers."""
+        return await self._json(verb, args, retry=retry)
 
     async def upload(self, verb: Verb, args: dict[str, object], content: Content, media_type: str) -> Any:
         """The answer to what takes a body that is no JSON."""
@@ -129,6 +136,7 @@ class Http(Subjects):
         *,
         content: Content | None = None,
         media_type: str = "",
+        retry: bool = False,
         timeout_s: float | None = None,
     ) -> aiohttp.ClientResponse:
         """The headers of a good answer, after as many tries as it takes."""
@@ -143,7 +151,7 @@ class Http(Subjects):
             headers["Content-Type"] = media_type
         if verb.takes_key:
             headers["Idempotency-Key"] = new_id()
-        may_repeat = verb.takes_key or verb.may_repeat(args)  # with an unknown outcome
+        may_repeat = retry or verb.takes_key or verb.may_repeat(args)  # with an unknown outcome
         may_read = content is None or isinstance(content, bytes)
         failures, has_new_token = 0, False
         try:
@@ -156,6 +164,7 @@ class Http(Subjects):
                         if not callable(self.token) or has_new_token or not may_read:
                             raise
                         has_new_token = True
+                        refuse(self.token)
                         wait_s = 0.0
                     except ClientError as error:
                         if not error.retry or error.code in NOT_BY_ITSELF or not may_read:

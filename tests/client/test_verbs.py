@@ -86,6 +86,7 @@ class Some(Answer):
     by_name: dict[str, list[One]] = {}
     either: One | Place | None = None
     role: Literal["owner", "member"] = "member"
+    token: str = ""
     facts: JsonValue = None
     next: str | None = None
 
@@ -279,6 +280,14 @@ async def test_answers_become_objects_and_what_is_new_is_passed_over(probe: Modu
     assert ([one], {"a": [one]}, None, "emperor", {"seq": 1}, None) == (
         page.rows, page.by_name, page.best, page.role, page.either, page.next,
     )  # fmt: skip
+
+
+async def test_nobody_prints_a_token_by_printing_an_answer(probe: ModuleType) -> None:
+    im = over(probe, Carrier())
+    im.answer.update({"rows": [], "token": "it opens doors"})
+    page = await im.probe.list("group://r", 7)
+    assert "it opens doors" == page.token
+    assert "doors" not in repr(page)
 
 
 async def test_an_empty_answer_is_none_and_files_go_both_ways(probe: ModuleType) -> None:
