@@ -12,9 +12,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.projections import deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import (
+    bans,
+    blocks,
+    deliveries,
+    departures,
+    inbox,
+    invitations,
+    join_requests,
+    members,
+    restrictions,
+    rooms,
+    sessions,
+)
 from imcore.projections.projection import AnyProjection
 
-INLINE: Final[tuple[AnyProjection, ...]] = (rooms.projection, members.projection, departures.projection)
+INLINE: Final[tuple[AnyProjection, ...]] = (
+    rooms.projection,
+    restrictions.projection,
+    members.projection,
+    departures.projection,
+    bans.projection,
+    invitations.projection,
+    join_requests.projection,
+    blocks.projection,
+)
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
 PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import server
+from imcore.verbs import direct, members, rooms, server, sessions
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS,)
+VERBS: Final[tuple[AnyVerb, ...]] = (
+    *server.VERBS,
+    *rooms.VERBS,
+    *members.VERBS,
+    *direct.VERBS,
+    *sessions.VERBS,
+)
