@@ -14,12 +14,44 @@ from imcore.client.events import Event, Said, Words
 
 @dataclass(frozen=True, slots=True)
 class RoomCreated(Event):
-    """A room exists, and who may come in and see what was said before."""
+    """A room exists, and who may come in and see what was said before. Its other settings are said by a
+    room_changed after it.
+    """
 
     in_room = Said[str]("room")
     public = Said[bool]("public", True)
     history = Said[str]("history", "joined")
     title = Said[str]("title", "")
+
+
+@dataclass(frozen=True, slots=True)
+class RoomChanged(Event):
+    """These settings of the room are so from here on; None is as it was."""
+
+    in_room = Said[str]("room")
+    title = Said[str | None]("title", None)
+    topic = Said[str | None]("topic", None)
+    public = Said[bool | None]("public", None)
+    approval = Said[bool | None]("approval", None)
+    history = Said[str | None]("history", None)
+    writers = Said[str | None]("writers", None)
+    slow_mode_s = Said[int | None]("slow_mode_s", None)
+    members_max = Said[int | None]("members_max", None)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomMuted(Event):
+    """Nobody but admins and owners may send here until then; 0 ends it."""
+
+    in_room = Said[str]("room")
+    until_ms = Said[int]("until_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDismissed(Event):
+    """The room is no more: nothing follows this in its stream, and its name is never free again."""
+
+    in_room = Said[str]("room")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +95,41 @@ class RoleChanged(Event):
     in_room = Said[str]("room")
     whom = Said[int]("mid")
     role = Said[str]("role")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberBanned(Event):
+    """`whom` may not come in until then; 0 is for ever. A member was removed by the event before this one."""
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
+    until_ms = Said[int]("until_ms", 0)
+    reason = Said[str]("reason", "")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUnbanned(Event):
+    """`whom` may come in again."""
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequested(Event):
+    """`whom` asks to be let in. The answer is a join, or a rejection."""
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
+    text = Said[str]("text", "")
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRejected(Event):
+    """`whom` asked to be let in, and is not."""
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +187,48 @@ class MessageUnpinned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Invited(Event):
+    """Whoever did this invites `whom`, whose stream this is, to the room. A join is the answer, or that it
+    declines.
+    """
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationWithdrawn(Event):
+    """The invitation of `whom` to the room is no more: somebody took it back."""
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class InvitationDeclined(Event):
+    """`whom` does not accept the invitation to the room."""
+
+    in_room = Said[str]("room")
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class PersonBlocked(Event):
+    """`by`, whose stream this is, takes no direct messages of `whom` any more."""
+
+    by = Said[int]("by")
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class PersonUnblocked(Event):
+    """`by`, whose stream this is, takes direct messages of `whom` again."""
+
+    by = Said[int]("by")
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
 class ReadMarked(Event):
     """`whom` has read the room up to `upto`.
 
@@ -134,35 +243,72 @@ class ReadMarked(Event):
     sent = Said[int]("sent")
 
 
+@dataclass(frozen=True, slots=True)
+class RoomSwitched(Event):
+    """The connection was told, and not by its own client, to leave the room that it has entered for this one, or
+    for none. What it does is said by a rooms_entered.
+    """
+
+    device = Said[str]("key")
+    opened = Said[int]("opened")
+    in_room = Said[str]("room")
+
+
 FACTS: Final[Mapping[str, type[Event]]] = {
     "room_created": RoomCreated,
+    "room_changed": RoomChanged,
+    "room_muted": RoomMuted,
+    "room_dismissed": RoomDismissed,
     "member_joined": MemberJoined,
     "member_left": MemberLeft,
     "member_removed": MemberRemoved,
     "member_muted": MemberMuted,
     "role_changed": RoleChanged,
+    "member_banned": MemberBanned,
+    "member_unbanned": MemberUnbanned,
+    "join_requested": JoinRequested,
+    "join_rejected": JoinRejected,
     "message_edited": MessageEdited,
     "message_recalled": MessageRecalled,
     "reaction_added": ReactionAdded,
     "reaction_removed": ReactionRemoved,
     "message_pinned": MessagePinned,
     "message_unpinned": MessageUnpinned,
+    "invited": Invited,
+    "invitation_withdrawn": InvitationWithdrawn,
+    "invitation_declined": InvitationDeclined,
+    "person_blocked": PersonBlocked,
+    "person_unblocked": PersonUnblocked,
     "read_marked": ReadMarked,
+    "room_switched": RoomSwitched,
 }
 
 
 __all__ = [
+    "InvitationDeclined",
+    "InvitationWithdrawn",
+    "Invited",
+    "JoinRejected",
+    "JoinRequested",
+    "MemberBanned",
     "MemberJoined",
     "MemberLeft",
     "MemberMuted",
     "MemberRemoved",
+    "MemberUnbanned",
     "MessageEdited",
     "MessagePinned",
     "MessageRecalled",
     "MessageUnpinned",
+    "PersonBlocked",
+    "PersonUnblocked",
     "ReactionAdded",
     "ReactionRemoved",
     "ReadMarked",
     "RoleChanged",
+    "RoomChanged",
     "RoomCreated",
+    "RoomDismissed",
+    "RoomMuted",
+    "RoomSwitched",
 ]
