@@ -9,6 +9,7 @@ Needs aiohttp and orjson, and nothing of the server.
 from __future__ import annotations
 
 from imcore.client.bot import Bot, Stop
+from imcore.client.calls import pages
 from imcore.client.client import Client, Limits, State, connect
 from imcore.client.core import Statistics
 from imcore.client.cursors import Change, Cursor, FileCursor, Kept, MemoryCursor, SqliteCursor
@@ -143,5 +144,6 @@ __all__ = [
     "Unread",
     "UnsafeDatabase",
     "connect",
+    "pages",
 ]
 __all__ += _facts

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 IDEMPOTENT: Final = frozenset({"GET", "PUT", "DELETE"})  # RFC 9110, 9.2.2: twice is as good as once
 NOTHING_DONE: Final = frozenset({"rate_limited", "overloaded"})  # codes of errors that say so, and to come later
@@ -22,6 +22,15 @@ NOTHING_DONE: Final = frozenset({"rate_limited", "overloaded"})  # codes of erro
 Token: TypeAlias = str | Callable[[], Awaitable[str]]  # a signed token, or what gives one whenever it is needed
 Content: TypeAlias = bytes | AsyncIterable[bytes]
 T = TypeVar("T")
+P = TypeVar("P", bound="Paged")
+
+
+class Paged(Protocol):
+    """A page: `next` is the `after` of the page after it, if there is one."""
+
+    @property
+    def next(self) -> Any:
+        """Where to go on."""
 
 
 class Verb(NamedTuple):
@@ -85,6 +94,16 @@ class Subject:
     """The verbs of one subject, over one carrier."""
 
     _calls: Calls
+
+
+async def pages(ask: Callable[..., Awaitable[P]], *args: Any, **named: Any) -> AsyncIterator[P]:
+    """Page after page of what a verb lists: `async for page in pages(im.rooms.members, "group://r", limit=500)`."""
+    while True:
+        page = await ask(*args, **named)
+        yield page
+        if not page.next:
+            return
+        named["after"] = page.next
 
 
 def maybe(of: Callable[[Any], T], told: Any) -> T | None:

@@ -16,7 +16,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -123,6 +123,10 @@ class Http(Subjects):
         finally:
             response.close()
 
+    def follow(self, link: str) -> AbstractAsyncContextManager[Download]:
+        """What a link of the server leads to, such as that of a file: a path with its query, which may need no token."""
+        return self.download(Verb("link", "GET", link, ("http",), gives="*/*"), {})
+
     async def _json(self, verb: Verb, args: dict[str, object], **rest: Any) -> Any:
         response = await self._response(verb, args, **rest)
         async with response:
@@ -225,6 +229,8 @@ class _Download(Download):
 def request_of(verb: Verb, args: Mapping[str, object]) -> tuple[str, bytes | None]:
     """Path and query, and the JSON body. Raises TypeError for an argument of the path that is missing, and for what is no JSON."""
     rest = dict(args)
+    if verb.name == "link":
+        return verb.path, None
     segments = []
     for segment in verb.path.split("/"):
         if not segment.startswith("{"):

@@ -24,12 +24,13 @@ from imcore.client import (
     Unavailable,
     UnknownOperation,
     connect,
+    pages,
 )
 from imcore.client.calls import Verb
 from imcore.client.core import READS_MAX, Answered
 from imcore.client.verbs import Server as TheServer
 from imcore.protocol.packet import Op
-from system.servers import Server
+from system.servers import Backend, Server
 from waiting import eventually
 
 # --- the core ---
@@ -227,6 +228,15 @@ async def test_a_call_without_an_answer_in_time_says_so(server: Server) -> None:
             between.cut()
 
 
+async def test_lists_come_page_by_page(server: Server, api: Backend) -> None:
+    room = server.new_room()
+    mids = [server.new_mid() for _ in range(5)]
+    await api.create(room, *mids)
+    async with connect(url(server, "ws"), mid=mids[0], limits=QUICK) as im:
+        found = [[one.mid for one in page.members] async for page in pages(im.rooms.members, room, limit=2)]
+    assert [mids[:2], mids[2:4], mids[4:]] == found
+
+
 # --- over HTTP ---
 
 PROBE = Verb("probe.make", "POST", "/v1/probe/{room}", ("http",))
@@ -386,11 +396,18 @@ async def test_files_go_up_and_come_down() -> None:
             await http.upload(KEEP, {}, chunks(), "image/png")
         async with http.download(FETCH, {"name": "a/b"}) as file:
             pieces = [piece async for piece in file]
+        async with http.follow("/v1/files/x?signature=a%2Fb") as linked:
+            assert b'{"n": 6}' == await linked.read()
 
-    assert ["/v1/files?name=a%20b", "/v1/files", "/v1/files", "/v1/files", "/v1/files/a%2Fb"] == [
-        one.raw_path for one in script.asked
-    ]
-    assert [3_000, 5, 5, 3_000, 0] == [len(body) for body in script.bodies]
+    assert [
+        "/v1/files?name=a%20b",
+        "/v1/files",
+        "/v1/files",
+        "/v1/files",
+        "/v1/files/a%2Fb",
+        "/v1/files/x?signature=a%2Fb",
+    ] == [one.raw_path for one in script.asked]
+    assert [3_000, 5, 5, 3_000, 0, 0] == [len(body) for body in script.bodies]
     assert ("image/png", "image/png") == (script.asked[0].content_type, file.media_type)
     assert (200_000, "a b.png", 200_000) == (file.size, file.name, sum(map(len, pieces)))
 
