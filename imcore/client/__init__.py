@@ -31,6 +31,7 @@ from imcore.client.errors import (
     Internal,
     InvalidText,
     Muted,
+    NoSuchAttachment,
     NoSuchRoom,
     NotAllowed,
     Overloaded,
@@ -40,6 +41,7 @@ from imcore.client.errors import (
     RoomExists,
     SendTimeout,
     SlowConsumer,
+    StoreUnavailable,
     TakenOver,
     TooLarge,
     TooManyConnections,
@@ -49,6 +51,8 @@ from imcore.client.errors import (
     Unavailable,
     UnknownOperation,
     UnsafeDatabase,
+    UploadTimeout,
+    WrongType,
 )
 from imcore.client.events import (
     Conversation,
@@ -101,6 +105,7 @@ __all__ = [
     "MemoryCursor",
     "Message",
     "Muted",
+    "NoSuchAttachment",
     "NoSuchRoom",
     "NotAllowed",
     "Overloaded",
@@ -118,6 +123,7 @@ __all__ = [
     "State",
     "Statistics",
     "Stop",
+    "StoreUnavailable",
     "TakenOver",
     "TooLarge",
     "TooManyConnections",
@@ -128,5 +134,7 @@ __all__ = [
     "UnknownOperation",
     "Unread",
     "UnsafeDatabase",
+    "UploadTimeout",
+    "WrongType",
     "connect",
 ]
