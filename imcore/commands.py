@@ -15,7 +15,7 @@ from typing import Literal
 
 import orjson
 
-from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists
+from imcore.errors import BadRequest, Forbidden, NoSuchAttachment, NoSuchRoom, RateLimited, RoomExists
 from imcore.events.store import MEMBER, NO_GUARD, UNFENCED, Decision, Draft, Key, Outcome, Rows, draft, ignore
 from imcore.events.types import (
     ALL,
@@ -29,6 +29,8 @@ from imcore.events.types import (
     SESSION,
     TEXT,
     USER,
+    AttachmentRemoved,
+    AttachmentStored,
     DeliveryAcked,
     MemberJoined,
     MemberLeft,
@@ -43,8 +45,11 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
 )
+from imcore.permissions import RANK_OF, Actor, Standing, table
+from imcore.projections.attachments import Attachment
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
+from imcore.projections.uploads import DAY_MS, Uploaded
 
 Done = Callable[[Draft, Outcome, bool], None]
 RANK = {"member": 1, "admin": 2, "owner": 3}
@@ -395,3 +400,87 @@ def accept_ops(mid: int, key: str, ops: Sequence[int] | None, *, fence: int = UN
 def ack(mid: int, key: str, position: int, *, fence: int = UNFENCED, done: Done = ignore) -> Draft:
     """This device has everything up to `position`."""
     return draft(f"{SESSION}{mid}", DeliveryAcked(key=key, position=position), mid, key=key, fence=fence, done=done)
+
+
+# --- attachments ---------------------------------------------------------------------------------------------------------------
+
+
+class StoreAttachment(Decision):
+    """`actor` has put a file into the store, and may do so in this room, and has not stored too much today.
+
+    `now_ms` says what today is, and whether a mute is over. Raises NoSuchRoom, Forbidden, Muted, RateLimited.
+    """
+
+    __slots__ = ("actor", "bytes_per_day_max", "fact", "key", "now_ms")
+
+    def __init__(
+        self, actor: Actor, fact: AttachmentStored, *, now_ms: int, bytes_per_day_max: int, key: str = ""
+    ) -> None:
+        keys: list[Key] = [("attachments", (fact.id,)), room_key(fact.room)]
+        if actor.mid != SERVICE_MID:
+            keys += [("uploads", (actor.mid,)), member_key(fact.room, actor.mid)]
+        super().__init__(keys, [f"{USER}{actor.mid}"], creates=True)
+        self.actor, self.fact, self.now_ms, self.bytes_per_day_max = actor, fact, now_ms, bytes_per_day_max
+        self.key = key
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One attachment."""
+        actor, fact = self.actor, self.fact
+        if _room(rows, fact.room) is None:
+            raise NoSuchRoom
+        table().check("attachments.store", actor, _standing(rows, fact.room, actor.mid, self.now_ms))
+        if actor.mid != SERVICE_MID:
+            uploaded = rows["uploads", (actor.mid,)]
+            assert uploaded is None or isinstance(uploaded, Uploaded)
+            check_allowance(uploaded, fact.size, self.bytes_per_day_max, self.now_ms)
+        return [draft(f"{USER}{actor.mid}", fact, actor.mid, key=self.key)]
+
+
+class RemoveAttachment(Decision):
+    """`actor` removes a file that `author` stored for the room: its own, or one of somebody below.
+
+    Raises NoSuchAttachment, NoSuchRoom (which callers tell as the former), Forbidden.
+    """
+
+    __slots__ = ("actor", "author", "id", "key", "now_ms", "room")
+
+    def __init__(self, id_: str, room: str, author: int, actor: Actor, *, now_ms: int, key: str = "") -> None:
+        people = [member_key(room, who) for who in dict.fromkeys((author, actor.mid)) if who != SERVICE_MID]
+        super().__init__([("attachments", (id_,)), *people], [f"{USER}{author}"])
+        self.id, self.room, self.author, self.actor, self.now_ms, self.key = id_, room, author, actor, now_ms, key
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One removal."""
+        row = rows["attachments", (self.id,)]
+        assert row is None or isinstance(row, Attachment)
+        if row is None:
+            raise NoSuchAttachment
+        table().check(
+            "attachments.remove",
+            self.actor,
+            _standing(rows, self.room, self.actor.mid, self.now_ms),
+            is_own=row.mid == self.actor.mid,
+            target_rank=RANK_OF[_standing(rows, self.room, self.author, self.now_ms)],
+        )
+        fact = AttachmentRemoved(room=self.room, id=self.id)
+        return [draft(f"{USER}{self.author}", fact, self.actor.mid, key=self.key)]
+
+
+def check_allowance(uploaded: Uploaded | None, size: int, bytes_per_day_max: int, now_ms: int) -> None:
+    """May somebody who stored this much store so many bytes more today? Raises RateLimited, with the time until tomorrow."""
+    stored = 0 if uploaded is None else uploaded.on(now_ms // DAY_MS)
+    if stored + size > bytes_per_day_max:
+        raise RateLimited(f"{bytes_per_day_max} bytes may be stored in a day", retry_after_ms=DAY_MS - now_ms % DAY_MS)
+
+
+def standing(member: Member | None, now_ms: int) -> Standing:
+    """What somebody with this membership is to the room."""
+    if member is None:
+        return "stranger"
+    if member.role != "member":
+        return "owner" if member.role == "owner" else "room_admin"
+    return "muted" if member.muted_until_ms > now_ms else "member"
+
+
+def _standing(rows: Rows, room: str, mid: int, now_ms: int) -> Standing:
+    return "stranger" if mid == SERVICE_MID else standing(_member(rows, room, mid), now_ms)
