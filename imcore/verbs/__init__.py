@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import attachments, server
+from imcore.verbs import attachments, direct, members, rooms, server, sessions
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS, *attachments.VERBS)
+VERBS: Final[tuple[AnyVerb, ...]] = (
+    *server.VERBS,
+    *rooms.VERBS,
+    *members.VERBS,
+    *direct.VERBS,
+    *sessions.VERBS,
+    *attachments.VERBS,
+)

@@ -22,7 +22,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from imcore import commands
+from imcore import membership
 from imcore.attachments import kinds
 from imcore.attachments.ranges import wanted
 from imcore.errors import (
@@ -39,10 +39,10 @@ from imcore.errors import (
     WrongType,
 )
 from imcore.events.types import SERVICE_MID, AttachmentStored
-from imcore.permissions import table
 from imcore.projections import attachments as rows
 from imcore.projections import queries
 from imcore.protocol.packet import INT64_MAX
+from imcore.verbs.acting import decided, refuse_live
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
     Answer,
@@ -147,8 +147,7 @@ async def store(caller: Caller, means: Means, args: Store) -> Attachment:
     """
     upload = caller.upload
     assert upload is not None, "the door gives what the verb takes"
-    if means.is_live(args.room):
-        raise BadRequest("a room of this type has no members, and keeps no attachments")
+    refuse_live(means, args.room)
     name = kinds.check_name(args.name)
     await _check_may_store(caller, means, args.room, upload.size or 0)
     id_ = secrets.token_hex(16)
@@ -165,14 +164,15 @@ async def store(caller: Caller, means: Means, args: Store) -> Attachment:
         width=width, height=height,
     )  # fmt: skip
     try:
-        (event,) = await means.log.decide(
-            commands.StoreAttachment(
+        (event,) = await decided(
+            caller,
+            means,
+            membership.StoreAttachment(
                 caller.identity.actor,
                 fact,
-                now_ms=_now_ms(),
                 bytes_per_day_max=means.settings.attachment_bytes_per_day_max,
                 key=caller.key,
-            )
+            ),
         )
     except Unavailable:
         raise  # it may be in the log
@@ -280,12 +280,9 @@ async def remove(caller: Caller, means: Means, args: OfId) -> Place:
     row = await queries.attachment(means.pool, args.id)
     if row is None or not caller.identity.may_enter(row.room):
         raise NoSuchAttachment
-    actor = caller.identity.actor
-    decision = commands.RemoveAttachment(args.id, row.room, row.mid, actor, now_ms=_now_ms(), key=caller.key)
-    if caller.key:
-        decision.fenced(caller.mid, caller.key, caller.fence)
+    decision = membership.RemoveAttachment(args.id, row.room, row.mid, caller.identity.actor, key=caller.key)
     try:
-        (event,) = await means.log.decide(decision)
+        (event,) = await decided(caller, means, decision)
     except NoSuchRoom:
         raise NoSuchAttachment from None
     try:
@@ -297,13 +294,11 @@ async def remove(caller: Caller, means: Means, args: OfId) -> Place:
 
 async def _check_may_store(caller: Caller, means: Means, room: str, size: int) -> None:
     """What the decision asks again. Here it spares those who are refused the sending, and us the bytes."""
-    if await queries.room(means.pool, room) is None:
-        raise NoSuchRoom
-    member, now_ms = await queries.member(means.pool, room, caller.mid), _now_ms()
-    table().check("attachments.store", caller.identity.actor, commands.standing(member, now_ms))
+    now_ms = _now_ms()
+    await _checked(caller, means, room, "attachments.store")
     if caller.mid != SERVICE_MID:
         uploaded = await queries.uploaded(means.pool, caller.mid)
-        commands.check_allowance(uploaded, size, means.settings.attachment_bytes_per_day_max, now_ms)
+        membership.check_allowance(uploaded, size, means.settings.attachment_bytes_per_day_max, now_ms)
 
 
 async def _seen(caller: Caller, means: Means, id_: str, operation: str) -> rows.Attachment:
@@ -322,12 +317,19 @@ async def _seen(caller: Caller, means: Means, id_: str, operation: str) -> rows.
 
 async def _sees_from(caller: Caller, means: Means, room: str, operation: str) -> int:
     """After which position whoever asks sees what happened in the room. Raises NoSuchRoom."""
-    found = await queries.room(means.pool, room)
+    found = await _checked(caller, means, room, operation)
+    member = found.member
+    return 0 if member is None or found.room.history == "all" else member.since
+
+
+async def _checked(caller: Caller, means: Means, room: str, operation: str) -> queries.Standings:
+    """What whoever asks is to the room, if the table lets it do this there. Raises what the table says."""
+    found = await queries.standings(means.pool, room, caller.mid)
     if found is None:
         raise NoSuchRoom
-    member = await queries.member(means.pool, room, caller.mid)
-    table().check(operation, caller.identity.actor, commands.standing(member, _now_ms()))
-    return 0 if member is None or found.history == "all" else member.since
+    standing = membership.standing(found.member, found.ban, found.invitation, _now_ms())
+    membership.check(operation, caller.identity.actor, found.room, standing)
+    return found
 
 
 def _shown(id_: str, row: rows.Attachment) -> Attachment:

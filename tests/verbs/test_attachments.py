@@ -20,10 +20,11 @@ from yarl import URL
 
 from api.place import Answer, Place, bearer, serving
 from attachments.conftest import S3, s3
-from imcore import commands, failpoints
+from imcore import failpoints, membership
 from imcore.attachments.s3 import PART_BYTES, Bucket
 from imcore.attachments.store import PIECE_BYTES
 from imcore.events.types import AttachmentRemoved, AttachmentStored
+from imcore.permissions import SERVICE_ACTOR, person
 from serving import serving as a_server
 from waiting import eventually
 
@@ -91,7 +92,7 @@ class Files:
 async def make_room(place: Place, **rest: object) -> None:
     await place.room(R, OWNER, ADMIN, MEMBER, OTHER, **rest)
     for mid, role in ((OWNER, "owner"), (ADMIN, "admin")):
-        await place.log.decide(commands.SetRole(R, mid, 0, role))  # type: ignore[arg-type]
+        await place.log.decide(membership.SetRole(R, mid, SERVICE_ACTOR, role))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -328,7 +329,7 @@ async def test_who_is_not_in_the_room_is_told_of_nothing(files: Files) -> None:
 
 async def test_who_was_removed_from_the_room_sees_and_stores_nothing_more(files: Files) -> None:
     own = await files.stored(MEMBER)
-    await files.place.log.decide(commands.RemoveMember(R, MEMBER, OWNER))
+    await files.place.log.decide(membership.RemoveMember(R, MEMBER, person(OWNER)))
 
     assert 404 == (await files.put(MEMBER)).status
     assert 404 == (await files.place.get(FILES, mid=MEMBER)).status
@@ -348,7 +349,7 @@ async def test_who_is_removed_while_the_file_comes_in_has_stored_nothing(files: 
 
     task = asyncio.create_task(files.put(MEMBER, held()))
     await eventually(lambda: _true(files.place.app_uploads.under_way == 1))
-    await files.place.log.decide(commands.RemoveMember(R, MEMBER, OWNER))
+    await files.place.log.decide(membership.RemoveMember(R, MEMBER, person(OWNER)))
     go_on.set()
 
     assert (404, "no_such_room") == ((await task).status, task.result().code)
@@ -358,7 +359,7 @@ async def test_who_is_removed_while_the_file_comes_in_has_stored_nothing(files: 
 async def test_the_muted_see_and_store_nothing(files: Files) -> None:
     id_ = await files.stored(MEMBER)
     until_ms = int(time.time() * 1000) + 3_600_000
-    await files.place.log.decide(commands.Mute(R, MEMBER, OWNER, until_ms))
+    await files.place.log.decide(membership.Mute(R, MEMBER, person(OWNER), until_ms))
 
     told = await files.put(MEMBER)
     assert (403, "muted") == (told.status, told.code)
@@ -368,7 +369,7 @@ async def test_the_muted_see_and_store_nothing(files: Files) -> None:
 
 async def test_who_joined_later_sees_what_came_later(files: Files) -> None:
     before = await files.stored(MEMBER)
-    await files.place.log.decide(commands.AddMember(R, STRANGER, OWNER))
+    await files.place.log.decide(membership.AddMember(R, STRANGER, person(OWNER)))
     after = await files.stored(MEMBER)
 
     assert [after] == [one["id"] for one in (await files.place.get(FILES, mid=STRANGER)).json["attachments"]]
@@ -378,8 +379,8 @@ async def test_who_joined_later_sees_what_came_later(files: Files) -> None:
 
 async def test_who_comes_back_still_has_what_is_its_own(files: Files) -> None:
     own, others = await files.stored(MEMBER), await files.stored(OTHER)
-    await files.place.log.decide(commands.Leave(R, MEMBER))
-    await files.place.log.decide(commands.AddMember(R, MEMBER, OWNER))
+    await files.place.log.decide(membership.Leave(R, person(MEMBER)))
+    await files.place.log.decide(membership.AddMember(R, MEMBER, person(OWNER)))
 
     assert [own] == [one["id"] for one in (await files.place.get(FILES, mid=MEMBER)).json["attachments"]]
     assert 200 == (await files.place.get(f"/v1/attachments/{own}/meta", mid=MEMBER)).status
@@ -391,7 +392,7 @@ async def test_a_room_that_shows_its_history_shows_its_files(small: Callable[...
         await make_room(place, history="all")
         files = Files(place, Path(place.settings.attachments))
         id_ = await files.stored(MEMBER)
-        await place.log.decide(commands.AddMember(R, STRANGER, OWNER))
+        await place.log.decide(membership.AddMember(R, STRANGER, person(OWNER)))
 
         assert 200 == (await place.get(f"/v1/attachments/{id_}/meta", mid=STRANGER)).status
         assert [id_] == [one["id"] for one in (await place.get(FILES, mid=STRANGER)).json["attachments"]]
@@ -435,8 +436,8 @@ async def test_of_two_who_remove_at_once_one_did(files: Files) -> None:
 
 async def test_what_the_owner_of_a_file_that_left_stored_an_admin_may_remove(files: Files) -> None:
     id_ = await files.stored(ADMIN)
-    await files.place.log.decide(commands.Leave(R, ADMIN))
-    await files.place.log.decide(commands.SetRole(R, MEMBER, 0, "admin"))
+    await files.place.log.decide(membership.Leave(R, person(ADMIN)))
+    await files.place.log.decide(membership.SetRole(R, MEMBER, SERVICE_ACTOR, "admin"))
 
     assert 200 == (await files.place.delete(f"/v1/attachments/{id_}", mid=MEMBER)).status
 
@@ -504,7 +505,7 @@ async def test_a_link_for_one_person_is_good_for_that_member_only(files: Files) 
     assert 403 == (await files.fetch(url)).status
     assert 403 == (await files.place.get(url, mid=MEMBER)).status
     assert 200 == (await files.place.get(url, mid=OTHER)).status
-    await files.place.log.decide(commands.RemoveMember(R, OTHER, OWNER))
+    await files.place.log.decide(membership.RemoveMember(R, OTHER, person(OWNER)))
     assert 404 == (await files.place.get(url, mid=OTHER)).status
 
 
