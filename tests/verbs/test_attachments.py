@@ -367,6 +367,24 @@ async def test_the_muted_see_and_store_nothing(files: Files) -> None:
     assert 200 == (await files.place.delete(f"/v1/attachments/{id_}", mid=MEMBER)).status, "their own they may remove"
 
 
+async def test_where_only_admins_write_only_they_store(files: Files) -> None:
+    settings = membership.Settings(writers="admins")
+    await files.place.log.decide(membership.ChangeRoom(R, person(OWNER), settings))
+
+    assert (403, 201) == ((await files.put(MEMBER)).status, (await files.put(ADMIN)).status)
+    assert 1 == len(files.kept())
+
+
+async def test_a_room_that_is_dismissed_keeps_its_files_from_people(files: Files) -> None:
+    id_ = await files.stored(MEMBER)
+    await files.place.log.decide(membership.DismissRoom(R, person(OWNER)))
+
+    assert 404 == (await files.put(OWNER)).status
+    assert 404 == (await files.place.get(f"/v1/attachments/{id_}/meta", mid=MEMBER)).status
+    assert 200 == (await files.place.delete(f"/v1/attachments/{id_}")).status, "a service may still remove it"
+    assert [] == files.kept()
+
+
 async def test_who_joined_later_sees_what_came_later(files: Files) -> None:
     before = await files.stored(MEMBER)
     await files.place.log.decide(membership.AddMember(R, STRANGER, person(OWNER)))
