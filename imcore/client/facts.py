@@ -244,6 +244,30 @@ class ReadMarked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class AttachmentStored(Event):
+    """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in
+    hexadecimal.
+    """
+
+    in_room = Said[str]("room")
+    which = Said[str]("id")
+    name = Said[str]("name")
+    media_type = Said[str]("media_type")
+    size = Said[int]("size")
+    sha256 = Said[str]("sha256")
+    width = Said[int | None]("width", None)
+    height = Said[int | None]("height", None)
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRemoved(Event):
+    """The file is there no more. In the stream of who had stored it; who removed it is the event's own mid."""
+
+    in_room = Said[str]("room")
+    which = Said[str]("id")
+
+
+@dataclass(frozen=True, slots=True)
 class RoomSwitched(Event):
     """The connection was told, and not by its own client, to leave the room that it has entered for this one, or
     for none. What it does is said by a rooms_entered.
@@ -280,11 +304,15 @@ FACTS: Final[Mapping[str, type[Event]]] = {
     "person_blocked": PersonBlocked,
     "person_unblocked": PersonUnblocked,
     "read_marked": ReadMarked,
+    "attachment_stored": AttachmentStored,
+    "attachment_removed": AttachmentRemoved,
     "room_switched": RoomSwitched,
 }
 
 
 __all__ = [
+    "AttachmentRemoved",
+    "AttachmentStored",
     "InvitationDeclined",
     "InvitationWithdrawn",
     "Invited",

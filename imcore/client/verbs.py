@@ -6,10 +6,11 @@ From the one definition in imcore.verbs. Answers are read leniently: what an old
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from imcore.client.calls import Calls, Subject, Verb, given, maybe
+from imcore.client.calls import Calls, Content, Download, Subject, Verb, given, maybe
 
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
@@ -51,6 +52,25 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("blocks.list", "GET", "/v1/blocks"),
         Verb("sessions.list", "GET", "/v1/sessions"),
         Verb("rooms.enter", "POST", "/v1/sessions/{key}/room"),
+        Verb(
+            "attachments.store",
+            "POST",
+            "/v1/rooms/{room}/attachments",
+            doors=("http",),
+            takes="application/octet-stream",
+        ),
+        Verb("attachments.list", "GET", "/v1/rooms/{room}/attachments"),
+        Verb("attachments.show", "GET", "/v1/attachments/{id}/meta"),
+        Verb("attachments.link", "POST", "/v1/attachments/{id}/link"),
+        Verb(
+            "attachments.fetch",
+            "GET",
+            "/v1/attachments/{id}",
+            doors=("http",),
+            is_open=True,
+            gives="application/octet-stream",
+        ),
+        Verb("attachments.remove", "DELETE", "/v1/attachments/{id}"),
     )
 }
 
@@ -611,6 +631,72 @@ class Sessions:
         return cls(sessions=[SessionLine.of(one) for one in told["sessions"]])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A file of a room. Whoever writes a message about it puts the `id` into the message's body."""
+
+    id: str
+    room: str
+    # who stored it; 0 is a service
+    mid: int
+    name: str
+    media_type: str
+    # in bytes
+    size: int
+    # of the bytes, in hexadecimal
+    sha256: str
+    # in pixels, of pictures that say so
+    width: int | None = None
+    height: int | None = None
+    position: int
+    # milliseconds since 1970
+    stored_at: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Attachment:
+        """From its JSON."""
+        return cls(
+            id=told["id"],
+            room=told["room"],
+            mid=told["mid"],
+            name=told["name"],
+            media_type=told["media_type"],
+            size=told["size"],
+            sha256=told["sha256"],
+            width=told.get("width"),
+            height=told.get("height"),
+            position=told["position"],
+            stored_at=told["stored_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Files, the newest first. `next` is there if there are more: the `after` of the next page."""
+
+    attachments: Sequence[Attachment]
+    next: int = 0
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Page:
+        """From its JSON."""
+        return cls(attachments=[Attachment.of(one) for one in told["attachments"]], next=told.get("next", 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A link that is good until `expires`. `url` begins with /: it goes on from the address of the HTTP API."""
+
+    url: str
+    # seconds since 1970
+    expires: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Link:
+        """From its JSON."""
+        return cls(url=told["url"], expires=told["expires"])
+
+
 class ServerVerbs(Subject):
     """The verbs of server."""
 
@@ -1134,6 +1220,94 @@ class SessionsVerbs(Subject):
         return Sessions.of(await self._calls.perform(VERBS["sessions.list"], given({"mid": mid}, {"mid": ()})))
 
 
+class AttachmentsVerbs(Subject):
+    """The verbs of attachments."""
+
+    __slots__ = ()
+
+    async def store(
+        self, room: str, content: Content, *, name: str, media_type: str = "application/octet-stream"
+    ) -> Attachment:
+        """Store a file for a room: its bytes are the body, its media type the header Content-Type (or media_type).
+
+        Whoever may send in the room may. When it is answered the bytes are on disk. What the bytes are is looked
+        at: a picture that is none is refused, and application/octet-stream is recognized. The limits are those of
+        the server: size, types, time, bytes in a day.
+
+        Raises NoSuchRoom, Forbidden, Muted, TooLarge, WrongType, UploadTimeout, StoreUnavailable.
+        """
+        return Attachment.of(
+            await self._calls.upload(VERBS["attachments.store"], {"room": room, "name": name}, content, media_type)
+        )
+
+    async def list(self, room: str, *, after: int | None = None, limit: int = 50) -> Page:
+        """The files of a room that one may see, the newest first.
+
+        Raises NoSuchRoom.
+        """
+        return Page.of(
+            await self._calls.perform(
+                VERBS["attachments.list"],
+                given({"room": room, "after": after, "limit": limit}, {"after": None, "limit": 50}),
+            )
+        )
+
+    async def show(self, id: str) -> Attachment:
+        """What a file is, without its bytes.
+
+        Raises NoSuchAttachment.
+        """
+        return Attachment.of(await self._calls.perform(VERBS["attachments.show"], {"id": id}))
+
+    async def link(self, id: str, *, seconds: int | None = None, for_me: bool = False, retry: bool = False) -> Link:
+        """A link to a file that needs no token, and ends by itself.
+
+        Whoever gets it may fetch the file until then; nobody can take it back, but by removing the file. With
+        for_me it is good only with a token of the same person, and only while that is a member of the room.
+
+        - `seconds`: at most attachment_link_s
+        - `for_me`: only with a token of the same person, and only while it is a member
+
+        Raises NoSuchAttachment.
+        """
+        return Link.of(
+            await self._calls.perform(
+                VERBS["attachments.link"],
+                given({"id": id, "seconds": seconds, "for_me": for_me}, {"seconds": None, "for_me": False}),
+                retry=retry,
+            )
+        )
+
+    def fetch(
+        self, id: str, *, expires: int, signature: str, mid: int | None = None
+    ) -> AbstractAsyncContextManager[Download]:
+        """The bytes of a file, by a link of attachments.link. The link is the right: a token is needed only where
+        the link names a member.
+
+        One range is answered with 206; ETag and If-None-Match say when nothing is new (304). Only pictures, sound,
+        films and plain text are given to be shown; everything else is offered for saving, and no browser runs any
+        of it.
+
+        - `expires`: seconds since 1970
+
+        Raises NoSuchAttachment, Forbidden, StoreUnavailable.
+        """
+        return self._calls.download(
+            VERBS["attachments.fetch"],
+            given({"id": id, "expires": expires, "mid": mid, "signature": signature}, {"mid": None}),
+        )
+
+    async def remove(self, id: str) -> Place:
+        """Remove a file: one's own, one of somebody below in the room, or as a moderator any. Its bytes go, and
+        links to it lead nowhere.
+
+        That it was stored and removed stays in the log.
+
+        Raises NoSuchAttachment, Forbidden.
+        """
+        return Place.of(await self._calls.perform(VERBS["attachments.remove"], {"id": id}))
+
+
 class Subjects(Calls):
     """Every verb, by subject, over whatever carries calls."""
 
@@ -1171,3 +1345,8 @@ class Subjects(Calls):
     def sessions(self) -> SessionsVerbs:
         """The verbs of sessions."""
         return SessionsVerbs(self)
+
+    @property
+    def attachments(self) -> AttachmentsVerbs:
+        """The verbs of attachments."""
+        return AttachmentsVerbs(self)
