@@ -54,7 +54,7 @@ async def test_a_device_that_was_away_is_told_that_a_room_was_dismissed(
     await api._call("DELETE", f"/v1/rooms/{room.replace('://', '/')}", {})
     await speaker.until(lambda: speaker.removals, "the room is dismissed")
 
-    again = await connecting.connect(server, form, mid=mid, key="phone", cursor=device.cursor or None)
+    again = await connecting.connect(server, form, mid=mid, key="phone", cursor=device.cursor)
 
     await again.until(lambda: again.removals, "it is told when it comes back")
     assert ("room_dismissed", room) == (again.removals[0]["type"], again.removals[0]["room"])
