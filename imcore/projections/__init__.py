@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    attachments,
     bans,
     blocks,
     deliveries,
@@ -24,6 +25,7 @@ from imcore.projections import (
     restrictions,
     rooms,
     sessions,
+    uploads,
 )
 from imcore.projections.projection import AnyProjection
 
@@ -36,6 +38,8 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     invitations.projection,
     join_requests.projection,
     blocks.projection,
+    attachments.projection,
+    uploads.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
 PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}
