@@ -2,11 +2,12 @@
 
 An event type is a name (never a Python path), an integer version, a pydantic model of the newest version, and pure dict-to-dict
 upcasters from each older one. A message is special only in speed: its payload is the client's own and is never parsed on the
-way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself.
+way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself; version 2
+of message_sent has something beside the payload (see messages).
 
 Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
 `session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection
-key, and `all:` pushes to everybody.
+key, and `all:` pushes to everybody. `audit:` holds what admins and moderators did because they are that, for nobody but auditors.
 
 The trap: a change to a model that older stored bodies no longer fit needs a new version and an upcaster, in the same commit.
 """
@@ -19,7 +20,7 @@ from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-ROOM, USER, SESSION, KEY, ALL = "room:", "user:", "session:", "key:", "all:"
+ROOM, USER, SESSION, KEY, ALL, AUDIT = "room:", "user:", "session:", "key:", "all:", "audit:"
 SERVICE_MID: Final = 0  # who did it, when no person did: a backend with a service token, or the server itself
 
 GENERATED_KEY: Final = "~"  # how a connection key begins that the server made, for a client that named none
@@ -170,6 +171,19 @@ class ReadMarked(Fact):
     sent: Int64
 
 
+# --- in the stream of audits ---
+
+
+class AdminActed(Fact):
+    """Whoever did this could do it because of its role on the platform, and not of its own standing: the verb, and the room and the
+    person that it was about."""
+
+    type = "admin_acted"
+    verb: str
+    room: str = ""
+    mid: Int64 = 0
+
+
 # --- in a session stream ---
 
 
@@ -235,6 +249,7 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     MessagePinned,
     MessageUnpinned,
     ReadMarked,
+    AdminActed,
     SessionOpened,
     SessionClosed,
     RoomsEntered,

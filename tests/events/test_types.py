@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from imcore.events.types import (
     FACTS,
     MESSAGE_TYPES,
+    AdminActed,
     DeliveryAcked,
     Fact,
     MemberJoined,
@@ -59,6 +60,10 @@ STORED = {
     ("role_changed", 1): (
         '{"room":"group://r","mid":7,"role":"admin"}',
         RoleChanged(room="group://r", mid=7, role="admin"),
+    ),
+    ("admin_acted", 1): (
+        '{"verb":"messages.recall","room":"group://r","mid":7}',
+        AdminActed(verb="messages.recall", room="group://r", mid=7),
     ),
     ("message_edited", 1): (
         '{"room":"group://r","target":3,"body":{"text":"better"},"format":"json"}',
