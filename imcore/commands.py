@@ -16,9 +16,11 @@ from typing import Literal
 import orjson
 
 from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists
+from imcore.events import messages
 from imcore.events.store import MEMBER, NO_GUARD, UNFENCED, Decision, Draft, Key, Outcome, Rows, draft, ignore
 from imcore.events.types import (
     ALL,
+    AUDIT,
     BASE64,
     JSON,
     KEY,
@@ -29,6 +31,7 @@ from imcore.events.types import (
     SESSION,
     TEXT,
     USER,
+    AdminActed,
     DeliveryAcked,
     MemberJoined,
     MemberLeft,
@@ -43,6 +46,7 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
 )
+from imcore.permissions import Standing
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
 
@@ -83,6 +87,12 @@ def send(
         tag=tag,
         done=done,
     )
+
+
+def about(draft: Draft, what: messages.About) -> Draft:
+    """The same message, about something. `what` has been checked (reads.check_about)."""
+    draft.version, draft.body = messages.stored(what, draft.body)
+    return draft
 
 
 def push(stream: str, op: int, payload: bytes) -> Draft:
@@ -135,6 +145,17 @@ def member_key(room: str, mid: int) -> Key:
 def room_key(room: str) -> Key:
     """The row of a room."""
     return ("rooms", (room,))
+
+
+def standing(member: Member | None, now_ms: int) -> Standing:
+    """What somebody with this membership is to the room, now."""
+    if member is None:
+        return "stranger"
+    if member.role == "owner":
+        return "owner"
+    if member.role == "admin":
+        return "room_admin"
+    return "muted" if member.muted_until_ms > now_ms else "member"
 
 
 def membership_keys(room: str, mid: int) -> list[Key]:
@@ -335,6 +356,11 @@ def _check_rank(rows: Rows, room: str, by: int, *, above: int) -> None:
         raise NoSuchRoom
     if RANK[member.role] < RANK["admin"] or RANK[member.role] <= above:
         raise Forbidden
+
+
+def audit(mid: int, verb: str, room: str = "", about: int = 0) -> Draft:
+    """Somebody did what only its role on the platform allowed."""
+    return draft(AUDIT, AdminActed(verb=verb, room=room, mid=about), mid)
 
 
 # --- marks and sessions --------------------------------------------------------------------------------------------------------

@@ -12,9 +12,32 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.projections import deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import (
+    amendments,
+    deliveries,
+    departures,
+    edits,
+    inbox,
+    members,
+    mentions,
+    rooms,
+    sessions,
+    threads,
+)
 from imcore.projections.projection import AnyProjection
 
-INLINE: Final[tuple[AnyProjection, ...]] = (rooms.projection, members.projection, departures.projection)
-ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
+INLINE: Final[tuple[AnyProjection, ...]] = (
+    rooms.projection,
+    members.projection,
+    departures.projection,
+    amendments.projection,
+)
+ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
+    sessions.projection,
+    deliveries.projection,
+    inbox.projection,
+    mentions.projection,
+    threads.projection,
+    edits.projection,
+)
 PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}
