@@ -20,6 +20,7 @@ from imcore.api import page as page_routes
 from imcore.api.app import Services
 from imcore.errors import Overloaded
 from imcore.nodes import AliveNode
+from imcore.verbs import VERBS
 from waiting import eventually
 
 ROOM_1 = "/v1/rooms/group/1"
@@ -485,10 +486,10 @@ async def ask_rubbish(api: Place, mid: int | None) -> None:
 def test_every_route_is_in_the_tables_of_these_tests() -> None:
     """A new route without a row here has no test of who may use it."""
     from api.test_goim import ROUTES as GOIMS
-    from imcore.api import goim, messages, metrics, rooms, sessions
+    from imcore.api import goim, metrics, rooms, sessions, verbs
 
     app = web.Application()
-    for routes in (goim, messages, metrics, rooms, sessions):
+    for routes in (goim, metrics, rooms, sessions, verbs):
         routes.add_routes(app)
 
     def pattern(path: str) -> str:
@@ -497,5 +498,7 @@ def test_every_route_is_in_the_tables_of_these_tests() -> None:
 
     known = {(method, pattern(path)) for method, path in [*ROUTES, *GOIMS]}
     known |= {("GET", "/healthz"), ("GET", "/readyz")}
+    # Verbs have their rows in the permission table.
+    known |= {(verb.method, verb.path.replace("{room}", "{type}/{name}")) for verb in VERBS}
     found = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
     assert {route for route in found if route[0] != "HEAD"} == known
