@@ -241,6 +241,7 @@ amendments = Table(
     Column("recalled", BigInteger, nullable=False, comment="position of the recall, or 0"),
     Column("recalled_by", BigInteger, nullable=False, comment="who recalled it"),
     PrimaryKeyConstraint("room", "seq"),
+    Index("amendments_recalled_idx", "room", "seq", postgresql_where=text("recalled > 0")),
 )
 
 mentions = Table(

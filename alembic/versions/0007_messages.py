@@ -34,7 +34,8 @@ TABLES = (
     COMMENT ON COLUMN amendments.format IS 'of body: 0 JSON, 1 text, 2 base64 of bytes';
     COMMENT ON COLUMN amendments.body IS 'how it reads since the last edit; empty once it is recalled';
     COMMENT ON COLUMN amendments.recalled IS 'position of the recall, or 0';
-    COMMENT ON COLUMN amendments.recalled_by IS 'who recalled it'
+    COMMENT ON COLUMN amendments.recalled_by IS 'who recalled it';
+    CREATE INDEX amendments_recalled_idx ON amendments (room, seq) WHERE recalled > 0
     """,
     """
     CREATE TABLE mentions (

@@ -55,7 +55,8 @@ LIMIT $3
 """
 
 # The rooms of a person in order of name: where each is, what is unread, how often it is named in that, and the newest message that the
-# person may see, with what became of it. A row of
+# person may see, with what became of it. Of the mentions those that were recalled are taken away again: to look for each of them among
+# the recalls would cost more. A row of
 # inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
 # The rows of inbox are as of its checkpoint and the heads of streams as of now, so own messages between the two are counted in the log.
 INBOX_PAGE: Final = """
@@ -64,8 +65,10 @@ SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_
     - coalesce(i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0)
     - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
   (SELECT count(*) FROM mentions n
-    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.by <> m.mid AND n.seq > greatest(m.since_seq, coalesce(i.read_seq, 0))
-      AND NOT EXISTS (SELECT FROM amendments a WHERE a.room = n.room AND a.seq = n.seq AND a.recalled > 0)) AS mentioned,
+    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.by <> m.mid AND n.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)))
+  - (SELECT count(*) FROM amendments a
+    JOIN mentions n ON n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = a.room AND n.seq = a.seq AND n.by <> m.mid
+    WHERE a.room = m.room AND a.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)) AND a.recalled > 0) AS mentioned,
   last.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, a.body AS body_now, a.recalled, a.recalled_by
 FROM members m
 JOIN rooms r ON r.room = m.room
