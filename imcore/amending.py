@@ -4,7 +4,7 @@ A decision is given what can't change any more (who sent the message, when, what
 can: the standing of whoever acts and of the author, and what became of the message meanwhile. So of an edit and a recall that come at
 once the later finds what the earlier did, and nothing is edited after it was recalled.
 
-The trap: time is that of the process that asks. An author whose time is nearly over may be judged a little early or late.
+The trap: live rooms have no rows. Whoever may enter one is as good as a member, and is asked for nothing but that.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 import orjson
 
-from imcore.commands import RANK, member_key, standing
-from imcore.errors import Forbidden, ImcoreError, NoSuchMessage
+from imcore import membership
+from imcore.errors import BadRequest, Forbidden, NoSuchMessage
 from imcore.events.messages import FORMATS, Format
-from imcore.events.store import Decision, Draft, Key, Rows, draft
-from imcore.events.types import AUDIT, JSON, ROOM, AdminActed, MessageEdited, MessageRecalled
+from imcore.events.store import Draft, Key, Rows
+from imcore.events.types import JSON, MessageEdited, MessageRecalled
+from imcore.membership import RANK, RoomDecision, member_key
 from imcore.permissions import Actor, Standing, table
 from imcore.projections.amendments import Amendment
-from imcore.projections.members import Member
 
 
 class Target(NamedTuple):
-    """A message of a room, as it was sent. In a live room there are no members: whoever may enter it is as good as one."""
+    """A message of a room, as it was sent."""
 
     room: str
     seq: int
@@ -36,115 +36,100 @@ class Target(NamedTuple):
     is_live: bool
 
 
-class Asking(NamedTuple):
-    """Who asks, over which connection ("" is none), when, and how long the author of a message may; 0 is always."""
-
-    actor: Actor
-    key: str
-    now_ms: int
-    within_s: float
-
-
 def amendment_key(room: str, seq: int) -> Key:
     """The row of what became of a message."""
     return ("amendments", (room, seq))
 
 
-class EditMessage(Decision):
+class AmendingDecision(RoomDecision):
+    """What `actor` does to a message. Its author may for `within_s` after it was sent; 0 is always."""
+
+    __slots__ = ("target", "within_s")
+
+    def __init__(self, target: Target, actor: Actor, within_s: float, *, key: str = "") -> None:
+        keys = [amendment_key(target.room, target.seq), member_key(target.room, target.author)]
+        # The message is there, and so is its stream: what this may begin is that of audits only.
+        is_audited = actor.role in membership.PRIVILEGED
+        super().__init__(target.room, actor, target.author, keys=keys, creates=is_audited, key=key)
+        self.target, self.within_s = target, within_s
+
+    def _allowed(self, rows: Rows) -> bool:
+        """Pass, or raise; True if only a privilege on the platform allows it."""
+        target, actor = self.target, self.actor
+        is_own = target.author == actor.mid
+        where: Standing = "member" if target.is_live else self._standing(rows)
+        if target.is_live:
+            table().check(self.operation, actor, where, is_own=is_own)
+            is_privileged = not is_own and table().by_privilege(self.operation, actor.role)
+        else:
+            author = self._member(rows, target.author)
+            rank = 0 if author is None else RANK[author.role]
+            room = self._room(rows)
+            is_privileged = membership.check(self.operation, actor, room, where, target_rank=rank, is_own=is_own)
+            if room is not None and room.dismissed:
+                raise BadRequest("the room is dismissed: nothing happens in it any more")
+        if self.within_s and not is_privileged and actor.role != "service" and self._has_time_only(where):
+            late = self.now_ms - target.sent_ms > self.within_s * 1000
+            if late and not table().by_privilege(self.operation, actor.role):
+                raise Forbidden(f"this can be done for {self.within_s:g} s after the message was sent")
+            is_privileged = late
+        return is_privileged
+
+    def _has_time_only(self, where: Standing) -> bool:
+        """Is it as the author, and as nothing else, that this may be done?"""
+        return table().verdict(self.operation, "user", where) == "own"
+
+    def _amendment(self, rows: Rows) -> Amendment | None:
+        row = rows[amendment_key(self.target.room, self.target.seq)]
+        assert row is None or isinstance(row, Amendment)
+        return row
+
+
+class EditMessage(AmendingDecision):
     """The author lets the message read otherwise. The same words again change nothing: no event.
 
     Raises NoSuchMessage when it was recalled, Forbidden for anybody else, and when the time for it is over.
     """
 
-    __slots__ = ("asking", "body", "format", "target")
+    __slots__ = ("body", "format")
+    operation = "messages.edit"
 
-    def __init__(self, target: Target, asking: Asking, body: object, format_: Format) -> None:
-        super().__init__(
-            [member_key(target.room, asking.actor.mid), amendment_key(target.room, target.seq)], [ROOM + target.room]
-        )
-        self.target, self.asking, self.body, self.format = target, asking, body, format_
+    def __init__(
+        self, target: Target, actor: Actor, within_s: float, body: object, format_: Format, *, key: str = ""
+    ) -> None:
+        super().__init__(target, actor, within_s, key=key)
+        self.body, self.format = body, format_
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One edit, or none."""
-        target, asking = self.target, self.asking
-        is_own = target.author == asking.actor.mid
-        table().check("messages.edit", asking.actor, _standing(rows, target, asking), is_own=is_own)
-        amendment = _amendment(rows, target)
+        self._allowed(rows)
+        target, amendment = self.target, self._amendment(rows)
         if amendment is not None and amendment.recalled:
             raise NoSuchMessage
-        _check_time(target, asking, "edited")
         text = orjson.dumps(self.body).decode() if FORMATS[self.format] == JSON else str(self.body)
         now = (target.format, target.text) if amendment is None else (amendment.format, amendment.body)
         if now == (FORMATS[self.format], text):
             return []
-        fact = MessageEdited.model_validate(
-            {"room": target.room, "target": target.seq, "body": self.body, "format": self.format}
-        )
-        return [draft(ROOM + target.room, fact, asking.actor.mid, key=asking.key)]
+        said = {"room": target.room, "target": target.seq, "body": self.body, "format": self.format}
+        return [self._in_room(MessageEdited.model_validate(said))]
 
 
-class RecallMessage(Decision):
+class RecallMessage(AmendingDecision):
     """The message is to be shown no more: by its author in time, by admins and the owner of the room where they are above the author,
     by a service, and by whom the platform trusts, which is audited. What was recalled already stays so: no event.
 
     Raises Forbidden for others, and NoSuchRoom for who may not know of the room.
     """
 
-    __slots__ = ("asking", "target")
-
-    def __init__(self, target: Target, asking: Asking) -> None:
-        people = dict.fromkeys((asking.actor.mid, target.author))
-        keys = [amendment_key(target.room, target.seq), *(member_key(target.room, mid) for mid in people)]
-        # Nobody asks for the recall of what is in no room, so the only stream that this may begin is that of audits.
-        super().__init__(keys, [ROOM + target.room, AUDIT], creates=True)
-        self.target, self.asking = target, asking
+    __slots__ = ()
+    operation = "messages.recall"
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One recall, perhaps with its audit, or none."""
-        target, actor = self.target, self.asking.actor
-        standing = _standing(rows, target, self.asking)
-        self._check(rows, actor, standing)
-        amendment = _amendment(rows, target)
+        is_privileged = self._allowed(rows)
+        amendment = self._amendment(rows)
         if amendment is not None and amendment.recalled:
             return []
-        fact = MessageRecalled(room=target.room, target=target.seq, author=target.author)
-        drafts = [draft(ROOM + target.room, fact, actor.mid, key=self.asking.key)]
-        if table().by_privilege("messages.recall", actor.role):
-            try:
-                self._check(rows, Actor(actor.mid, "user"), standing)
-            except ImcoreError:  # only its role on the platform allowed it
-                acted = AdminActed(verb="messages.recall", room=target.room, mid=target.author)
-                drafts.append(draft(AUDIT, acted, actor.mid, key=self.asking.key))
-        return drafts
-
-    def _check(self, rows: Rows, actor: Actor, standing: Standing) -> None:
         target = self.target
-        is_own = target.author == actor.mid
-        author = _member(rows, target.room, target.author)
-        rank = 0 if author is None else RANK[author.role]
-        table().check("messages.recall", actor, standing, is_own=is_own, target_rank=rank)
-        if table().verdict("messages.recall", actor.role, standing) == "own":
-            _check_time(target, self.asking, "recalled")
-
-
-def _check_time(target: Target, asking: Asking, done: str) -> None:
-    if asking.within_s and asking.now_ms - target.sent_ms > asking.within_s * 1000:
-        raise Forbidden(f"a message can be {done} for {asking.within_s:g} s after it was sent")
-
-
-def _standing(rows: Rows, target: Target, asking: Asking) -> Standing:
-    if target.is_live:
-        return "member"
-    return standing(_member(rows, target.room, asking.actor.mid), asking.now_ms)
-
-
-def _member(rows: Rows, room: str, mid: int) -> Member | None:
-    row = rows[member_key(room, mid)]
-    assert row is None or isinstance(row, Member)
-    return row
-
-
-def _amendment(rows: Rows, target: Target) -> Amendment | None:
-    row = rows[amendment_key(target.room, target.seq)]
-    assert row is None or isinstance(row, Amendment)
-    return row
+        recalled = self._in_room(MessageRecalled(room=target.room, target=target.seq, author=target.author))
+        return [recalled, self._audited()] if is_privileged else [recalled]

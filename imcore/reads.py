@@ -25,15 +25,15 @@ from typing import Final
 
 import orjson
 
-from imcore import commands
+from imcore import commands, membership
 from imcore.envelope import edited, envelope
 from imcore.errors import BadRequest, ImcoreError, NoSuchMessage, NoSuchRoom, Unavailable
 from imcore.events import messages
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.store import UNFENCED, Log
-from imcore.events.types import ROOM, SERVICE_MID, Recorded, room_type
-from imcore.permissions import Actor, table
+from imcore.events.store import UNFENCED, Log, draft
+from imcore.events.types import AUDIT, ROOM, AdminActed, Recorded, room_type
+from imcore.permissions import Actor, Standing, table
 from imcore.projections import queries
 from imcore.projections.amendments import Amendment
 from imcore.protocol.packet import INT64_MAX
@@ -234,14 +234,30 @@ async def _as_now(reads: Reads, room: str, events: list[Recorded]) -> list[bytes
     return [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
 
 
-async def members(reads: Reads, room: str, mid: int, *, after: int | None = None, limit: int) -> bytes:
-    """A page of the members of the room in order of mid, and who of them is online. Raises NoSuchRoom."""
-    await check_member(reads, room, mid)
+async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = None, limit: int) -> bytes:
+    """A page of the members of the room in order of mid, and who of them is online. `version` is a position at which all of it was so,
+    or later: what changed after it, `changes` knows. Raises NoSuchRoom."""
+    await check(reads, "rooms.members", room, actor)
+    version = await reads.pool.fetchval(queries.HEAD)
     lines = await queries.members_page(reads.pool, room, after, limit + 1)
-    reply: dict[str, object] = {"room": room, "members": [line._asdict() for line in lines[:limit]]}
+    reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid
     return orjson.dumps(reply)
+
+
+async def changes(reads: Reads, room: str, actor: Actor, *, after: int, limit: int) -> bytes:
+    """What changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
+
+    `reload`: more than `limit` did, and the pages of the list are the shorter way. Raises NoSuchRoom.
+    """
+    await check(reads, "rooms.changes", room, actor)
+    version = await reads.pool.fetchval(queries.HEAD)
+    lines = await queries.changes(reads.pool, room, after, limit + 1)
+    if len(lines) > limit or after > version:
+        return orjson.dumps({"room": room, "version": version, "reload": True, "changes": []})
+    shown = [line._asdict() for line in lines]
+    return orjson.dumps({"room": room, "version": version, "reload": False, "changes": shown})
 
 
 async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes:
@@ -284,8 +300,8 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     if mark is not None and mark["read_seq"] >= facts.seq:
         position = (await reads.reader.head()).position
     else:
-        draft = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
-        position = (await reads.log.appending(draft)).position
+        marked = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
+        position = (await reads.log.appending(marked)).position
     await _follow(reads, position)
     mark = await reads.pool.fetchrow(MARK, mid, room)
     if mark is None:
@@ -293,30 +309,37 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     return orjson.dumps({"room": room, "seq": mark["read_seq"], "unread": max(0, mark["unread"])})
 
 
-async def check_member(reads: Reads, room: str, mid: int) -> None:
-    """Passes members of the room, and the service if there is such a room. Raises NoSuchRoom."""
-    if mid == SERVICE_MID:
-        if await queries.room(reads.pool, room) is None:
-            raise NoSuchRoom
-    elif await queries.member(reads.pool, room, mid) is None:
+async def check(reads: Reads, operation: str, room: str, actor: Actor) -> queries.Standings:
+    """Pass who may do this in the room, as the rows are now, and say what it is to the room. Raises what the permission table says."""
+    found = await queries.standings(reads.pool, room, actor.mid)
+    if found is None:
         raise NoSuchRoom
+    membership.check(operation, actor, found.room, standing_of(found))
+    return found
+
+
+def standing_of(found: queries.Standings) -> Standing:
+    """What somebody is to a room now, as these rows say."""
+    return membership.standing(found.member, found.ban, found.invitation, time.time_ns() // 1_000_000)
 
 
 async def _first_seq(reads: Reads, room: str, who: Actor, head: int, operation: str) -> int:
-    """From where on this person sees the room. Raises what the permission table says, and NoSuchRoom for a room that is not there."""
+    """From where on this person sees the room. Raises what the permission table says, and NoSuchRoom for a room that is not there.
+    Whoever sees it by privilege only is seen to do so: that is in the log before the answer is made."""
     if room_type(room) in reads.live_types:
         table().check(operation, who, "member")
         return 1
-    member = None if who.role == "service" else await queries.member(reads.pool, room, who.mid)
-    table().check(operation, who, commands.standing(member, int(time.time() * 1000)))
-    if member is None:
+    if who.role == "service":
+        table().check(operation, who)
         if head == 0:
             raise NoSuchRoom
-        if table().by_privilege(operation, who.role):
-            await reads.log.appending(commands.audit(who.mid, operation, room))
         return 1
-    found = await queries.room(reads.pool, room)
-    return 1 if found is not None and found.history == "all" else member.since_seq
+    found = await check(reads, operation, room, who)
+    if found.member is None:
+        acted = AdminActed(verb=operation, role=who.role, room=room)
+        await reads.log.appending(draft(AUDIT, acted, who.mid))
+        return 1
+    return 1 if found.room.history == "all" else found.member.since_seq
 
 
 async def _follow(reads: Reads, position: int) -> None:

@@ -14,12 +14,17 @@ from typing import Final
 
 from imcore.projections import (
     amendments,
+    bans,
+    blocks,
     deliveries,
     departures,
     edits,
     inbox,
+    invitations,
+    join_requests,
     members,
     mentions,
+    restrictions,
     rooms,
     sessions,
     threads,
@@ -28,8 +33,13 @@ from imcore.projections.projection import AnyProjection
 
 INLINE: Final[tuple[AnyProjection, ...]] = (
     rooms.projection,
+    restrictions.projection,
     members.projection,
     departures.projection,
+    bans.projection,
+    invitations.projection,
+    join_requests.projection,
+    blocks.projection,
     amendments.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import messages, server
+from imcore.verbs import direct, members, messages, rooms, server, sessions
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS, *messages.VERBS)
+VERBS: Final[tuple[AnyVerb, ...]] = (
+    *server.VERBS,
+    *rooms.VERBS,
+    *members.VERBS,
+    *direct.VERBS,
+    *sessions.VERBS,
+    *messages.VERBS,
+)

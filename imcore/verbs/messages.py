@@ -7,14 +7,13 @@ What is read is read as it is now.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import Field
 
 from imcore import commands, reads
-from imcore.amending import Asking, EditMessage, RecallMessage, Target
+from imcore.amending import EditMessage, RecallMessage, Target
 from imcore.errors import (
     BadRequest,
     Forbidden,
@@ -29,6 +28,7 @@ from imcore.events import messages
 from imcore.events.messages import VERSION_ABOUT, About, Format, Origin
 from imcore.events.store import Decision, Draft, Log, Outcome
 from imcore.events.types import BASE64, JSON, ROOM, SERVICE_MID, Recorded
+from imcore.membership import PRIVILEGED
 from imcore.permissions import Actor
 from imcore.projections import queries
 from imcore.protocol.packet import INT32_MAX, INT64_MAX, MENTIONS_MAX, PUSH_OP_MIN
@@ -454,8 +454,9 @@ async def edit(caller: Caller, means: Means, args: NewWords) -> Place:
     _text(means, args.body)
     _pace(caller, means, caller.mid)
     target = await _target(caller, means, args.room, args.seq)
-    asking = _asking(caller, means.settings.edit_within_s)
-    return await _decided(caller, means, EditMessage(target, asking, args.body, args.format))
+    who, within_s = caller.identity.actor, means.settings.edit_within_s
+    editing = EditMessage(target, who, within_s, args.body, args.format, key=caller.key)
+    return await _decided(caller, means, editing)
 
 
 @verb(
@@ -472,18 +473,16 @@ async def recall(caller: Caller, means: Means, args: OneMessage) -> Place:
     below them, at any time; moderators and admins of the server any, which is audited. A second time changes nothing (`unchanged`).
     """
     target = await _target(caller, means, args.room, args.seq)
-    return await _decided(caller, means, RecallMessage(target, _asking(caller, means.settings.recall_within_s)))
+    who, within_s = caller.identity.actor, means.settings.recall_within_s
+    return await _decided(caller, means, RecallMessage(target, who, within_s, key=caller.key))
 
 
 async def _target(caller: Caller, means: Means, room: str, seq: int) -> Target:
-    # To see it is asked here; that this is asked of the rows again, in the decision, is about amending it.
-    sees = caller.identity.actor if caller.identity.role not in ("moderator", "admin") else Actor(caller.mid, "service")
+    who = caller.identity.actor
+    # To look at what one is about to recall by privilege is not one more act to be audited: the recall is.
+    sees = Actor(who.mid, "service") if who.role in PRIVILEGED else who
     sent = await reads.message(means.reads, room, seq, sees)
     return Target(room, seq, sent.mid, sent.time_ms, *messages.written(sent), means.is_live(room))
-
-
-def _asking(caller: Caller, within_s: float) -> Asking:
-    return Asking(caller.identity.actor, caller.key, int(time.time() * 1000), within_s)
 
 
 async def _decided(caller: Caller, means: Means, decision: Decision) -> Place:

@@ -336,7 +336,7 @@ async def test_whom_the_platform_trusts_recalls_anything_and_that_is_audited(roo
 
     assert {"by": OUTSIDER} == {"by": (await shown(room, seq))["recalled"]["by"]}
     (acted,) = await room.reads.reader.read_on(AUDIT, 0, 9)
-    assert (OUTSIDER, AdminActed(verb="messages.recall", room=ROOM, mid=ANNA)) == (acted.mid, acted.fact)
+    assert (OUTSIDER, AdminActed(verb="messages.recall", role=role, room=ROOM, mid=ANNA)) == (acted.mid, acted.fact)
 
 
 async def test_what_a_moderator_may_do_as_anybody_is_not_audited(room: Place) -> None:
@@ -354,7 +354,7 @@ async def test_a_moderator_who_reads_where_it_is_no_member_is_audited(room: Plac
     await call(room, "messages.history", {"room": ROOM}, BEN, "moderator")
 
     (acted,) = await room.reads.reader.read_on(AUDIT, 0, 9)
-    assert AdminActed(verb="messages.show", room=ROOM) == acted.fact
+    assert AdminActed(verb="messages.show", role="moderator", room=ROOM) == acted.fact
     with pytest.raises(ImcoreError) as refused:
         await call(room, "messages.history", {"room": "group://none"}, OUTSIDER, "moderator")
     assert "no_such_room" == refused.value.code
