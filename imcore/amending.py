@@ -21,7 +21,9 @@ from imcore.events.store import Draft, Key, Rows
 from imcore.events.types import JSON, MessageEdited, MessageRecalled
 from imcore.membership import RANK, RoomDecision, member_key
 from imcore.permissions import Actor, Standing, table
+from imcore.projections import inline, restrictions
 from imcore.projections.amendments import Amendment
+from imcore.projections.restrictions import Restriction
 
 
 class Target(NamedTuple):
@@ -41,13 +43,18 @@ def amendment_key(room: str, seq: int) -> Key:
     return ("amendments", (room, seq))
 
 
+def rules_key(room: str) -> Key:
+    """The row of what keeps members of a room from sending."""
+    return (restrictions.projection.name, (room,))
+
+
 class AmendingDecision(RoomDecision):
     """What `actor` does to a message. Its author may for `within_s` after it was sent; 0 is always."""
 
     __slots__ = ("target", "within_s")
 
     def __init__(self, target: Target, actor: Actor, within_s: float, *, key: str = "") -> None:
-        keys = [amendment_key(target.room, target.seq), member_key(target.room, target.author)]
+        keys = [amendment_key(target.room, target.seq), member_key(target.room, target.author), rules_key(target.room)]
         # The message is there, and so is its stream: what this may begin is that of audits only.
         is_audited = actor.role in membership.PRIVILEGED
         super().__init__(target.room, actor, target.author, keys=keys, creates=is_audited, key=key)
@@ -88,7 +95,8 @@ class AmendingDecision(RoomDecision):
 class EditMessage(AmendingDecision):
     """The author lets the message read otherwise. The same words again change nothing: no event.
 
-    Raises NoSuchMessage when it was recalled, Forbidden for anybody else, and when the time for it is over.
+    Raises NoSuchMessage when it was recalled, Forbidden for anybody else, and when the time for it is over, and what a send would be
+    refused with.
     """
 
     __slots__ = ("body", "format")
@@ -103,6 +111,7 @@ class EditMessage(AmendingDecision):
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One edit, or none."""
         self._allowed(rows)
+        self._may_speak(rows)
         target, amendment = self.target, self._amendment(rows)
         if amendment is not None and amendment.recalled:
             raise NoSuchMessage
@@ -112,6 +121,16 @@ class EditMessage(AmendingDecision):
             return []
         said = {"room": target.room, "target": target.seq, "body": self.body, "format": self.format}
         return [self._in_room(MessageEdited.model_validate(said))]
+
+    def _may_speak(self, rows: Rows) -> None:
+        """Who may not send now says nothing new by an edit either. (An edit is no message, so slow mode is not asked.)"""
+        if self.target.is_live or self.actor.role == "service":
+            return
+        rules = rows[rules_key(self.room)]
+        assert rules is None or isinstance(rules, Restriction)
+        refused = inline.refusal(self._member(rows, self.actor.mid), rules, None, self.now_ms)
+        if refused is not None:
+            raise refused
 
 
 class RecallMessage(AmendingDecision):

@@ -13,7 +13,7 @@ from api.place import Place, bearer, serving
 from imcore.api.services import SERVICES
 from imcore.auth import Identity
 from imcore.errors import ImcoreError
-from imcore.events.types import AUDIT, AdminActed, MessageEdited, MessageRecalled
+from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, MessageEdited, MessageRecalled
 from imcore.permissions import STANDINGS, PlatformRole, Standing, table
 from imcore.projections import amendments, edits, mentions, rebuild, threads
 from imcore.projections.projection import AnyProjection
@@ -240,6 +240,18 @@ async def test_only_the_author_edits(room: Place) -> None:
     await room.put(f"{ROOM_1}/members/{BEN}/mute", json={"until_ms": 2**53})
     assert "muted" == (await room.put(f"{ROOM_1}/messages/{seq}", mid=BEN, json={"body": "x"})).code
     assert "mine" == (await shown(room, seq))["body"]
+
+
+async def test_where_one_may_not_speak_one_says_nothing_by_an_edit(room: Place) -> None:
+    seq, admins = await say(room, BEN, "x"), await say(room, CLEO, "y")
+    for rule in ({"verb": "rooms.mute_all", "until_ms": 2**53}, {"verb": "rooms.change", "writers": "admins"}):
+        verb = str(rule.pop("verb"))
+        await call(room, verb, {"room": ROOM, **rule}, ANNA, "user")
+
+        assert (await room.put(f"{ROOM_1}/messages/{seq}", mid=BEN, json={"body": verb})).status == 403
+        assert (await room.put(f"{ROOM_1}/messages/{admins}", mid=CLEO, json={"body": verb})).status == 200
+        await call(room, "rooms.mute_all", {"room": ROOM, "until_ms": 0}, ANNA, "user")
+    assert 200 == (await room.delete(f"{ROOM_1}/messages/{seq}", mid=BEN)).status
 
 
 async def test_what_is_no_message_is_not_edited(room: Place) -> None:
@@ -570,6 +582,10 @@ async def test_the_rows_are_what_the_log_says(room: Place) -> None:
 
 async def stand(api: Place, path: str, standing: Standing, mid: int) -> None:
     """Let somebody have this standing in a room, as far as there is one."""
+    if standing == "banned":
+        await call(api, "rooms.ban", {"room": "group://open", "mid": mid}, SERVICE_MID, "service")
+    if standing == "invited":
+        await call(api, "rooms.invite", {"room": "group://open", "mid": mid}, SERVICE_MID, "service")
     if standing in ("stranger", "invited", "banned"):
         return
     role = {"owner": "owner", "room_admin": "admin"}.get(standing, "member")
