@@ -31,6 +31,7 @@ from imcore.client.errors import (
     Internal,
     InvalidText,
     Muted,
+    NoSuchAttachment,
     NoSuchMessage,
     NoSuchRoom,
     NotAllowed,
@@ -42,6 +43,7 @@ from imcore.client.errors import (
     SendTimeout,
     SlowConsumer,
     SlowMode,
+    StoreUnavailable,
     TakenOver,
     TooLarge,
     TooManyConnections,
@@ -51,6 +53,8 @@ from imcore.client.errors import (
     Unavailable,
     UnknownOperation,
     UnsafeDatabase,
+    UploadTimeout,
+    WrongType,
 )
 from imcore.client.events import (
     Conversation,
@@ -107,6 +111,7 @@ __all__ = [
     "MemoryCursor",
     "Message",
     "Muted",
+    "NoSuchAttachment",
     "NoSuchMessage",
     "NoSuchRoom",
     "NotAllowed",
@@ -128,6 +133,7 @@ __all__ = [
     "State",
     "Statistics",
     "Stop",
+    "StoreUnavailable",
     "TakenOver",
     "TooLarge",
     "TooManyConnections",
@@ -138,5 +144,7 @@ __all__ = [
     "UnknownOperation",
     "Unread",
     "UnsafeDatabase",
+    "UploadTimeout",
+    "WrongType",
     "connect",
 ]

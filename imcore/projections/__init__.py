@@ -14,6 +14,7 @@ from typing import Final
 
 from imcore.projections import (
     amendments,
+    attachments,
     bans,
     blocks,
     deliveries,
@@ -28,6 +29,7 @@ from imcore.projections import (
     rooms,
     sessions,
     threads,
+    uploads,
 )
 from imcore.projections.projection import AnyProjection
 
@@ -40,6 +42,8 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     invitations.projection,
     join_requests.projection,
     blocks.projection,
+    attachments.projection,
+    uploads.projection,
     amendments.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import direct, members, messages, rooms, server, sessions
+from imcore.verbs import attachments, direct, members, messages, rooms, server, sessions
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
@@ -17,4 +17,5 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *direct.VERBS,
     *sessions.VERBS,
     *messages.VERBS,
+    *attachments.VERBS,
 )

@@ -20,6 +20,8 @@ from imcore.events.types import (
     SESSION,
     TEXT,
     USER,
+    AttachmentRemoved,
+    AttachmentStored,
     DeliveryAcked,
     Fact,
     InvitationDeclined,
@@ -51,6 +53,7 @@ from imcore.events.types import (
 from imcore.projections import (
     PROJECTIONS,
     amendments,
+    attachments,
     deliveries,
     departures,
     edits,
@@ -60,8 +63,10 @@ from imcore.projections import (
     rooms,
     sessions,
     threads,
+    uploads,
 )
 from imcore.projections.amendments import Amendment
+from imcore.projections.attachments import Attachment
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
 from imcore.projections.edits import Edit
@@ -73,6 +78,7 @@ from imcore.projections.projection import fold
 from imcore.projections.rooms import Room
 from imcore.projections.sessions import Session
 from imcore.projections.threads import Part
+from imcore.projections.uploads import DAY_MS, Uploaded
 
 R = "group://r"
 NOBODY = 99
@@ -107,6 +113,8 @@ def _stream(fact: Fact, mid: int) -> str:
     match fact:
         case ReadMarked() | Invited() | InvitationWithdrawn() | InvitationDeclined():
             return f"{USER}{fact.mid}"
+        case AttachmentStored() | AttachmentRemoved():
+            return f"{USER}{mid}"
         case PersonBlocked() | PersonUnblocked():
             return f"{USER}{fact.by}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
@@ -134,6 +142,10 @@ def recalled(target: int = 1) -> MessageRecalled:
 
 def opened(key: str = "phone", node: str = "a") -> SessionOpened:
     return SessionOpened(key=key, node=node, platform="web", address="10.0.0.1", rooms=("live://1",))
+
+
+def attached(id_: str, size: int = 5) -> AttachmentStored:
+    return AttachmentStored(room=R, id=id_, name="a.txt", media_type="text/plain", size=size, sha256="00")
 
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
@@ -339,6 +351,35 @@ def test_a_thread_has_its_messages_and_not_its_first() -> None:
     assert {(R, 1, 2): Part(5), (R, 1, 4): Part(5), (R, 3, 5): Part(5)} == fold(threads.projection, log)
 
 
+# --- attachments and uploads ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_there_until_it_is_removed() -> None:
+    log = given(attached("a"), attached("b"), AttachmentRemoved(room=R, id="a"), by=8, mid=8)
+
+    row = Attachment(R, 8, "a.txt", "text/plain", 5, "00", None, None, position=2, stored_at_ms=1002)
+    assert {("b",): row} == fold(attachments.projection, log)
+
+
+def test_what_was_stored_today_is_counted_and_removing_gives_nothing_back() -> None:
+    log = given(attached("a", 5), AttachmentRemoved(room=R, id="a"), attached("b", 6))
+
+    assert {(7,): Uploaded(day=0, bytes=11)} == fold(uploads.projection, log)
+
+
+def test_another_day_begins_at_zero() -> None:
+    first, second = given(attached("a", 5), attached("b", 6))
+    tomorrow = second._replace(time_ms=DAY_MS)
+
+    rows = fold(uploads.projection, [first, tomorrow])
+    assert {(7,): Uploaded(day=1, bytes=6)} == rows
+    assert (0, 6, 0) == tuple(rows[7,].on(day) for day in (0, 1, 2))
+
+
+def test_a_service_has_no_days() -> None:
+    assert {} == fold(uploads.projection, given(attached("a"), by=SERVICE_MID))
+
+
 # --- all together --------------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +391,7 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1), edited(3), recalled(3),
         About(thread=3, mentions=(7,)),
         RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
+        attached("a"), AttachmentRemoved(room=R, id="a"),
         MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
         InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
         PersonUnblocked(by=7, mid=8), RoomDismissed(room=R),
