@@ -117,8 +117,8 @@ async def test_the_inbox_shows_each_room_with_what_is_unread_and_the_newest_mess
     page = await queries.inbox_page(here.pool, 1, "", 9)
 
     assert page == [
-        InboxLine(A, "member", head=2, since_seq=2, read_seq=2, unread=0, last=None),
-        InboxLine(B, "member", head=5, since_seq=1, read_seq=1, unread=2, last=last),
+        InboxLine(A, "member", head=2, since_seq=2, read_seq=2, unread=0, mentions=0, last=None, amendment=None),
+        InboxLine(B, "member", head=5, since_seq=1, read_seq=1, unread=2, mentions=0, last=last, amendment=None),
     ]
     assert [B] == [line.room for line in await queries.inbox_page(here.pool, 1, A, 9)]
     assert [A] == [line.room for line in await queries.inbox_page(here.pool, 1, "", 1)]
