@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imcore.client.events import MESSAGE_TYPES, SIGNAL, Event, Message, Presence, Signal, Typing
+from imcore.client.events import MESSAGE_TYPES, SIGNAL, Event, Message, Origin, Presence, Signal, Typing
 from imcore.client.facts import FACTS
 
 KINDS: Final[Mapping[str, type[Event]]] = {
@@ -28,7 +28,7 @@ def from_envelope(envelope: Mapping[str, Any]) -> Event:
     kind = KINDS.get(type_)
     if kind is None:
         kind = Signal if type_.startswith(SIGNAL) else Event
-    return kind(
+    facts = (
         envelope["position"],
         room,
         f"room:{room}" if room is not None else envelope["stream"],
@@ -40,4 +40,18 @@ def from_envelope(envelope: Mapping[str, Any]) -> Event:
         type_,
         envelope.get("op", 0),
         b64decode(body) if envelope.get("base64") else body,
+    )
+    if kind is not Message or ("about" not in envelope and "edited" not in envelope and "recalled" not in envelope):
+        return kind(*facts)
+    about = envelope.get("about") or {}
+    mentions = about.get("mentions") or ()
+    forwarded = about.get("forwarded")
+    return Message(
+        *facts,
+        reply_to=about.get("reply_to"),
+        thread=about.get("thread"),
+        mentions="all" if mentions == "all" else tuple(mentions),
+        forwarded=None if forwarded is None else Origin(forwarded["room"], forwarded["seq"], forwarded["mid"]),
+        edits=(envelope.get("edited") or {}).get("count", 0),
+        is_recalled="recalled" in envelope,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -49,13 +49,38 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a forwarded message was said first, and by whom."""
+
+    room: str
+    seq: int
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message(Event):
-    """An event that is a message: `message_sent` by somebody, or `message_pushed` by a backend."""
+    """An event that is a message: `message_sent` by somebody, or `message_pushed` by a backend.
+
+    `reply_to` is the seq of the message that it answers, `thread` that of the first of its thread, `mentions` are those whom it names,
+    or "all" who are in the room, `forwarded` says where it was said first. In history a message reads as it does now: `edits` counts
+    how often it was edited, and one that was recalled (`is_recalled`) has None for a body.
+    """
+
+    reply_to: int | None = None
+    thread: int | None = None
+    mentions: tuple[int, ...] | Literal["all"] = ()
+    forwarded: Origin | None = None
+    edits: int = 0
+    is_recalled: bool = False
 
     @property
     def is_message(self) -> bool:
         """Always."""
         return True
+
+    def names(self, mid: int) -> bool:
+        """Does it name this person, or everybody in the room?"""
+        return self.mentions == "all" or mid in self.mentions
 
 
 class Said(Generic[T]):
@@ -156,12 +181,14 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events of a room in order of seq; `head` is its last seq, `more` says that there are events beyond the page."""
+    """Events of a room in order of seq; `head` is its last seq, `more` says that there are events beyond the page. Around a seq that is
+    before the page, and `more_after` says it of those behind it."""
 
     room: str
     events: Sequence[Event]
     head: int
     more: bool
+    more_after: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +221,8 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A room in the inbox: its last seq, your read mark, what is unread, your role, and the newest message that you may see."""
+    """A room in the inbox: its last seq, your read mark, what is unread, your role, the newest message that you may see, and how many
+    of the unread name you."""
 
     room: str
     head: int
@@ -202,6 +230,7 @@ class Conversation:
     unread: int
     role: str
     last: Event | None
+    mentions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

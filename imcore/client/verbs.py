@@ -10,7 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from imcore.client.calls import Calls, Content, Download, Subject, Verb, given, maybe
+from imcore.client.calls import Calls, Content, Download, Subject, Verb, given, maybe, new_id
+from imcore.client.envelope import from_envelope
+from imcore.client.events import Event
 
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
@@ -52,6 +54,15 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("blocks.list", "GET", "/v1/blocks"),
         Verb("sessions.list", "GET", "/v1/sessions"),
         Verb("rooms.enter", "POST", "/v1/sessions/{key}/room"),
+        Verb("messages.send", "POST", "/v1/rooms/{room}/messages", has_id=True, says="room"),
+        Verb("messages.history", "GET", "/v1/rooms/{room}/messages"),
+        Verb("messages.show", "GET", "/v1/rooms/{room}/messages/{seq}"),
+        Verb("messages.edit", "PUT", "/v1/rooms/{room}/messages/{seq}"),
+        Verb("messages.recall", "DELETE", "/v1/rooms/{room}/messages/{seq}"),
+        Verb("messages.thread", "GET", "/v1/rooms/{room}/messages/{seq}/thread"),
+        Verb("messages.edits", "GET", "/v1/rooms/{room}/messages/{seq}/edits"),
+        Verb("messages.forward", "POST", "/v1/rooms/{room}/messages/{seq}/forward", has_id=True, says="to"),
+        Verb("mentions.list", "GET", "/v1/mentions"),
         Verb(
             "attachments.store",
             "POST",
@@ -297,6 +308,8 @@ class InboxRoom:
     head: int
     read: int
     unread: int
+    # how many of the unread name the person, or everybody
+    mentions: int
     role: str
     last: Mapping[str, Any] | None
 
@@ -308,6 +321,7 @@ class InboxRoom:
             head=told["head"],
             read=told["read"],
             unread=told["unread"],
+            mentions=told["mentions"],
             role=told["role"],
             last=told["last"],
         )
@@ -629,6 +643,81 @@ class Sessions:
     def of(cls, told: Mapping[str, Any]) -> Sessions:
         """From its JSON."""
         return cls(sessions=[SessionLine.of(one) for one in told["sessions"]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Events of a room in order of seq. `head` is its last; `more` and `more_after` say that there are others
+    beyond the page.
+    """
+
+    room: str
+    events: Sequence[Event]
+    head: int
+    more: bool
+    more_after: bool = False
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Events:
+        """From its JSON."""
+        return cls(
+            room=told["room"],
+            events=[from_envelope(one) for one in told["events"]],
+            head=told["head"],
+            more=told["more"],
+            more_after=told.get("more_after", False),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thread:
+    """Messages of a thread in order; with `next`, ask again with `after=next`."""
+
+    room: str
+    thread: int
+    events: Sequence[Event]
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Thread:
+        """From its JSON."""
+        return cls(
+            room=told["room"],
+            thread=told["thread"],
+            events=[from_envelope(one) for one in told["events"]],
+            next=told.get("next"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edits:
+    """A message as it was sent, and its edits in order; with `next`, ask again with `after=next`."""
+
+    message: Event
+    edits: Sequence[Event]
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Edits:
+        """From its JSON."""
+        return cls(
+            message=from_envelope(told["message"]),
+            edits=[from_envelope(one) for one in told["edits"]],
+            next=told.get("next"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mentions:
+    """Messages that name somebody, newest first; with `next`, ask again with `after=next`."""
+
+    mentions: Sequence[Event]
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Mentions:
+        """From its JSON."""
+        return cls(mentions=[from_envelope(one) for one in told["mentions"]], next=told.get("next"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1220,6 +1309,187 @@ class SessionsVerbs(Subject):
         return Sessions.of(await self._calls.perform(VERBS["sessions.list"], given({"mid": mid}, {"mid": ()})))
 
 
+class MessagesVerbs(Subject):
+    """The verbs of messages."""
+
+    __slots__ = ()
+
+    async def send(
+        self,
+        room: str,
+        *,
+        id: str | None = None,
+        body: object,
+        op: int = 1000,
+        mid: int | None = None,
+        reply_to: int | None = None,
+        thread: int | None = None,
+        mentions: Sequence[int] | Literal["all"] | None = None,
+        format: Literal["json", "text", "base64"] = "json",
+    ) -> Place:
+        """Store a message in the room and deliver it.
+
+        As whoever asks, or for a service as the member that it names, or in its own name. It may answer a message
+        (`reply_to`) and be part of a thread (`thread`: the seq of its first message), both of them messages of the
+        room that its sender sees; it may name people of the room, or "all". The same `id` again, for the same
+        message, is answered with its first place.
+
+        - `op`: under which clients of version 1 get it
+        - `format`: text and base64: the body is a string that means text or bytes
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden, IdConflict, TooLarge.
+        """
+        return Place.of(
+            await self._calls.perform(
+                VERBS["messages.send"],
+                given(
+                    {
+                        "room": room,
+                        "id": id or new_id(),
+                        "body": body,
+                        "op": op,
+                        "mid": mid,
+                        "reply_to": reply_to,
+                        "thread": thread,
+                        "mentions": mentions,
+                        "format": format,
+                    },
+                    {"op": 1000, "mid": None, "reply_to": None, "thread": None, "mentions": None, "format": "json"},
+                ),
+            )
+        )
+
+    async def history(
+        self,
+        room: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        around: int | None = None,
+        limit: int = 50,
+    ) -> Events:
+        """A page of what happened in the room, in order of seq.
+
+        The last events before a seq, the first after one, those around one, or the newest; messages as they read
+        now. What was said before one joined is there only in rooms that show it.
+
+        Raises NoSuchRoom.
+        """
+        return Events.of(
+            await self._calls.perform(
+                VERBS["messages.history"],
+                given(
+                    {"room": room, "before": before, "after": after, "around": around, "limit": limit},
+                    {"before": None, "after": None, "around": None, "limit": 50},
+                ),
+            )
+        )
+
+    async def show(self, room: str, seq: int) -> Event:
+        """One message, as it reads now.
+
+        Raises NoSuchRoom, NoSuchMessage.
+        """
+        return from_envelope(await self._calls.perform(VERBS["messages.show"], {"room": room, "seq": seq}))
+
+    async def edit(
+        self, room: str, seq: int, *, body: object, format: Literal["json", "text", "base64"] = "json"
+    ) -> Place:
+        """Let one's own message read otherwise.
+
+        From here on it is read so, and everybody in the room is told; what it said before stays in its history.
+        Whom it names does not change. The same words again change nothing (`unchanged`). The server may set a time
+        for it (`edit_within_s`).
+
+        - `format`: text and base64: the body is a string that means text or bytes
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden, TooLarge.
+        """
+        return Place.of(
+            await self._calls.perform(
+                VERBS["messages.edit"],
+                given({"room": room, "seq": seq, "body": body, "format": format}, {"format": "json"}),
+            )
+        )
+
+    async def recall(self, room: str, seq: int) -> Place:
+        """Take a message back: from here on nobody is told what it said.
+
+        Its place stays, without words. One's own within a time (`recall_within_s`); admins and the owner of the
+        room those of whoever is below them, at any time; moderators and admins of the server any, which is audited.
+        A second time changes nothing (`unchanged`).
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden.
+        """
+        return Place.of(await self._calls.perform(VERBS["messages.recall"], {"room": room, "seq": seq}))
+
+    async def thread(self, room: str, seq: int, *, after: int = 0, limit: int = 50) -> Thread:
+        """A page of the messages of a thread, in order of seq, as they read now; without the first, which began it.
+
+        Raises NoSuchRoom, NoSuchMessage.
+        """
+        return Thread.of(
+            await self._calls.perform(
+                VERBS["messages.thread"],
+                given({"room": room, "seq": seq, "after": after, "limit": limit}, {"after": 0, "limit": 50}),
+            )
+        )
+
+    async def edits(self, room: str, seq: int, *, after: int = 0, limit: int = 50) -> Edits:
+        """A message as it was sent, and a page of its edits in order. Of one that was recalled nobody is told the
+        words.
+
+        Raises NoSuchRoom, NoSuchMessage.
+        """
+        return Edits.of(
+            await self._calls.perform(
+                VERBS["messages.edits"],
+                given({"room": room, "seq": seq, "after": after, "limit": limit}, {"after": 0, "limit": 50}),
+            )
+        )
+
+    async def forward(self, room: str, seq: int, *, to: str, id: str | None = None, op: int | None = None) -> Place:
+        """Say in another room what was said in this one.
+
+        The words are copied as they read now, and `about.forwarded` says from where. It takes to see the one and to
+        be able to send in the other. Whom the message named it does not name again.
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden, IdConflict.
+        """
+        return Place.of(
+            await self._calls.perform(
+                VERBS["messages.forward"],
+                given({"room": room, "seq": seq, "to": to, "id": id or new_id(), "op": op}, {"op": None}),
+            )
+        )
+
+
+class MentionsVerbs(Subject):
+    """The verbs of mentions."""
+
+    __slots__ = ()
+
+    async def list(
+        self, *, unread: bool = False, after: int | None = None, limit: int = 50, mid: int | None = None
+    ) -> Mentions:
+        """A page of the messages that name one, or all of a room that one is in, newest first.
+
+        Without one's own, those that were recalled, and those from before one joined; with `unread`, only those
+        after the read marks.
+
+        Raises Forbidden.
+        """
+        return Mentions.of(
+            await self._calls.perform(
+                VERBS["mentions.list"],
+                given(
+                    {"unread": unread, "after": after, "limit": limit, "mid": mid},
+                    {"unread": False, "after": None, "limit": 50, "mid": None},
+                ),
+            )
+        )
+
+
 class AttachmentsVerbs(Subject):
     """The verbs of attachments."""
 
@@ -1345,6 +1615,16 @@ class Subjects(Calls):
     def sessions(self) -> SessionsVerbs:
         """The verbs of sessions."""
         return SessionsVerbs(self)
+
+    @property
+    def messages(self) -> MessagesVerbs:
+        """The verbs of messages."""
+        return MessagesVerbs(self)
+
+    @property
+    def mentions(self) -> MentionsVerbs:
+        """The verbs of mentions."""
+        return MentionsVerbs(self)
 
     @property
     def attachments(self) -> AttachmentsVerbs:

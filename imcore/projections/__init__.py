@@ -13,18 +13,22 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    amendments,
     attachments,
     bans,
     blocks,
     deliveries,
     departures,
+    edits,
     inbox,
     invitations,
     join_requests,
     members,
+    mentions,
     restrictions,
     rooms,
     sessions,
+    threads,
     uploads,
 )
 from imcore.projections.projection import AnyProjection
@@ -40,6 +44,14 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     blocks.projection,
     attachments.projection,
     uploads.projection,
+    amendments.projection,
 )
-ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
+ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
+    sessions.projection,
+    deliveries.projection,
+    inbox.projection,
+    mentions.projection,
+    threads.projection,
+    edits.projection,
+)
 PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import attachments, direct, members, rooms, server, sessions
+from imcore.verbs import attachments, direct, members, messages, rooms, server, sessions
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
@@ -16,5 +16,6 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *members.VERBS,
     *direct.VERBS,
     *sessions.VERBS,
+    *messages.VERBS,
     *attachments.VERBS,
 )
