@@ -4,7 +4,8 @@ A projection is a table whose rows are a fold over the log. `keys` says which ro
 a row; both are pure, and the same two run live, in a rebuild, in an audit and in tests. So every row here can be thrown away.
 
 `INLINE` projections are folded in the append's own transaction, because a send is checked against them there. `ASYNCHRONOUS`
-ones follow behind the log, rows and checkpoint in one transaction (see runner). A module that defines a projection holds its
+ones follow behind the log, rows and checkpoint in one transaction (see runner); `LEISURELY` ones the same, with a runner of
+their own that rests between pages, so that nobody waits for them. A module that defines a projection holds its
 row, its keys and its apply, and nothing else.
 """
 
@@ -12,9 +13,34 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.projections import deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import (
+    deliveries,
+    departures,
+    inbox,
+    members,
+    pins,
+    reactions,
+    receipts,
+    rooms,
+    search,
+    sessions,
+)
 from imcore.projections.projection import AnyProjection
 
-INLINE: Final[tuple[AnyProjection, ...]] = (rooms.projection, members.projection, departures.projection)
-ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
-PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}
+INLINE: Final[tuple[AnyProjection, ...]] = (
+    rooms.projection,
+    members.projection,
+    departures.projection,
+    reactions.projection,
+    reactions.counts,
+    pins.projection,
+    pins.count,
+)
+ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
+    sessions.projection,
+    deliveries.projection,
+    inbox.projection,
+    receipts.projection,
+)
+LEISURELY: Final[tuple[AnyProjection, ...]] = (search.projection,)
+PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS, *LEISURELY)}

@@ -19,6 +19,12 @@ from imcore.events.types import (
     MemberLeft,
     MemberMuted,
     MemberRemoved,
+    MessageEdited,
+    MessagePinned,
+    MessageRecalled,
+    MessageUnpinned,
+    ReactionAdded,
+    ReactionRemoved,
     ReadMarked,
     Recorded,
     RoleChanged,
@@ -84,6 +90,15 @@ def opened(key: str = "phone", node: str = "a") -> SessionOpened:
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
     return SessionClosed(key=key, opened=position, reason="left", delivered=delivered)
+
+
+def about_messages() -> tuple[Fact, ...]:
+    """One of each that is about a message."""
+    return (
+        ReactionAdded(room=R, target=3, reaction="👍"), ReactionRemoved(room=R, target=3, reaction="👍"),
+        MessagePinned(room=R, target=3), MessageUnpinned(room=R, target=3),
+        MessageEdited(room=R, target=3, body="new"), MessageRecalled(room=R, target=3, author=7),
+    )  # fmt: skip
 
 
 # --- departures ---------------------------------------------------------------------------------------------------------------
@@ -249,9 +264,10 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1),
+        *about_messages(),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
-        others = [event for event in everything if event.op == 0 or projection is inbox.projection]
+        others = [event for event in everything if event.op == 0 or MESSAGE_SENT in projection.types]
         concerned = {event.type for event in others if projection.keys(event)}
 
         assert concerned == projection.types - {MESSAGE_PUSHED}, projection.name
