@@ -56,7 +56,7 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import Recorded
+from imcore.events.types import MESSAGE_PUSHED, Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, queries
@@ -196,24 +196,25 @@ class Process:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
     ) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
         comet = self.comet
         position = max(self.position, 0 if comet is None else comet.tail.position)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position))
+            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position, type_))
         if comet is None:
             return 0
         return comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, position=position
         )
 
     def passed_on(self, message: Ephemeral) -> None:
         """Another process pushed a message without storing it."""
         if self.comet is not None:
-            op, payload, room, mids, keys, everybody, position = message
+            op, payload, room, mids, keys, everybody, position, type_ = message
             self.comet.push_ephemeral(
-                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
+                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, position=position
             )
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
