@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal, Self
 
 import orjson
 
-from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists
+from imcore.errors import BadRequest, Forbidden, NoSuchMessage, NoSuchRoom, RoomExists
 from imcore.events.store import MEMBER, NO_GUARD, UNFENCED, Decision, Draft, Key, Outcome, Rows, draft, ignore
 from imcore.events.types import (
     ALL,
@@ -30,11 +30,16 @@ from imcore.events.types import (
     TEXT,
     USER,
     DeliveryAcked,
+    Fact,
     MemberJoined,
     MemberLeft,
     MemberMuted,
     MemberRemoved,
+    MessagePinned,
+    MessageUnpinned,
     OpsAccepted,
+    ReactionAdded,
+    ReactionRemoved,
     ReadMarked,
     Role,
     RoleChanged,
@@ -43,11 +48,17 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
 )
+from imcore.permissions import Actor, Standing, table
 from imcore.projections.members import Member
+from imcore.projections.pins import PinCount
+from imcore.projections.reactions import ReactionCounts
 from imcore.projections.rooms import Room
 
 Done = Callable[[Draft, Outcome, bool], None]
 RANK = {"member": 1, "admin": 2, "owner": 3}
+
+REACTIONS_MAX: Final = 20  # different ones on a message
+PINS_MAX: Final = 100  # in a room
 
 # --- messages ----------------------------------------------------------------------------------------------------------------
 
@@ -135,6 +146,17 @@ def member_key(room: str, mid: int) -> Key:
 def room_key(room: str) -> Key:
     """The row of a room."""
     return ("rooms", (room,))
+
+
+def standing(member: Member | None, now_ms: int) -> Standing:
+    """What somebody with this membership is to the room, now."""
+    if member is None:
+        return "stranger"
+    if member.role == "owner":
+        return "owner"
+    if member.role == "admin":
+        return "room_admin"
+    return "muted" if member.muted_until_ms > now_ms else "member"
 
 
 def membership_keys(room: str, mid: int) -> list[Key]:
@@ -335,6 +357,127 @@ def _check_rank(rows: Rows, room: str, by: int, *, above: int) -> None:
         raise NoSuchRoom
     if RANK[member.role] < RANK["admin"] or RANK[member.role] <= above:
         raise Forbidden
+
+
+# --- about messages ----------------------------------------------------------------------------------------------------------
+
+
+class _AboutMessage(Decision):
+    """Something is done to the message `seq`, of which the caller knows that it is one. Whoever does it must see it: what was said
+    before somebody joined is NoSuchMessage, and so is what was recalled, unless something is only taken away from it."""
+
+    __slots__ = ("actor", "key", "now_ms", "operation", "room", "seq", "takes_away")
+
+    def __init__(
+        self, operation: str, room: str, seq: int, actor: Actor, keys: Sequence[Key], *, now_ms: int, takes_away: bool
+    ) -> None:
+        about = [room_key(room), member_key(room, actor.mid), ("amendments", (room, seq)), *keys]
+        super().__init__(about, [ROOM + room])
+        self.operation, self.room, self.seq, self.actor = operation, room, seq, actor
+        self.now_ms, self.takes_away, self.key = now_ms, takes_away, ""
+
+    def fenced(self, mid: int, key: str, fence: int) -> Self:
+        """The same, asked for by a session."""
+        self.key = key
+        return super().fenced(mid, key, fence)
+
+    def _check(self, rows: Rows, *, may_be_stranger: bool) -> None:
+        """May this be done, here and now? `may_be_stranger`: by who is no member too, if its role on the platform allows it."""
+        member, room = _member(rows, self.room, self.actor.mid), _room(rows, self.room)
+        if room is None:
+            raise NoSuchRoom
+        table().check(self.operation, self.actor, standing(member, self.now_ms))
+        if member is None:
+            if not may_be_stranger:
+                raise NoSuchRoom
+        elif room.history != "all" and self.seq < member.since_seq:
+            raise NoSuchMessage
+        if not self.takes_away and is_recalled(rows, self.room, self.seq):
+            raise NoSuchMessage
+
+    def _draft(self, fact: Fact) -> Draft:
+        return draft(ROOM + self.room, fact, self.actor.mid, key=self.key)
+
+
+def is_recalled(rows: Rows, room: str, seq: int) -> bool:
+    """Was the message recalled? Of the row of amendments that the decision has named, if messages are amended here."""
+    return bool(getattr(rows.get(("amendments", (room, seq))), "recalled", 0))
+
+
+class React(_AboutMessage):
+    """Somebody reacts to a message, or no more (`adds`). What is so already changes nothing. A message has at most REACTIONS_MAX
+    different reactions."""
+
+    __slots__ = ("adds", "reaction")
+
+    def __init__(self, room: str, seq: int, reaction: str, actor: Actor, *, adds: bool, now_ms: int) -> None:
+        super().__init__(
+            "reactions.add" if adds else "reactions.remove",
+            room,
+            seq,
+            actor,
+            [("reactions", (room, seq, reaction, actor.mid)), ("reaction_counts", (room, seq))],
+            now_ms=now_ms,
+            takes_away=not adds,
+        )
+        self.reaction, self.adds = reaction, adds
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One reaction more or less, or none."""
+        self._check(rows, may_be_stranger=False)
+        room, seq, reaction = self.room, self.seq, self.reaction
+        if (rows["reactions", (room, seq, reaction, self.actor.mid)] is not None) == self.adds:
+            return []
+        if not self.adds:
+            return [self._draft(ReactionRemoved(room=room, target=seq, reaction=reaction))]
+        counts = rows["reaction_counts", (room, seq)]
+        assert counts is None or isinstance(counts, ReactionCounts)
+        if counts is not None and reaction not in counts.reactions and len(counts.reactions) >= REACTIONS_MAX:
+            raise BadRequest(f"the message has {REACTIONS_MAX} different reactions already")
+        return [self._draft(ReactionAdded(room=room, target=seq, reaction=reaction))]
+
+
+class Pin(_AboutMessage):
+    """A message is pinned, or no more (`adds`). What is so already changes nothing. A room has at most PINS_MAX."""
+
+    __slots__ = ("adds",)
+
+    def __init__(self, room: str, seq: int, actor: Actor, *, adds: bool, now_ms: int) -> None:
+        super().__init__(
+            "pins.add" if adds else "pins.remove",
+            room,
+            seq,
+            actor,
+            pin_keys(room, seq),
+            now_ms=now_ms,
+            takes_away=not adds,
+        )
+        self.adds = adds
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One pin more or less, or none."""
+        self._check(rows, may_be_stranger=True)
+        if (rows["pins", (self.room, self.seq)] is not None) == self.adds:
+            return []
+        if not self.adds:
+            return [self._draft(MessageUnpinned(room=self.room, target=self.seq))]
+        count = rows["pin_counts", (self.room,)]
+        assert count is None or isinstance(count, PinCount)
+        if count is not None and count.pins >= PINS_MAX:
+            raise BadRequest(f"the room has {PINS_MAX} pins already")
+        return [self._draft(MessagePinned(room=self.room, target=self.seq))]
+
+
+def pin_keys(room: str, seq: int) -> list[Key]:
+    """The rows that pinning or unpinning a message changes."""
+    return [("pins", (room, seq)), ("pin_counts", (room,))]
+
+
+def unpins(rows: Rows, room: str, seq: int, by: int, *, key: str = "") -> list[Draft]:
+    """What a decision that takes a message away adds to what it says: that it is pinned no more, if it was. Names `pin_keys`."""
+    if rows["pins", (room, seq)] is None:
+        return []
+    return [draft(ROOM + room, MessageUnpinned(room=room, target=seq), by, key=key)]
 
 
 # --- marks and sessions --------------------------------------------------------------------------------------------------------

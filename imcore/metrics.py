@@ -75,6 +75,11 @@ MEANINGS: Mapping[str, str] = {
     "projection_pages_total": "Pages folded by this process.",
     "projection_events_total": "Events folded by this process.",
     "projection_quarantined_total": "Events that could not be folded and were passed over.",
+    "search_lag_events": "Events of the log whose words are not found yet.",
+    "search_events_total": "Events looked at for their words by this process.",
+    "search_quarantined_total": "Events whose words could not be read and were passed over.",
+    "receipts_waiting": "Read marks that nobody was told of yet.",
+    "receipts_dropped_total": "Read marks that nobody was told of, because there were too many, or Postgres was away.",
     "workers_restarts_total": "Workers that ended and were started again.",
 }
 

@@ -104,6 +104,12 @@ class NoSuchRoom(Refused):
     code = "no_such_room"
 
 
+class NoSuchMessage(Refused):
+    """No such message, or it was recalled."""
+
+    code = "no_such_message"
+
+
 class NotAllowed(Refused):
     """The method is not allowed on this resource."""
 

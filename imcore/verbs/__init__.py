@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import server
+from imcore.verbs import pins, reactions, receipts, search, server
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS,)
+VERBS: Final[tuple[AnyVerb, ...]] = (
+    *server.VERBS,
+    *reactions.VERBS,
+    *pins.VERBS,
+    *receipts.VERBS,
+    *search.VERBS,
+)
