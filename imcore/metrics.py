@@ -80,6 +80,10 @@ MEANINGS: Mapping[str, str] = {
     "search_quarantined_total": "Events whose words could not be read and were passed over.",
     "receipts_waiting": "Read marks that nobody was told of yet.",
     "receipts_dropped_total": "Read marks that nobody was told of, because there were too many, or Postgres was away.",
+    "attachment_uploads_under_way": "Files on their way into the store.",
+    "attachment_uploads_total": "Files that came into the store.",
+    "attachment_uploads_refused_total": "Files refused because too many were under way, of all or of one person.",
+    "attachment_swept_total": "What was in the store and was no attachment, and was deleted.",
     "workers_restarts_total": "Workers that ended and were started again.",
 }
 

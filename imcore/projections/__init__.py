@@ -14,23 +14,37 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    attachments,
+    bans,
+    blocks,
     deliveries,
     departures,
     inbox,
+    invitations,
+    join_requests,
     members,
     pins,
     reactions,
     receipts,
+    restrictions,
     rooms,
     search,
     sessions,
+    uploads,
 )
 from imcore.projections.projection import AnyProjection
 
 INLINE: Final[tuple[AnyProjection, ...]] = (
     rooms.projection,
+    restrictions.projection,
     members.projection,
     departures.projection,
+    bans.projection,
+    invitations.projection,
+    join_requests.projection,
+    blocks.projection,
+    attachments.projection,
+    uploads.projection,
     reactions.projection,
     reactions.counts,
     pins.projection,

@@ -1,6 +1,6 @@
 """Which messages a room shows first, and how many there are.
 
-The trap: as with reactions, the count is exact because a decision (commands.Pin) pins only what is not pinned, and unpins only what is.
+The trap: as with reactions, the count is exact because a decision (reacting.Pin) pins only what is not pinned, and unpins only what is.
 """
 
 from __future__ import annotations

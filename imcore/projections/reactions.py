@@ -1,6 +1,6 @@
 """Who reacts to which message with what; and the same counted by message, which is what a page of messages shows.
 
-The trap: the counts cannot see whether somebody reacted so before. They are exact because a decision (commands.React) appends
+The trap: the counts cannot see whether somebody reacted so before. They are exact because a decision (reacting.React) appends
 reaction_added only where that row is not there and reaction_removed only where it is; it sees both at its place in the log.
 """
 

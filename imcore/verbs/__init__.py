@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import pins, reactions, receipts, search, server
+from imcore.verbs import attachments, direct, members, pins, reactions, receipts, rooms, search, server, sessions
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
     *server.VERBS,
+    *rooms.VERBS,
+    *members.VERBS,
+    *direct.VERBS,
+    *sessions.VERBS,
+    *attachments.VERBS,
     *reactions.VERBS,
     *pins.VERBS,
     *receipts.VERBS,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
-from imcore import commands, reads
+from imcore import reacting, reads
 from imcore.errors import BadRequest, Forbidden, NoSuchMessage, NoSuchRoom
 from imcore.verbs.means import Means
 from imcore.verbs.reactions import about_message
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Mid, Millis, Place, Position, Room, Seq, verb
 
-# The pins of a room from a seq on, the newest first. There are never more than commands.PINS_MAX.
+# The pins of a room from a seq on, the newest first. There are never more than reacting.PINS_MAX.
 PINS: Final = "SELECT seq, position, by, time_ms FROM pins WHERE room = $1 AND seq >= $2 ORDER BY position DESC"
 
 
@@ -78,7 +77,7 @@ async def list_(caller: Caller, means: Means, args: Pins) -> PinsPage:
 async def _pin(caller: Caller, means: Means, args: OnePin, *, adds: bool) -> Place:
     if means.is_live(args.room):
         raise BadRequest("a room of this type has no members")
-    pinning = commands.Pin(args.room, args.seq, caller.identity.actor, adds=adds, now_ms=int(time.time() * 1000))
+    pinning = reacting.Pin(args.room, args.seq, caller.identity.actor, adds=adds)
     return await about_message(caller, means, args.room, args.seq, pinning)
 
 

@@ -6,13 +6,12 @@ code points in NFC: whoever sends a heart with and without U+FE0F has sent two.
 
 from __future__ import annotations
 
-import time
 import unicodedata
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from imcore import commands, reads
+from imcore import reacting, reads
 from imcore.errors import BadRequest, Forbidden, Muted, NoSuchMessage, NoSuchRoom
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
@@ -188,14 +187,12 @@ async def list_(caller: Caller, means: Means, args: Reactions) -> ReactionsPage:
 async def _react(caller: Caller, means: Means, args: OneReaction, *, adds: bool) -> Place:
     if means.is_live(args.room):
         raise BadRequest("a room of this type has no members")
-    reacting = commands.React(
-        args.room, args.seq, args.reaction, caller.identity.actor, adds=adds, now_ms=int(time.time() * 1000)
-    )
-    return await about_message(caller, means, args.room, args.seq, reacting)
+    deciding = reacting.React(args.room, args.seq, args.reaction, caller.identity.actor, adds=adds)
+    return await about_message(caller, means, args.room, args.seq, deciding)
 
 
 async def about_message(
-    caller: Caller, means: Means, room: str, seq: int, deciding: commands.React | commands.Pin
+    caller: Caller, means: Means, room: str, seq: int, deciding: reacting.React | reacting.Pin
 ) -> Place:
     """Decide something about a message, if there is one at this place. Who may not see the room is told of that first."""
     await reads.sight(means.reads, deciding.operation, room, caller.identity.actor)

@@ -38,7 +38,7 @@ SEARCHED_S: Final = 0.3  # how long the rows are waited for
 ROOMS: Final = """
 SELECT m.room, CASE r.history WHEN 'all' THEN 1 ELSE m.since_seq END AS first
 FROM members m JOIN rooms r ON r.room = m.room
-WHERE m.mid = $1 AND ($2::text IS NULL OR m.room = $2)
+WHERE m.mid = $1 AND r.dismissed = 0 AND ($2::text IS NULL OR m.room = $2)
 """
 _FOUND = "s.room, s.seq, s.mid, s.time_ms, s.position, s.text_at"
 _WORDS = "array_to_tsvector(array_append(s.words, '@' || s.room))"

@@ -11,8 +11,7 @@ import orjson
 import pytest
 
 from api.place import Answer, Place
-from imcore import commands, reads
-from imcore.commands import PINS_MAX, REACTIONS_MAX
+from imcore import reacting, reads
 from imcore.errors import NoSuchMessage
 from imcore.permissions import Actor
 from imcore.projections import INLINE
@@ -20,6 +19,7 @@ from imcore.projections.members import Member
 from imcore.projections.pins import Pinned
 from imcore.projections.reactions import Reaction, ReactionCounts
 from imcore.projections.rooms import Room
+from imcore.reacting import PINS_MAX, REACTIONS_MAX
 from imcore.reads import ReactionCount
 from imcore.verbs.reactions import PAGE
 from projections.place import Place as Rows
@@ -321,13 +321,14 @@ class Amended(NamedTuple):
 def test_a_recalled_message_takes_nothing_and_gives_back(recalled: int) -> None:
     member, room = Member("owner", 1, 1, 0), Room(1, 7, True, "joined", "", 1)
     rows: dict[Any, Any] = {
-        ("members", (G, 7)): member, ("rooms", (G,)): room, ("amendments", (G, 3)): Amended(recalled),
+        ("members", (G, 7)): member, ("bans", (G, 7)): None, ("invitations", (G, 7)): None,
+        ("rooms", (G,)): room, ("amendments", (G, 3)): Amended(recalled),
         ("reactions", (G, 3, UP, 7)): None, ("reactions", (G, 3, HEART, 7)): Reaction(4, 4),
         ("reaction_counts", (G, 3)): ReactionCounts((HEART,), (1,)), ("pins", (G, 3)): None, ("pin_counts", (G,)): None,
     }  # fmt: skip
     me = Actor(7, "user")
-    adding = (commands.React(G, 3, UP, me, adds=True, now_ms=1), commands.Pin(G, 3, me, adds=True, now_ms=1))
-    removing = commands.React(G, 3, HEART, me, adds=False, now_ms=1)
+    adding = (reacting.React(G, 3, UP, me, adds=True), reacting.Pin(G, 3, me, adds=True))
+    removing = reacting.React(G, 3, HEART, me, adds=False)
 
     assert 1 == len(removing.decide(rows))
     for decision in adding:
@@ -341,8 +342,8 @@ def test_a_recalled_message_takes_nothing_and_gives_back(recalled: int) -> None:
 def test_what_takes_a_message_away_unpins_it() -> None:
     pinned: dict[Any, Any] = {("pins", (G, 3)): Pinned(4, 7, 4), ("pin_counts", (G,)): None}
 
-    assert ["message_unpinned"] == [one.type for one in commands.unpins(pinned, G, 3, 7)]
-    assert [] == commands.unpins({("pins", (G, 3)): None}, G, 3, 7)
+    assert ["message_unpinned"] == [one.type for one in reacting.unpins(pinned, G, 3, 7)]
+    assert [] == reacting.unpins({("pins", (G, 3)): None}, G, 3, 7)
 
 
 # 20,000 people react to one message with five signs; 5,000 messages have a reaction.

@@ -331,3 +331,16 @@ async def test_looking_reads_no_more_than_it_should(api: Place) -> None:
 
 async def _plan(connection: Any, query: str, *arguments: object) -> str:
     return "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {query}", *arguments))
+
+
+async def test_of_a_dismissed_room_nothing_is_found_or_done(api: Place) -> None:
+    await api.room(G, 7)
+    seq = (await api.send(ROOM_1, 7, "hello")).json["seq"]
+    assert [seq] == await seqs(api, 7, "hello")
+
+    assert 200 == (await api.delete(ROOM_1)).status
+
+    assert [] == await seqs(api, 7, "hello")
+    for path in (f"messages/{seq}/reactions/ok", f"pins/{seq}"):
+        assert (404, "no_such_room") == ((told := await api.put(f"{ROOM_1}/{path}", mid=7)).status, told.code)
+    assert 404 == (await api.get(f"{ROOM_1}/messages/{seq}/receipts", mid=7)).status
