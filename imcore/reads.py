@@ -19,9 +19,9 @@ number.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -58,13 +58,17 @@ WHERE i.mid = $1 AND i.room = $2
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time."""
+    """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time.
+    `searched` is the same for what messages are found by, or None where they are not. `marked(room, mid, seq)` is told of read marks
+    that went forward."""
 
     pool: Pool
     reader: Reader
     log: Log
     reached: Callable[[int, float], Awaitable[bool]]
     live_types: frozenset[str]
+    searched: Callable[[int, float], Awaitable[bool]] | None = None
+    marked: Callable[[str, int, int], None] = lambda room, mid, seq: None
 
 
 async def history(
@@ -302,11 +306,76 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     else:
         marked = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
         position = (await reads.log.appending(marked)).position
+        reads.marked(room, mid, facts.seq)
     await _follow(reads, position)
     mark = await reads.pool.fetchrow(MARK, mid, room)
     if mark is None:
         raise NoSuchRoom  # it has left meanwhile
     return orjson.dumps({"room": room, "seq": mark["read_seq"], "unread": max(0, mark["unread"])})
+
+
+# --- about messages ----------------------------------------------------------------------------------------------------------
+
+# What others react to these messages with, and which of it this person does too: looked up for each reaction, of which there are few.
+# (EXISTS would be answered by reading all reactions to the message.)
+REACTIONS_OF: Final = """
+SELECT c.seq, c.reactions, c.counts, ARRAY(
+  SELECT (
+    SELECT count(*) FROM reactions r
+    WHERE r.room = c.room AND r.seq = c.seq AND r.reaction = named.reaction AND r.mid = $3) > 0
+  FROM unnest(c.reactions) WITH ORDINALITY AS named(reaction, n) ORDER BY named.n) AS mine
+FROM reaction_counts c WHERE c.room = $1 AND c.seq = ANY($2::bigint[])
+"""
+
+
+class ReactionCount(NamedTuple):
+    """How many react to a message so, and whether who asks is one of them."""
+
+    reaction: str
+    people: int
+    mine: bool
+
+
+async def reactions_of(reads: Reads, room: str, seqs: Sequence[int], mid: int) -> dict[int, list[ReactionCount]]:
+    """The reactions to these messages, in the order in which they came up; messages without any are left out. One query. Whoever
+    calls has checked that the person sees them."""
+    if not seqs:
+        return {}
+    rows = await reads.pool.fetch(REACTIONS_OF, room, list(seqs), mid)
+    return {
+        seq: [ReactionCount(*one) for one in zip(reactions, counts, mine, strict=True)]
+        for seq, reactions, counts, mine in rows
+    }
+
+
+class Sight(NamedTuple):
+    """What somebody sees of a room: from this seq on. `members` is how many are in it, `shows_all` whether newcomers see everything."""
+
+    first: int
+    members: int
+    shows_all: bool
+
+
+async def sight(reads: Reads, operation: str, room: str, actor: Actor) -> Sight:
+    """What somebody sees of the room, if the table allows the operation there. Raises NoSuchRoom, Forbidden, Muted."""
+    if room_type(room) in reads.live_types:
+        raise BadRequest("a room of this type has no members")
+    found = await check(reads, operation, room, actor)
+    shows_all = found.room.history == "all"
+    return Sight(1 if shows_all or found.member is None else found.member.since_seq, found.room.members, shows_all)
+
+
+async def message_at(reads: Reads, room: str, seq: int, *, first: int = 1) -> Recorded:
+    """The message as it was sent. Raises NoSuchMessage if there is none at that place, or it is before `first`."""
+    events = await reads.reader.read_on(ROOM + room, seq - 1, 1) if seq >= first else []
+    if not events or events[0].seq != seq or events[0].op == 0:
+        raise NoSuchMessage
+    return events[0]
+
+
+async def follow(reads: Reads, position: int) -> None:
+    """Wait until the rows hold this event. Raises Unavailable when they do not follow the log."""
+    await _follow(reads, position)
 
 
 async def check(reads: Reads, operation: str, room: str, actor: Actor) -> queries.Standings:

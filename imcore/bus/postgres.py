@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from imcore import failpoints
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.names import OwnConnection
+from imcore.events.types import MESSAGE_PUSHED
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Ephemeral(NamedTuple):
     keys: tuple[str, ...]
     everybody: bool
     position: int = 0
+    type: str = MESSAGE_PUSHED
 
 
 class PostgresBus:
@@ -135,8 +137,10 @@ class PostgresBus:
 def _read(payload: str) -> tuple[str, int | Ephemeral]:
     if payload.isdigit():
         return "", int(payload)
-    origin, op, body, room, mids, keys, everybody, *position = json.loads(payload)
-    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *position)
+    origin, op, body, room, mids, keys, everybody, *rest = json.loads(payload)
+    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *rest)
     if not isinstance(message.position, int):
         raise TypeError("a position is a number")
+    if not isinstance(message.type, str):
+        raise TypeError("a type is a name")
     return origin, message

@@ -285,18 +285,28 @@ class Comet:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
         position: int = 0,
     ) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. How many
-        sessions got it at once.
+        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. With op 0 and a
+        `type_` of its own it is no message, and clients of version 1 do not get it. How many sessions got it at once.
 
         A comet that has not seen the end of the log for a lease may not know who was taken out of a room with members, so there
         nobody gets it."""
         if position > self.tail.position:
             if self._pushes_waiting < PUSHES_WAITING_MAX:
                 self._pushes_waiting += 1
-                push = partial(self.push_ephemeral, op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+                push = partial(
+                    self.push_ephemeral,
+                    op,
+                    payload,
+                    room=room,
+                    mids=mids,
+                    keys=keys,
+                    everybody=everybody,
+                    type_=type_,
+                )
                 self.spawn(self._push_later(position, push))
             return 0
         format_, body = commands.storable(payload)
@@ -310,7 +320,7 @@ class Comet:
             audience = self.hub.audiences.get(stream)
             if audience is None or (is_blind and audience.durable and stream.startswith(ROOM)):
                 continue
-            event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, time_ms, body)
+            event = Recorded(0, stream, 0, 0, type_, 1, 0, "", None, op, format_, time_ms, body)
             run = Run([event])
             for session in audience.sessions:
                 if session.state == LIVE:

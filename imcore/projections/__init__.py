@@ -4,7 +4,8 @@ A projection is a table whose rows are a fold over the log. `keys` says which ro
 a row; both are pure, and the same two run live, in a rebuild, in an audit and in tests. So every row here can be thrown away.
 
 `INLINE` projections are folded in the append's own transaction, because a send is checked against them there. `ASYNCHRONOUS`
-ones follow behind the log, rows and checkpoint in one transaction (see runner). A module that defines a projection holds its
+ones follow behind the log, rows and checkpoint in one transaction (see runner); `LEISURELY` ones the same, with a runner of
+their own that rests between pages, so that nobody waits for them. A module that defines a projection holds its
 row, its keys and its apply, and nothing else.
 """
 
@@ -25,8 +26,12 @@ from imcore.projections import (
     join_requests,
     members,
     mentions,
+    pins,
+    reactions,
+    receipts,
     restrictions,
     rooms,
+    search,
     sessions,
     threads,
     uploads,
@@ -45,6 +50,10 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     attachments.projection,
     uploads.projection,
     amendments.projection,
+    reactions.projection,
+    reactions.counts,
+    pins.projection,
+    pins.count,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     sessions.projection,
@@ -53,5 +62,7 @@ ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     mentions.projection,
     threads.projection,
     edits.projection,
+    receipts.projection,
 )
-PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}
+LEISURELY: Final[tuple[AnyProjection, ...]] = (search.projection,)
+PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS, *LEISURELY)}

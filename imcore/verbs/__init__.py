@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import attachments, direct, members, messages, rooms, server, sessions
+from imcore.verbs import (
+    attachments,
+    direct,
+    members,
+    messages,
+    pins,
+    reactions,
+    receipts,
+    rooms,
+    search,
+    server,
+    sessions,
+)
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
@@ -18,4 +30,8 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *sessions.VERBS,
     *messages.VERBS,
     *attachments.VERBS,
+    *reactions.VERBS,
+    *pins.VERBS,
+    *receipts.VERBS,
+    *search.VERBS,
 )

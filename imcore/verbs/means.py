@@ -9,12 +9,16 @@ from imcore.attachments.opening import Attachments
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
+from imcore.events.types import MESSAGE_PUSHED
 from imcore.paces import Paces
 from imcore.reads import Reads
 
 
 class PushEphemeral(Protocol):
-    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost."""
+    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost.
+
+    With op 0 and a `type_` of its own it is an event that is no message: version 2 and JSON get it as an envelope, version 1 never.
+    """
 
     def __call__(
         self,
@@ -25,6 +29,7 @@ class PushEphemeral(Protocol):
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
     ) -> int: ...
 
 

@@ -36,9 +36,13 @@ from imcore.events.types import (
     MemberRemoved,
     MemberUnbanned,
     MessageEdited,
+    MessagePinned,
     MessageRecalled,
+    MessageUnpinned,
     PersonBlocked,
     PersonUnblocked,
+    ReactionAdded,
+    ReactionRemoved,
     ReadMarked,
     Recorded,
     RoleChanged,
@@ -150,6 +154,15 @@ def attached(id_: str, size: int = 5) -> AttachmentStored:
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
     return SessionClosed(key=key, opened=position, reason="left", delivered=delivered)
+
+
+def about_messages() -> tuple[Fact, ...]:
+    """One of each that is about a message."""
+    return (
+        ReactionAdded(room=R, target=3, reaction="👍"), ReactionRemoved(room=R, target=3, reaction="👍"),
+        MessagePinned(room=R, target=3), MessageUnpinned(room=R, target=3),
+        MessageEdited(room=R, target=3, body="new"), MessageRecalled(room=R, target=3, author=7),
+    )  # fmt: skip
 
 
 # --- departures ---------------------------------------------------------------------------------------------------------------
@@ -395,6 +408,7 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
         MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
         InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
         PersonUnblocked(by=7, mid=8), RoomDismissed(room=R),
+        *about_messages(),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
         others = [event for event in everything if event.op == 0 or MESSAGE_SENT in projection.types]
