@@ -42,9 +42,12 @@ from imcore.events.types import (
     RoomsEntered,
     SessionClosed,
     SessionOpened,
+    VisibilityChosen,
+    VisibleTo,
 )
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
+from imcore.projections.visibility import Visibility
 
 Done = Callable[[Draft, Outcome, bool], None]
 RANK = {"member": 1, "admin": 2, "owner": 3}
@@ -335,6 +338,28 @@ def _check_rank(rows: Rows, room: str, by: int, *, above: int) -> None:
         raise NoSuchRoom
     if RANK[member.role] < RANK["admin"] or RANK[member.role] <= above:
         raise Forbidden
+
+
+# --- people ------------------------------------------------------------------------------------------------------------------
+
+
+class ChooseVisibility(Decision):
+    """`mid` chooses who may see whether it is online. Choosing the same again changes nothing."""
+
+    __slots__ = ("choice", "key", "mid", "row")
+
+    def __init__(self, mid: int, choice: VisibleTo, *, key: str = "") -> None:
+        self.row: Key = ("visibility", (mid,))
+        super().__init__([self.row], [f"{USER}{mid}"], creates=True)
+        self.mid, self.choice, self.key = mid, choice, key
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One choice, or none if it is so already."""
+        row = rows[self.row]
+        assert row is None or isinstance(row, Visibility)
+        if self.choice == ("everybody" if row is None else row.choice):
+            return []
+        return [draft(f"{USER}{self.mid}", VisibilityChosen(mid=self.mid, choice=self.choice), self.mid, key=self.key)]
 
 
 # --- marks and sessions --------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Every table on one page; all that Alembic imports.
 
 Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`; written by `imcore_append` and nothing else, and
-the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `members` and `rooms` (inline: in the append's
-transaction), `sessions`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and
+the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `members`, `rooms` and `visibility` (inline: in the append's
+transaction), `sessions`, `seen`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and
 `quarantine` that names the events which one went past; all of them can be thrown away and folded again from the log. Leases:
 `nodes`, the running comets; not derived from the log, and worthless after a restart.
 
@@ -183,6 +183,14 @@ departures = Table(
     PrimaryKeyConstraint("mid", "room"),
 )
 
+# Who may see whether a person is online. Of those who let everybody see them there is no row.
+visibility = Table(
+    "visibility",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("choice", Text, nullable=False, comment="contacts or nobody"),
+)
+
 sessions = Table(
     "sessions",
     metadata,
@@ -196,6 +204,15 @@ sessions = Table(
     Column("opened_at_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("mid", "key"),
     Index("sessions_node_idx", "node"),
+)
+
+# When each person was last heard of, kept after the last session is closed. Guests have none: they do not come back.
+seen = Table(
+    "seen",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False, comment="milliseconds since 1970"),
+    postgresql_with={"fillfactor": "70"},  # changed again and again, in no index: room for HOT updates
 )
 
 # What each device has received, kept after its session is closed: where the next one goes on.

@@ -4,7 +4,8 @@ An event type is a name (never a Python path), an integer version, a pydantic mo
 upcasters from each older one. A message is special only in speed: its payload is the client's own and is never parsed on the
 way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself.
 
-Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
+Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes, read marks and who
+may see the person.
 `session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection
 key, and `all:` pushes to everybody.
 
@@ -170,6 +171,17 @@ class ReadMarked(Fact):
     sent: Int64
 
 
+VisibleTo = Literal["everybody", "contacts", "nobody"]
+
+
+class VisibilityChosen(Fact):
+    """Who may see whether `mid` is online, of those who may at all: everybody, contacts (with whom there is a direct room), nobody."""
+
+    type = "visibility_chosen"
+    mid: Int64
+    choice: VisibleTo
+
+
 # --- in a session stream ---
 
 
@@ -183,6 +195,9 @@ class SessionOpened(Fact):
     address: str = ""
     rooms: tuple[str, ...] = ()
     protocol: str = ""
+
+
+NODE_LOST: Final = "node_lost"  # the reason of a session's end that was found out only because its comet was gone
 
 
 class SessionClosed(Fact):
@@ -235,6 +250,7 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     MessagePinned,
     MessageUnpinned,
     ReadMarked,
+    VisibilityChosen,
     SessionOpened,
     SessionClosed,
     RoomsEntered,
@@ -245,6 +261,12 @@ FACTS: Final[tuple[type[Fact], ...]] = (
 MESSAGE_SENT: Final = "message_sent"  # by a member, over a connection or HTTP
 MESSAGE_PUSHED: Final = "message_pushed"  # by a backend with goim's push routes
 MESSAGE_TYPES: Final = frozenset((MESSAGE_SENT, MESSAGE_PUSHED))
+# What connections are told and the log never holds: envelopes at position 0.
+PRESENCE: Final = "presence"  # of a person, to who watches it
+TYPING: Final = "typing"  # of a member, to the others in the room
+SIGNAL: Final = "signal:"  # and a name: the application's own
+
+DIRECT_ROOM_TYPE: Final = "direct"  # rooms of two people
 
 
 class UnknownType(LookupError):

@@ -12,9 +12,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.projections import deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import deliveries, departures, inbox, members, rooms, seen, sessions, visibility
 from imcore.projections.projection import AnyProjection
 
-INLINE: Final[tuple[AnyProjection, ...]] = (rooms.projection, members.projection, departures.projection)
-ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
+INLINE: Final[tuple[AnyProjection, ...]] = (
+    rooms.projection,
+    members.projection,
+    departures.projection,
+    visibility.projection,
+)
+ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
+    sessions.projection,
+    seen.projection,
+    deliveries.projection,
+    inbox.projection,
+)
 PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}

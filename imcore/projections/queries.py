@@ -15,7 +15,7 @@ import asyncpg
 
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
-from imcore.events.types import ROOM, Recorded
+from imcore.events.types import DIRECT_ROOM_TYPE, ROOM, Recorded
 from imcore.projections.departures import Departure
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
@@ -41,6 +41,12 @@ OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigin
 MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
 
 ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
+
+# How large a room is, and somebody's membership of it, if there is one.
+PLACE_IN: Final = """
+SELECT r.members, m.role, m.since, m.since_seq, m.muted_until_ms
+FROM rooms r LEFT JOIN members m ON m.room = r.room AND m.mid = $2 WHERE r.room = $1
+"""
 
 # The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
 # by reading all sessions once.
@@ -99,6 +105,48 @@ WHERE m.room = $1 AND m.mid = $2
 # Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
 SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
+"""
+# Open sessions with the position of each opening, of sessions on comets that nobody declared dead.
+DEVICES: Final = """
+SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms FROM sessions s JOIN nodes n ON n.node = s.node
+WHERE s.mid = ANY($1::bigint[]) ORDER BY s.mid, s.key
+"""
+SEEN: Final = "SELECT mid, at_ms FROM seen WHERE mid = ANY($1::bigint[])"
+
+# Whether each of these may see each of those: what they have in common, as the one who is to be seen chose. The rooms of the two are
+# joined in order of their index; of who chose nobody nothing is looked at.
+SIGHTS: Final = """
+SELECT asked.viewer, asked.mid,
+  CASE v.choice WHEN 'nobody' THEN false WHEN 'contacts' THEN common.direct ELSE common.direct OR common.small END AS sees
+FROM unnest($1::bigint[], $2::bigint[]) AS asked(viewer, mid)
+LEFT JOIN visibility v ON v.mid = asked.mid
+CROSS JOIN LATERAL (
+  SELECT coalesce(bool_or(starts_with(mine.room, $4)), false) AS direct, coalesce(bool_or(r.members <= $3), false) AS small
+  FROM members mine
+  JOIN members theirs ON theirs.mid = asked.mid AND theirs.room = mine.room
+  JOIN rooms r ON r.room = mine.room
+  WHERE mine.mid = asked.viewer AND v.choice IS DISTINCT FROM 'nobody') common
+"""
+
+# Who is in the room and online, and whom the asker may see of them: a room of this size is one that they have in common.
+ROOM_DEVICES: Final = """
+SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms
+FROM members m
+LEFT JOIN visibility v ON v.mid = m.mid
+JOIN sessions s ON s.mid = m.mid
+JOIN nodes n ON n.node = s.node
+WHERE m.room = $1 AND (v.choice IS NULL OR $3 OR m.mid = $2 OR v.choice = 'contacts' AND EXISTS (
+  SELECT FROM members mine JOIN members theirs ON theirs.room = mine.room AND theirs.mid = m.mid
+  WHERE mine.mid = $2 AND starts_with(mine.room, $4)))
+ORDER BY s.mid, s.key
+"""
+# How many members are online, of those who let everybody see them ($2: of all). The people who are online are looked up among the
+# members, so a room of 100,000 costs what is online and not what is in it.
+ROOM_ONLINE: Final = """
+SELECT count(*) FROM (SELECT DISTINCT s.mid FROM sessions s JOIN nodes n ON n.node = s.node) present
+JOIN members m ON m.room = $1 AND m.mid = present.mid
+LEFT JOIN visibility v ON v.mid = present.mid
+WHERE $2 OR v.choice IS NULL
 """
 ONLINE_TOTAL: Final = "SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM online"
 ONLINE_ROOMS: Final = """
@@ -164,6 +212,22 @@ class OnlineSession(NamedTuple):
     opened_at: datetime
 
 
+class PlaceIn(NamedTuple):
+    """A room as one person finds it: how many members it has, and the person's own membership."""
+
+    members: int
+    member: Member | None
+
+
+class Device(NamedTuple):
+    """An open session as presence knows it. `opened` is the position of its opening."""
+
+    key: str
+    opened: int
+    platform: str
+    since_ms: int
+
+
 class OnlineTotal(NamedTuple):
     """Distinct client addresses, and connections."""
 
@@ -205,6 +269,15 @@ async def member(source: Source, room: str, mid: int) -> Member | None:
     """The membership, or None."""
     row = await source.fetchrow(MEMBER, room, mid)
     return None if row is None else Member(*row)
+
+
+async def place_in(source: Source, room: str, mid: int) -> PlaceIn | None:
+    """The room's size and the person's membership; None where there is no such room."""
+    row = await source.fetchrow(PLACE_IN, room, mid)
+    if row is None:
+        return None
+    members, *member = row
+    return PlaceIn(members, None if member[0] is None else Member(*member))
 
 
 async def room(source: Source, name: str) -> Room | None:
@@ -250,6 +323,46 @@ async def sessions_of(source: Source, mids: Collection[int]) -> dict[int, list[O
     found: dict[int, list[OnlineSession]] = {mid: [] for mid in mids}
     for mid, key, platform, rooms, node, address, opened_at in await source.fetch(SESSIONS_OF, list(mids)):
         found[mid].append(OnlineSession(key, platform, tuple(rooms), node, address, opened_at))
+    return found
+
+
+async def devices(source: Source, mids: Collection[int]) -> dict[int, list[Device]]:
+    """The open sessions of these people on comets that are not dead; everybody asked for is there."""
+    return _devices(await source.fetch(DEVICES, list(mids)), mids)
+
+
+async def seen(source: Source, mids: Collection[int]) -> dict[int, int]:
+    """When each of these people was last heard of, in milliseconds since 1970; who never was is left out."""
+    return {row["mid"]: row["at_ms"] for row in await source.fetch(SEEN, list(mids))}
+
+
+async def sights(
+    source: Source, pairs: Collection[tuple[int, int]], room_members_max: int
+) -> dict[tuple[int, int], bool]:
+    """May the first of each pair see whether the second is online? By what they share, a direct room or one with no more members than
+    so many, and as the second chose. Nobody is asked of oneself."""
+    if not pairs:
+        return {}
+    viewers, mids = zip(*pairs, strict=True)
+    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max, f"{DIRECT_ROOM_TYPE}://")
+    return {(row["viewer"], row["mid"]): row["sees"] for row in rows}
+
+
+async def room_devices(source: Source, room: str, viewer: int, *, sees_all: bool) -> dict[int, list[Device]]:
+    """The members of a small room who are online, of those whom the viewer may see, and their sessions."""
+    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all, f"{DIRECT_ROOM_TYPE}://"))
+
+
+async def room_online(source: Source, room: str, *, sees_all: bool) -> int:
+    """How many members of the room are online, without those who hide from somebody."""
+    found: int = await source.fetchval(ROOM_ONLINE, room, sees_all)
+    return found
+
+
+def _devices(rows: Sequence[asyncpg.Record], mids: Collection[int] = ()) -> dict[int, list[Device]]:
+    found: dict[int, list[Device]] = {mid: [] for mid in mids}
+    for mid, *device in rows:
+        found.setdefault(mid, []).append(Device(*device))
     return found
 
 

@@ -32,6 +32,7 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
     UnknownType,
+    VisibilityChosen,
     registry,
     room_type,
 )
@@ -81,6 +82,10 @@ STORED = {
     ("read_marked", 1): (
         '{"room":"group://r","mid":7,"seq":30,"messages":20,"sent":3}',
         ReadMarked(room="group://r", mid=7, seq=30, messages=20, sent=3),
+    ),
+    ("visibility_chosen", 1): (
+        '{"mid":7,"choice":"contacts"}',
+        VisibilityChosen(mid=7, choice="contacts"),
     ),
     ("session_opened", 1): (
         '{"key":"k","node":"n","platform":"web","address":"::1","rooms":["live://1"],"protocol":"json"}',

@@ -26,6 +26,7 @@ from imcore.events.types import (
     RoomsEntered,
     SessionClosed,
     SessionOpened,
+    VisibilityChosen,
 )
 from imcore.projections import PROJECTIONS, deliveries, departures, inbox, members, rooms, sessions
 from imcore.projections.deliveries import Delivery
@@ -63,7 +64,7 @@ def given(*happened: Fact | int, by: int = 7, mid: int = 7) -> list[Recorded]:
 
 def _stream(fact: Fact, mid: int) -> str:
     match fact:
-        case ReadMarked():
+        case ReadMarked() | VisibilityChosen():
             return f"{USER}{fact.mid}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
             return f"{SESSION}{mid}"
@@ -248,7 +249,7 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
-        DeliveryAcked(key="phone", position=1), closed(9, delivered=1),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), VisibilityChosen(mid=7, choice="nobody"),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
         others = [event for event in everything if event.op == 0 or projection is inbox.projection]

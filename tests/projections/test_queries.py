@@ -303,6 +303,8 @@ WHERE (mid, room) <> (40, 'group://{BIG_ROOM}');
 INSERT INTO deliveries SELECT mid, 'phone', 1 FROM generate_series(1, 20000) mid;
 INSERT INTO departures SELECT mid, 'group://' || r, r, 0, true FROM generate_series(1, 20000) mid, generate_series(1, 3) r;
 INSERT INTO sessions SELECT mid, 'phone', mid, 'n', '', '10.0.0.1', '{{}}', 0 FROM generate_series(1, 20000) mid;
+INSERT INTO seen SELECT mid, 1 FROM generate_series(1, 20000) mid;
+INSERT INTO visibility SELECT mid * 100, 'contacts' FROM generate_series(1, 200) mid;
 INSERT INTO nodes VALUES ('n', '', '', 1, 1, 1, '', 1, 0, 0, now(), now() + '1 day', 15);
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT (n - 1) * {ROOMS} + r, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
@@ -311,7 +313,7 @@ WHERE r <> {BIG_ROOM};
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT 1000000 + n, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
 FROM generate_series(1, 50000) n JOIN streams s ON s.name = 'room:group://{BIG_ROOM}';
-ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, nodes, events;
+ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, seen, visibility, nodes, events;
 """
 STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
 QUERIES = {  # what is asked, for whom, and how many blocks that may take
@@ -325,11 +327,17 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
+    "place_in": (queries.PLACE_IN, "'group://5', 40", 10),
+    "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "sights of one": (queries.SIGHTS, f"array_fill(5::bigint, ARRAY[200]), {STORM}, 200, 'direct://'", 16_000),
+    "sights of many": (queries.SIGHTS, f"{STORM}, array_fill(5::bigint, ARRAY[200]), 200, 'direct://'", 16_000),
+    "room_devices": (queries.ROOM_DEVICES, "'group://7', 50, false, 'direct://'", 200),
     "sessions_of": (queries.SESSIONS_OF, "ARRAY[5, 6, 7]::bigint[]", 20),
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "departures", "sessions"}
+BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
