@@ -56,7 +56,7 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import Recorded
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, queries
@@ -196,25 +196,26 @@ class Process:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
     ) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
-        comet = self.comet
-        position = max(self.position, 0 if comet is None else comet.tail.position)
+        position = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position))
-        if comet is None:
-            return 0
-        return comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
-        )
+            self.bus.pass_on(message)
+        return self.passed_on(message)
 
-    def passed_on(self, message: Ephemeral) -> None:
-        """Another process pushed a message without storing it."""
-        if self.comet is not None:
-            op, payload, room, mids, keys, everybody, position = message
-            self.comet.push_ephemeral(
-                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
-            )
+    def passed_on(self, message: Ephemeral) -> int:
+        """A message was pushed without storing it, here or by another process. How many got it here at once."""
+        if self.comet is None:
+            return 0
+        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
+        return self.comet.push_ephemeral(
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody,
+            type_=type_, mid=mid, key=key, position=position,
+        )  # fmt: skip
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
@@ -367,7 +368,13 @@ async def _run(
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
-    means = Means(settings=settings, reads=reading, push_ephemeral=process.push_ephemeral, sends=sends)
+    means = Means(
+        settings=settings,
+        reads=reading,
+        push_ephemeral=process.push_ephemeral,
+        sends=sends,
+        signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+    )
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(

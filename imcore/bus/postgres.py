@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from imcore import failpoints
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.names import OwnConnection
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ EPHEMERAL_MAX: Final = 1_000
 
 class Ephemeral(NamedTuple):
     """A message that is not stored, and whom it is for. It was given while the log was at `position` or beyond: who was taken out of a
-    room by then must not get it."""
+    room by then must not get it. Of another type than a pushed message it is a signal of `mid`, not for the connection `key`."""
 
     op: int
     payload: bytes
@@ -43,6 +44,9 @@ class Ephemeral(NamedTuple):
     keys: tuple[str, ...]
     everybody: bool
     position: int = 0
+    type: str = MESSAGE_PUSHED
+    mid: int = SERVICE_MID
+    key: str = ""
 
 
 class PostgresBus:
@@ -52,7 +56,7 @@ class PostgresBus:
         self,
         connect: Callable[[], Awaitable[OwnConnection]],
         heard: Callable[[int], None],
-        passed_on: Callable[[Ephemeral], None] | None = None,
+        passed_on: Callable[[Ephemeral], object] | None = None,
     ) -> None:
         self._connect = connect
         self._heard = heard
@@ -72,7 +76,7 @@ class PostgresBus:
 
     def pass_on(self, message: Ephemeral) -> None:
         """Tell the others what is not in the log, soon. What is too large for a notification is not told."""
-        op, payload, *whom = message
+        op, payload, *whom = message if message.type != MESSAGE_PUSHED else message[:7]  # older processes know no more
         text = json.dumps([self._origin, op, base64.b64encode(payload).decode(), *whom])
         if len(text) > NOTIFICATION_BYTES_MAX:
             log.warning("a message that is not stored is too large for the bus", extra={"bytes": len(payload)})
@@ -135,8 +139,10 @@ class PostgresBus:
 def _read(payload: str) -> tuple[str, int | Ephemeral]:
     if payload.isdigit():
         return "", int(payload)
-    origin, op, body, room, mids, keys, everybody, *position = json.loads(payload)
-    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *position)
-    if not isinstance(message.position, int):
-        raise TypeError("a position is a number")
+    origin, op, body, room, mids, keys, everybody, *more = json.loads(payload)
+    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *more)
+    if not (isinstance(message.position, int) and isinstance(message.mid, int)):
+        raise TypeError("position and mid are numbers")
+    if not (isinstance(message.type, str) and isinstance(message.key, str)):
+        raise TypeError("type and key are text")
     return origin, message

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
+from imcore.comet.watching import Watching
 from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
 from imcore.events.types import (
     ALL,
@@ -37,6 +38,7 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
     UnknownType,
+    VisibilityChosen,
     device,
     room_type,
 )
@@ -44,10 +46,17 @@ from imcore.events.types import (
 log = logging.getLogger(__name__)
 
 OPENING, BEHIND, LIVE, CLOSED = range(4)
-ROUTING_TYPES: Final = frozenset(
-    fact.type
-    for fact in (MemberJoined, MemberLeft, MemberRemoved, SessionOpened, SessionClosed, RoomsEntered, DeliveryAcked)
+ROUTING_FACTS: Final = (
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    SessionOpened,
+    SessionClosed,
+    RoomsEntered,
+    DeliveryAcked,
+    VisibilityChosen,
 )
+ROUTING_TYPES: Final = frozenset(fact.type for fact in ROUTING_FACTS)
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
 # Of one person, so that what is kept of many has a bound. Who has more is asked for again.
@@ -196,8 +205,16 @@ class Hub:
     a query; the one who went first is forgotten first.
     """
 
-    def __init__(self, position: int, live_room_types: Iterable[str], *, remembered_max: int = 0) -> None:
+    def __init__(
+        self,
+        position: int,
+        live_room_types: Iterable[str],
+        *,
+        remembered_max: int = 0,
+        watching: Watching | None = None,
+    ) -> None:
         self.position = position
+        self.watching = watching  # whose presence is watched here; it folds the same events
         self.flushed = position  # live sessions have been written everything up to here
         self.people: dict[int, Person] = {}
         self.remembered: dict[int, Person] = {}  # of `people`, those without sessions, in the order in which they went
@@ -521,6 +538,8 @@ class Hub:
                     # An older connection of the key entered other rooms; that says nothing of this one.
                     if session is not None and session.opened == opened:
                         self._enter(session, rooms, event.position, is_here=True)
+            if self.watching is not None and self.watching.people:
+                self.watching.fold(fact, event)
 
     def mark(self, mid: int, key: str, position: int) -> None:
         """This device has everything up to `position`: the log says so, or whoever is about to tell the log."""

@@ -8,12 +8,16 @@ from typing import Protocol
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID
 from imcore.paces import Paces
 from imcore.reads import Reads
 
 
 class PushEphemeral(Protocol):
-    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost."""
+    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost.
+
+    With a `type_` it is a signal of `mid`, which came over the connection `key`: not for that connection, and the first to be shed.
+    """
 
     def __call__(
         self,
@@ -24,6 +28,9 @@ class PushEphemeral(Protocol):
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
     ) -> int: ...
 
 
@@ -31,13 +38,14 @@ class PushEphemeral(Protocol):
 class Means:
     """Everything that a verb may call.
 
-    `sends` is the pace of each person's messages in this process, whichever door they come in by.
+    `sends` is the pace of each person's messages in this process, whichever door they come in by; `signals` that of signals.
     """
 
     settings: Settings
     reads: Reads
     push_ephemeral: PushEphemeral
     sends: Paces[int]
+    signals: Paces[int]
 
     @property
     def log(self) -> Log:

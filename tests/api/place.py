@@ -178,6 +178,7 @@ async def serving(
                 reads=reading,
                 push_ephemeral=push_ephemeral,
                 sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
+                signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
             ),
             authenticate=auth.authenticator(settings),
             nodes=alive,

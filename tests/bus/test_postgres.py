@@ -93,6 +93,15 @@ async def test_a_message_that_is_not_stored_is_passed_on_to_the_others_only(data
         assert [] == one.messages
 
 
+async def test_a_signal_says_what_it_is_and_whose(database_url: str) -> None:
+    signal = Ephemeral(0, b"{}", "group://1", (), (), everybody=False, position=9, type="typing", mid=7, key="phone")
+    async with two(database_url) as (one, other):
+        one.bus.pass_on(signal)
+        one.bus.publish(5_000)
+        await other.hears(5_000)
+        assert [signal] == other.messages
+
+
 async def test_what_does_not_fit_into_a_notification_is_not_passed_on(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,7 +111,7 @@ async def test_what_does_not_fit_into_a_notification_is_not_passed_on(
         one.bus.pass_on(empty)
         one.bus.publish(5_000)
         await other.hears(5_000)
-        around = len(json.dumps(["x" * 8, empty.op, "", *empty[2:]]))
+        around = len(json.dumps(["x" * 8, empty.op, "", *empty[2:7]]))
         fits = empty._replace(room="x" * (NOTIFICATION_BYTES_MAX - around))
         with caplog.at_level(logging.WARNING):
             one.bus.pass_on(fits)

@@ -19,7 +19,7 @@ from imcore.events.types import (
     VisibleTo,
 )
 from imcore.projections import queries, seen, visibility
-from imcore.projections.projection import fold
+from imcore.projections.projection import Key, fold
 from imcore.projections.seen import COARSE_MS, Seen
 from imcore.projections.visibility import Visibility
 from projections.place import Place
@@ -90,8 +90,8 @@ async def test_last_seen_is_told_of_those_who_were_seen(here: Place) -> None:
 
 
 def test_there_is_a_row_only_for_who_keeps_it_from_somebody() -> None:
-    def chosen(*choices: VisibleTo) -> dict[object, object]:
-        return {**fold(visibility.projection, given(*(VisibilityChosen(mid=7, choice=one) for one in choices)))}
+    def chosen(*choices: VisibleTo) -> dict[Key, Visibility]:
+        return fold(visibility.projection, given(*(VisibilityChosen(mid=7, choice=one) for one in choices)))
 
     assert {} == chosen("everybody")
     assert {(7,): Visibility("contacts")} == chosen("nobody", "contacts")

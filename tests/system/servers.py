@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -276,6 +277,10 @@ class Backend:
         """goim's push to a room."""
         kind, _, name = room.partition("://")
         await self.push("room", op, payload, type=kind, room=name, **query)
+
+    async def say(self, room: str, body: str) -> None:
+        """A message to a room, in the service's own name."""
+        await self._call("POST", f"{_path(room)}/messages", {}, {"id": str(uuid.uuid4()), "body": body})
 
     async def get(self, path: str, **query: Any) -> Any:
         """Any GET."""
