@@ -50,13 +50,15 @@ WHERE i.mid = $1 AND i.room = $2
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time."""
+    """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time.
+    `presence_room_members_max` is up to which size members of a room see who of them is online."""
 
     pool: Pool
     reader: Reader
     log: Log
     reached: Callable[[int, float], Awaitable[bool]]
     live_types: frozenset[str]
+    presence_room_members_max: int
 
 
 async def history(
@@ -88,9 +90,12 @@ async def history(
 
 
 async def members(reads: Reads, room: str, mid: int, *, after: int | None = None, limit: int) -> bytes:
-    """A page of the members of the room in order of mid, and who of them is online. Raises NoSuchRoom."""
+    """A page of the members of the room in order of mid, and who of them is online, of those who let this person see it. Raises
+    NoSuchRoom."""
     await check_member(reads, room, mid)
-    lines = await queries.members_page(reads.pool, room, after, limit + 1)
+    lines = await queries.members_page(
+        reads.pool, room, after, limit + 1, viewer=mid, room_members_max=reads.presence_room_members_max
+    )
     reply: dict[str, object] = {"room": room, "members": [line._asdict() for line in lines[:limit]]}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid

@@ -363,7 +363,12 @@ async def _run(
     )
     authenticate = authenticator(settings)
     reading = reads.Reads(
-        pool=pool, reader=reader, log=events, reached=runner.reached, live_types=frozenset(settings.live_room_types)
+        pool=pool,
+        reader=reader,
+        log=events,
+        reached=runner.reached,
+        live_types=frozenset(settings.live_room_types),
+        presence_room_members_max=settings.presence_room_members_max,
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)

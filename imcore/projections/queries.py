@@ -15,7 +15,7 @@ import asyncpg
 
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
-from imcore.events.types import DIRECT_ROOM_TYPE, ROOM, Recorded
+from imcore.events.types import DIRECT_ROOM_TYPE, ROOM, SERVICE_MID, Recorded
 from imcore.projections.departures import Departure
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
@@ -48,12 +48,21 @@ SELECT r.members, m.role, m.since, m.since_seq, m.muted_until_ms
 FROM rooms r LEFT JOIN members m ON m.room = r.room AND m.mid = $2 WHERE r.room = $1
 """
 
-# The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
-# by reading all sessions once.
+# The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
+# the page, where EXISTS would be answered by reading all sessions once. The contacts are those with whom there is a direct room.
 MEMBERS_PAGE: Final = """
+WITH contacts AS MATERIALIZED (
+  SELECT theirs.mid FROM members mine JOIN members theirs ON theirs.room = mine.room
+  WHERE mine.mid = $4 AND starts_with(mine.room, $6))
 SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
-LEFT JOIN LATERAL (SELECT o.mid FROM online o WHERE o.mid = m.mid LIMIT 1) present ON true
+JOIN rooms r ON r.room = m.room
+LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN LATERAL (
+  SELECT o.mid FROM online o
+  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR v.choice IS NULL AND r.members <= $5
+    OR v.choice IS DISTINCT FROM 'nobody' AND m.mid IN (SELECT c.mid FROM contacts c))
+  LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
 LIMIT $3
@@ -286,10 +295,21 @@ async def room(source: Source, name: str) -> Room | None:
     return None if row is None else Room(*row)
 
 
-async def members_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[MemberLine]:
-    """The next members of a room in order of mid; None begins."""
+async def members_page(
+    source: Source,
+    room: str,
+    after_mid: int | None,
+    limit: int,
+    *,
+    viewer: int = SERVICE_MID,
+    room_members_max: int = 0,
+) -> list[MemberLine]:
+    """The next members of a room in order of mid; None begins. Who is online is told as far as the viewer may see it, of members as
+    such in rooms with no more than so many; the service sees everybody."""
     after = -(2**63) if after_mid is None else after_mid  # a member id may be negative
-    return [MemberLine(*row) for row in await source.fetch(MEMBERS_PAGE, room, after, limit)]
+    direct = f"{DIRECT_ROOM_TYPE}://"
+    rows = await source.fetch(MEMBERS_PAGE, room, after, limit, viewer, room_members_max, direct)
+    return [MemberLine(*row) for row in rows]
 
 
 async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> list[InboxLine]:

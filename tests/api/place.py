@@ -157,7 +157,14 @@ async def serving(
         log = Log(lambda: connect(database_url), InlineProjections(), lambda batch: runner.wake(batch[-1].position))
         reader = Reader(pool, log.names)
         runner = Runner(lambda: connect(database_url), reader, ASYNCHRONOUS)
-        reading = reads.Reads(pool, reader, log, runner.reached, frozenset(settings.live_room_types))
+        reading = reads.Reads(
+            pool,
+            reader,
+            log,
+            runner.reached,
+            frozenset(settings.live_room_types),
+            settings.presence_room_members_max,
+        )
         nodes: list[AliveNode] = []
         checks = {"database": "ok", "log": "ok", "tail": "ok"}
         pushed: list[dict[str, object]] = []

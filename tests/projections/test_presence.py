@@ -208,3 +208,28 @@ async def test_a_room_says_how_large_it_is_and_what_one_is_in_it(here: Place) ->
     assert (2, "member") == (found.members, None if found.member is None else found.member.role)
     assert (2, None) == other
     assert None is await queries.place_in(here.pool, "group://none", ANNA)
+
+
+@pytest.mark.parametrize("size_max", [5, 4])
+async def test_the_list_of_members_shows_nobody_online_who_may_not_be_seen(here: Place, size_max: int) -> None:
+    """In a room that is too large for it only contacts."""
+    await nodes.register(here.pool, NODE)
+    await here.join(SMALL, 1, 2, 3, 4, 5)
+    await here.join(DIRECT, 1, 3)
+    await here.join("direct://1-4", 1, 4)
+    for mid in (1, 2, 3, 4):
+        await here.in_session(mid, SessionOpened(key="phone", node="n"))
+    await choose(here, 3, "contacts")
+    await choose(here, 4, "nobody")
+    await follow(here)
+
+    async def online(viewer: int) -> list[int]:
+        lines = await queries.members_page(here.pool, SMALL, None, 9, viewer=viewer, room_members_max=size_max)
+        assert [1, 2, 3, 4, 5] == [line.mid for line in lines]
+        return [line.mid for line in lines if line.online]
+
+    small = size_max == 5
+    assert ([1, 2, 3] if small else [1, 3]) == await online(1)
+    assert ([1, 2] if small else [2]) == await online(2)
+    assert ([1, 2, 4] if small else [1, 4]) == await online(4)
+    assert [1, 2, 3, 4] == await online(0)

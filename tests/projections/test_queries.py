@@ -324,7 +324,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "opened": (queries.OPENED, "ARRAY[5, 6, 7]::bigint[]", 20),
     "member": (queries.MEMBER, "'group://5', 40", 10),
     "room": (queries.ROOM_ROW, "'group://5'", 10),
-    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),
+    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
     "place_in": (queries.PLACE_IN, "'group://5', 40", 10),
