@@ -32,7 +32,7 @@ from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
 from imcore.comet.giving_way import giving_way
-from imcore.comet.hub import BEHIND, LIVE, Hub, Person
+from imcore.comet.hub import BEHIND, LIVE, Hub, Person, Session
 from imcore.comet.loader import Loader, Pages
 from imcore.comet.returning import Returns
 from imcore.comet.watching import Change, Watching
@@ -347,7 +347,6 @@ class Comet:
                 )  # fmt: skip
                 self.spawn(self._push_later(position, push))
             return 0
-        is_signal = type_ != MESSAGE_PUSHED
         format_, body = commands.storable(payload)
         streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
         streams += [ROOM + room] if room is not None else []
@@ -361,14 +360,11 @@ class Comet:
                 continue
             event = Recorded(0, stream, 0, 0, type_, 1, mid, key, None, op, format_, time_ms, body)
             run = Run([event])
+            if type_ != MESSAGE_PUSHED:
+                reached += self._signal(run, list(audience.sessions), is_last=False)
+                continue
             for session in audience.sessions:
                 if session.state == LIVE:
-                    if is_signal:
-                        if session.key == key and session.mid == mid:
-                            continue
-                        if not _has_room(session):
-                            self.signals_shed += 1
-                            continue
                     data = (
                         run.all(session.codec)
                         if session.accepts is None
@@ -377,6 +373,34 @@ class Comet:
                     if data:
                         session.write(data)
                         reached += 1
+        return reached
+
+    def _signal(self, run: Run, sessions: list[Session], *, is_last: bool) -> int:
+        """Give a signal to those of these sessions that are in its audience still and have room; how many that were.
+
+        What is written in a turn of the loop reaches the sockets at its end. So who has no room now is looked at once more when that
+        is done: else who is just being given a message would miss the signal beside it.
+        """
+        (event,) = run.events
+        audience = self.hub.audiences.get(event.stream)
+        late: list[Session] = []
+        reached = 0
+        for session in sessions:
+            if audience is None or session not in audience.sessions or session.state != LIVE:
+                continue
+            if session.key == event.key and session.mid == event.mid:
+                continue
+            if not _has_room(session):
+                late.append(session)
+                continue
+            data = run.all(session.codec)
+            if data:
+                session.write(data)
+                reached += 1
+        if late and is_last:
+            self.signals_shed += len(late)
+        elif late:
+            self.loop.call_soon(partial(self._signal, run, late, is_last=True))
         return reached
 
     async def _push_later(self, position: int, push: Callable[[], int]) -> None:
