@@ -136,6 +136,12 @@ class RateLimited(ImcoreError):
     code, retry, status, close = "rate_limited", True, 429, None
 
 
+class SlowMode(ImcoreError):
+    """The room is in slow mode; wait before the next message."""
+
+    code, retry, status, close = "slow_mode", True, 429, None
+
+
 class Overloaded(ImcoreError):
     """The server has more to do than it can; nothing was stored."""
 

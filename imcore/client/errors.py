@@ -140,6 +140,12 @@ class RateLimited(Refused):
     code, retry = "rate_limited", True
 
 
+class SlowMode(Refused):
+    """The room is in slow mode; wait before the next message."""
+
+    code, retry = "slow_mode", True
+
+
 class Overloaded(Refused):
     """The server has more to do than it can; nothing was stored."""
 

@@ -33,8 +33,12 @@ from imcore.events.types import (
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    PersonBlocked,
+    PersonUnblocked,
     Recorded,
+    RoomDismissed,
     RoomsEntered,
+    RoomSwitched,
     SessionClosed,
     SessionOpened,
     UnknownType,
@@ -53,10 +57,14 @@ ROUTING_FACTS: Final = (
     SessionOpened,
     SessionClosed,
     RoomsEntered,
+    RoomSwitched,
     DeliveryAcked,
     VisibilityChosen,
+    PersonBlocked,
+    PersonUnblocked,
 )
 ROUTING_TYPES: Final = frozenset(fact.type for fact in ROUTING_FACTS)
+DISMISSED: Final = RoomDismissed.type
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
 # Of one person, so that what is kept of many has a bound. Who has more is asked for again.
@@ -113,6 +121,10 @@ class Session:
 
     def removed(self, event: Recorded) -> None:
         """The person is no longer in the room of this event."""
+        raise NotImplementedError
+
+    def switched(self, room: str) -> None:
+        """The person asked elsewhere that this session leave the room it has entered for this one."""
         raise NotImplementedError
 
     def end(self, error: ImcoreError) -> None:
@@ -433,12 +445,16 @@ class Hub:
             fresh[stream] = event.position
             audience = audiences.get(stream)
             if audience is None:
+                if event.type == DISMISSED:
+                    self._dismiss(event)
                 continue
             if audience is self._last:
                 self._runs[-1][1].append(event)
             else:
                 self._runs.append((audience, [event]))
                 self._last = audience
+            if event.type == DISMISSED:
+                self._dismiss(event)
         self.position = batch[-1].position
         if len(fresh) > FRESH_STREAMS_MAX:
             self.fresh = {}
@@ -538,6 +554,11 @@ class Hub:
                     # An older connection of the key entered other rooms; that says nothing of this one.
                     if session is not None and session.opened == opened:
                         self._enter(session, rooms, event.position, is_here=True)
+                case RoomSwitched(key=key, opened=opened, room=room):
+                    person = self.people.get(int(event.stream[len(SESSION) :]))
+                    session = None if person is None else person.sessions.get(key)
+                    if session is not None and session.opened == opened:
+                        session.switched(room)
             if self.watching is not None and self.watching.people:
                 self.watching.fold(fact, event)
 
@@ -608,6 +629,26 @@ class Hub:
                 self._detach(session, event.stream)
                 self._write_out(session, event.position - 1)
                 session.removed(event)
+
+    def _dismiss(self, event: Recorded) -> None:
+        """The room is no more. Everybody in it has the event, and now there is nobody in it.
+
+        It looks at all people here, those who are remembered too: rare enough, and nobody else says who was in the room.
+        """
+        stream = event.stream
+        self._hand_out()
+        for person in list(self.people.values()):
+            if person.changes is not None:
+                # Its memberships are being read, and it may be that this was not seen.
+                person.changes.append((event.position, stream, False))
+            elif person.rooms.pop(stream, None) is not None:
+                if self.watching is not None:
+                    self.watching.dismissed(person.mid)
+                person.left[stream] = Left(event.position, event.mid, event.type)
+                for session in person.sessions.values():
+                    self._detach(session, stream)
+                    self._write_out(session, event.position)
+                    session.removed(event)
 
     def _take_over(self, mid: int, key: str, opened: int) -> None:
         person = self.people.get(mid)

@@ -13,9 +13,9 @@ holds something unsent is passed over, without being shown anything, and compare
 meanwhile costs nothing.
 
 Whether a watch sees the person is asked of the database when it begins. It is asked again when either of the two joins or leaves a
-room or the person chooses who may see it, and at the latest every `recheck_s` (a room that grew too large tells nobody). Where the
-answer may take something away, nothing is told until it is there, and who chose nobody is gone with the next tick, without asking. A
-watch that sees nothing shows what it would of somebody who is offline, and stays, for the day on which it may.
+room, or the person blocks the other or chooses who may see it, and at the latest every `recheck_s` (a room that grew too large tells
+nobody). Where the answer may take something away, nothing is told until it is there, and who chose nobody is gone with the next tick,
+without asking. A watch that sees nothing shows what it would of somebody who is offline, and stays, for the day on which it may.
 
 The trap: an answer is of the time at which it was asked for. Each doubt is counted, and an answer to an older one changes nothing.
 """
@@ -33,6 +33,8 @@ from imcore.events.types import (
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    PersonBlocked,
+    PersonUnblocked,
     Recorded,
     SessionClosed,
     SessionOpened,
@@ -271,6 +273,12 @@ class Watching:
             case MemberLeft(mid=mid) | MemberRemoved(mid=mid):
                 for watch in self._both_ways(mid):
                     self._doubt(watch)
+            case PersonBlocked(by=by, mid=mid):
+                for watch in self._of_pair(mid, by):
+                    self._doubt(watch)
+            case PersonUnblocked(by=by, mid=mid):
+                for watch in self._of_pair(mid, by):
+                    self._asking[watch] = None
             case VisibilityChosen(mid=mid, choice=choice):
                 person = self.people.get(mid)
                 for watch in () if person is None else person.watches.values():
@@ -279,6 +287,11 @@ class Watching:
                         if choice == "nobody":
                             watch.sees, watch.is_sure = False, True
                             self._turned[watch] = None
+
+    def dismissed(self, mid: int) -> None:
+        """A room that this person was in is no more."""
+        for watch in self._both_ways(mid):
+            self._doubt(watch)
 
     def _opened(self, mid: int, key: str, device: Device) -> None:
         person = self.people.get(mid)
@@ -325,6 +338,11 @@ class Watching:
         for watcher in self._of.get(mid, ()):
             found += watcher.watches.values()
         return [watch for watch in found if not watch.is_open]
+
+    def _of_pair(self, viewer: int, mid: int) -> list[Watch]:
+        """The watches of this one person by that one, if they hang on anything."""
+        found = (watcher.watches.get(mid) for watcher in self._of.get(viewer, ()))
+        return [watch for watch in found if watch is not None and not watch.is_open]
 
     def _doubt(self, watch: Watch) -> None:
         """It may see its person no more: nothing is told before that is known."""

@@ -12,13 +12,32 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.projections import deliveries, departures, inbox, members, rooms, seen, sessions, visibility
+from imcore.projections import (
+    bans,
+    blocks,
+    deliveries,
+    departures,
+    inbox,
+    invitations,
+    join_requests,
+    members,
+    restrictions,
+    rooms,
+    seen,
+    sessions,
+    visibility,
+)
 from imcore.projections.projection import AnyProjection
 
 INLINE: Final[tuple[AnyProjection, ...]] = (
     rooms.projection,
+    restrictions.projection,
     members.projection,
     departures.projection,
+    bans.projection,
+    invitations.projection,
+    join_requests.projection,
+    blocks.projection,
     visibility.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (

@@ -15,16 +15,19 @@ import asyncpg
 
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
-from imcore.events.types import DIRECT_ROOM_TYPE, ROOM, SERVICE_MID, Recorded
+from imcore.events.types import DIRECT, ROOM, SERVICE_MID, Recorded
+from imcore.projections.bans import Ban
 from imcore.projections.departures import Departure
+from imcore.projections.invitations import Invitation
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
 
 Source: TypeAlias = "Connection | Pool"
 
-# The rooms of these people and the head of the log, in one snapshot: the memberships are those at exactly that position.
+# The rooms of these people and the head of the log, in one snapshot: the memberships are those at exactly that position. A dismissed
+# room is there still, with the position of its end.
 MEMBERSHIPS: Final = """
-SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.history
+SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.history, r.dismissed, r.dismissed_by
 FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid = ANY($1::bigint[])
 """
 
@@ -38,15 +41,64 @@ JOIN departures d ON d.mid = asked.mid AND d.position > asked.after
 """
 OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigint[])"
 
-MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
-
-ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
-
-# How large a room is, and somebody's membership of it, if there is one.
-PLACE_IN: Final = """
-SELECT r.members, m.role, m.since, m.since_seq, m.muted_until_ms
-FROM rooms r LEFT JOIN members m ON m.room = r.room AND m.mid = $2 WHERE r.room = $1
+MEMBER: Final = """
+SELECT m.role, m.since, m.since_seq, m.muted_until_ms, m.blocked, m.changed
+FROM members m JOIN rooms r ON r.room = m.room WHERE m.room = $1 AND m.mid = $2 AND r.dismissed = 0
 """
+
+ROOM_ROW: Final = f"SELECT {', '.join(Room._fields)} FROM rooms WHERE room = $1"
+
+# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one.
+STANDING: Final = f"""
+SELECT {", ".join(f"r.{name}" for name in Room._fields)},
+  {", ".join(f"m.{name} AS member_{name}" for name in Member._fields)},
+  {", ".join(f"b.{name} AS ban_{name}" for name in Ban._fields)},
+  {", ".join(f"i.{name} AS invitation_{name}" for name in Invitation._fields)}
+FROM rooms r
+LEFT JOIN members m ON m.room = r.room AND m.mid = $2
+LEFT JOIN bans b ON b.room = r.room AND b.mid = $2
+LEFT JOIN invitations i ON i.room = r.room AND i.mid = $2
+WHERE r.room = $1
+"""
+
+# Public rooms in order of name, after one of them. What is looked for may be anywhere in the title, or begin the name: that is a walk
+# over the public rooms until the page is full, so such pages are short.
+DIRECTORY: Final = """
+SELECT r.room, r.title, r.topic, r.members, r.approval, r.writers, r.created
+FROM rooms r
+WHERE r.public AND r.dismissed = 0 AND r.room > $1
+  AND ($2 = '' OR position(lower($2) IN lower(r.title)) > 0 OR starts_with(lower(split_part(r.room, '://', 2)), lower($2)))
+ORDER BY r.room
+LIMIT $3
+"""
+
+# Who came, changed or went after a position, in that order: each person once, as it is now.
+CHANGES: Final = """
+SELECT * FROM (
+  (SELECT m.changed AS position, m.mid, m.role, m.since, m.muted_until_ms FROM members m
+   WHERE m.room = $1 AND m.changed > $2 ORDER BY m.changed LIMIT $3)
+  UNION ALL
+  (SELECT d.position, d.mid, NULL, NULL, NULL FROM departures d
+   WHERE d.room = $1 AND d.position > $2 ORDER BY d.position LIMIT $3)) changed
+ORDER BY position
+LIMIT $3
+"""
+HEAD: Final = "SELECT position FROM log_head"
+
+# Bans that are in force, in order of mid.
+BANS_PAGE: Final = """
+SELECT mid, by, until_ms, reason FROM bans
+WHERE room = $1 AND mid > $2 AND (until_ms = 0 OR until_ms > $4) ORDER BY mid LIMIT $3
+"""
+INVITATIONS_PAGE: Final = "SELECT mid, by, at_ms FROM invitations WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
+REQUESTS_PAGE: Final = "SELECT mid, text, at_ms FROM join_requests WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
+# To which rooms a person is invited, in order of name.
+INVITED_PAGE: Final = """
+SELECT i.room, r.title, r.topic, r.members, i.by, i.at_ms
+FROM invitations i JOIN rooms r ON r.room = i.room
+WHERE i.mid = $1 AND i.room > $2 AND r.dismissed = 0 ORDER BY i.room LIMIT $3
+"""
+BLOCKS_PAGE: Final = "SELECT mid, at_ms FROM blocks WHERE by = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 
 # The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
 # the page, where EXISTS would be answered by reading all sessions once. The contacts are those with whom there is a direct room.
@@ -58,10 +110,11 @@ SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
 JOIN rooms r ON r.room = m.room
 LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $4
 LEFT JOIN LATERAL (
   SELECT o.mid FROM online o
-  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR v.choice IS NULL AND r.members <= $5
-    OR v.choice IS DISTINCT FROM 'nobody' AND m.mid IN (SELECT c.mid FROM contacts c))
+  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR b.by IS NULL AND (v.choice IS NULL AND r.members <= $5
+    OR v.choice IS DISTINCT FROM 'nobody' AND m.mid IN (SELECT c.mid FROM contacts c)))
   LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
@@ -90,7 +143,7 @@ LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
   ORDER BY e.seq DESC LIMIT 1) last ON true
-WHERE m.mid = $1 AND m.room > $2
+WHERE m.mid = $1 AND m.room > $2 AND r.dismissed = 0
 ORDER BY m.room
 LIMIT $3
 """
@@ -100,6 +153,7 @@ LIMIT $3
 READ_FACTS: Final = """
 SELECT mark.seq, coalesce(upto.messages, 0) AS messages, coalesce(i.sent_seen, 0) + own.messages AS sent
 FROM members m
+JOIN rooms r ON r.room = m.room AND r.dismissed = 0
 JOIN streams s ON s.name = 'room:' || m.room
 CROSS JOIN LATERAL (SELECT least($3::bigint, s.seq) AS seq) mark
 LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
@@ -123,18 +177,19 @@ WHERE s.mid = ANY($1::bigint[]) ORDER BY s.mid, s.key
 SEEN: Final = "SELECT mid, at_ms FROM seen WHERE mid = ANY($1::bigint[])"
 
 # Whether each of these may see each of those: what they have in common, as the one who is to be seen chose. The rooms of the two are
-# joined in order of their index; of who chose nobody nothing is looked at.
+# joined in order of their index; of who chose nobody, or blocked the one who asks, nothing is looked at.
 SIGHTS: Final = """
 SELECT asked.viewer, asked.mid,
   CASE v.choice WHEN 'nobody' THEN false WHEN 'contacts' THEN common.direct ELSE common.direct OR common.small END AS sees
 FROM unnest($1::bigint[], $2::bigint[]) AS asked(viewer, mid)
 LEFT JOIN visibility v ON v.mid = asked.mid
+LEFT JOIN blocks b ON b.by = asked.mid AND b.mid = asked.viewer
 CROSS JOIN LATERAL (
   SELECT coalesce(bool_or(starts_with(mine.room, $4)), false) AS direct, coalesce(bool_or(r.members <= $3), false) AS small
   FROM members mine
   JOIN members theirs ON theirs.mid = asked.mid AND theirs.room = mine.room
   JOIN rooms r ON r.room = mine.room
-  WHERE mine.mid = asked.viewer AND v.choice IS DISTINCT FROM 'nobody') common
+  WHERE mine.mid = asked.viewer AND r.dismissed = 0 AND v.choice IS DISTINCT FROM 'nobody' AND b.by IS NULL) common
 """
 
 # Who is in the room and online, and whom the asker may see of them: a room of this size is one that they have in common.
@@ -142,11 +197,12 @@ ROOM_DEVICES: Final = """
 SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms
 FROM members m
 LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $2
 JOIN sessions s ON s.mid = m.mid
 JOIN nodes n ON n.node = s.node
-WHERE m.room = $1 AND (v.choice IS NULL OR $3 OR m.mid = $2 OR v.choice = 'contacts' AND EXISTS (
+WHERE m.room = $1 AND ($3 OR m.mid = $2 OR b.by IS NULL AND (v.choice IS NULL OR v.choice = 'contacts' AND EXISTS (
   SELECT FROM members mine JOIN members theirs ON theirs.room = mine.room AND theirs.mid = m.mid
-  WHERE mine.mid = $2 AND starts_with(mine.room, $4)))
+  WHERE mine.mid = $2 AND starts_with(mine.room, $4))))
 ORDER BY s.mid, s.key
 """
 # How many members are online, of those who let everybody see them ($2: of all). The people who are online are looked up among the
@@ -179,6 +235,80 @@ class Membership(NamedTuple):
     since_seq: int
     role: str
     history: str
+
+
+class Standings(NamedTuple):
+    """What somebody is to a room."""
+
+    room: Room
+    member: Member | None
+    ban: Ban | None
+    invitation: Invitation | None
+
+
+class RoomLine(NamedTuple):
+    """A line of the directory of public rooms."""
+
+    room: str
+    title: str
+    topic: str
+    members: int
+    approval: bool
+    writers: str
+    created: int
+
+
+class ChangeLine(NamedTuple):
+    """What became of somebody in a room's list of members, by the event at `position`; without a role it is no member any more."""
+
+    position: int
+    mid: int
+    role: str | None
+    since: int | None
+    muted_until_ms: int | None
+
+
+class BanLine(NamedTuple):
+    """A line of a room's list of bans."""
+
+    mid: int
+    by: int
+    until_ms: int
+    reason: str
+
+
+class InvitationLine(NamedTuple):
+    """A line of a room's list of open invitations."""
+
+    mid: int
+    by: int
+    at_ms: int
+
+
+class RequestLine(NamedTuple):
+    """A line of a room's list of open requests to join."""
+
+    mid: int
+    text: str
+    at_ms: int
+
+
+class InvitedLine(NamedTuple):
+    """A line of a person's list of open invitations."""
+
+    room: str
+    title: str
+    topic: str
+    members: int
+    by: int
+    at_ms: int
+
+
+class BlockLine(NamedTuple):
+    """A line of a person's list of those whose direct messages it does not take."""
+
+    mid: int
+    at_ms: int
 
 
 class MemberLine(NamedTuple):
@@ -221,13 +351,6 @@ class OnlineSession(NamedTuple):
     opened_at: datetime
 
 
-class PlaceIn(NamedTuple):
-    """A room as one person finds it: how many members it has, and the person's own membership."""
-
-    members: int
-    member: Member | None
-
-
 class Device(NamedTuple):
     """An open session as presence knows it. `opened` is the position of its opening."""
 
@@ -246,12 +369,23 @@ class OnlineTotal(NamedTuple):
 
 async def memberships(source: Source, mids: Collection[int]) -> tuple[int, dict[int, dict[str, Membership]]]:
     """The head of the log, and the memberships of these people at exactly that position. Everybody asked for is there."""
+    head, found, _ = await memberships_and_ends(source, mids)
+    return head, found
+
+
+async def memberships_and_ends(
+    source: Source, mids: Collection[int]
+) -> tuple[int, dict[int, dict[str, Membership]], dict[int, dict[str, Departure]]]:
+    """The same, and the rooms of these people that were dismissed."""
     found: dict[int, dict[str, Membership]] = {mid: {} for mid in mids}
+    ended: dict[int, dict[str, Departure]] = {mid: {} for mid in mids}
     rows = await source.fetch(MEMBERSHIPS, list(mids))
-    for row in rows:
-        if row["mid"] is not None:
-            found[row["mid"]][row["room"]] = Membership(row["since"], row["since_seq"], row["role"], row["history"])
-    return rows[0]["head"], found
+    for _, mid, room, since, since_seq, role, history, dismissed, by in rows:
+        if dismissed:
+            ended[mid][room] = Departure(dismissed, by, removed=True)
+        elif mid is not None:
+            found[mid][room] = Membership(since, since_seq, role, history)
+    return rows[0]["head"], found, ended
 
 
 async def delivered(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:
@@ -275,24 +409,67 @@ async def opened(source: Source, mids: Collection[int]) -> dict[tuple[int, str],
 
 
 async def member(source: Source, room: str, mid: int) -> Member | None:
-    """The membership, or None."""
+    """The membership, or None; of a dismissed room nobody has one."""
     row = await source.fetchrow(MEMBER, room, mid)
     return None if row is None else Member(*row)
 
 
-async def place_in(source: Source, room: str, mid: int) -> PlaceIn | None:
-    """The room's size and the person's membership; None where there is no such room."""
-    row = await source.fetchrow(PLACE_IN, room, mid)
+async def room(source: Source, name: str) -> Room | None:
+    """The room, dismissed or not, or None."""
+    row = await source.fetchrow(ROOM_ROW, name)
+    return None if row is None else _room(row)
+
+
+async def standings(source: Source, room: str, mid: int) -> Standings | None:
+    """The room, dismissed or not, and what somebody is to it; None if there is no such room."""
+    row = await source.fetchrow(STANDING, room, mid)
     if row is None:
         return None
-    members, *member = row
-    return PlaceIn(members, None if member[0] is None else Member(*member))
+    rest = iter(tuple(row)[len(Room._fields) :])
+    member, ban, invitation = (
+        [next(rest) for _ in kind._fields] for kind in (Member, Ban, Invitation)
+    )  # a row that is not there is nothing but None
+    return Standings(
+        _room(row),
+        None if member[0] is None else Member(*member),
+        None if ban[0] is None else Ban(*ban),
+        None if invitation[0] is None else Invitation(*invitation),
+    )
 
 
-async def room(source: Source, name: str) -> Room | None:
-    """The room, or None."""
-    row = await source.fetchrow(ROOM_ROW, name)
-    return None if row is None else Room(*row)
+async def directory_page(source: Source, after_room: str, search: str, limit: int) -> list[RoomLine]:
+    """The next public rooms in order of name; "" begins. `search` is in the title, or begins the name."""
+    return [RoomLine(*row) for row in await source.fetch(DIRECTORY, after_room, search, limit)]
+
+
+async def changes(source: Source, room: str, after: int, limit: int) -> list[ChangeLine]:
+    """Who came into the room's list of members, changed or went after a position, in that order, at most so many."""
+    return [ChangeLine(*row) for row in await source.fetch(CHANGES, room, after, limit)]
+
+
+async def bans_page(source: Source, room: str, after_mid: int | None, limit: int, now_ms: int) -> list[BanLine]:
+    """The next bans that are in force, in order of mid; None begins."""
+    return [BanLine(*row) for row in await source.fetch(BANS_PAGE, room, _after(after_mid), limit, now_ms)]
+
+
+async def invitations_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[InvitationLine]:
+    """The next open invitations to a room, in order of mid; None begins."""
+    return [InvitationLine(*row) for row in await source.fetch(INVITATIONS_PAGE, room, _after(after_mid), limit)]
+
+
+async def requests_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[RequestLine]:
+    """The next open requests to join a room, in order of mid; None begins."""
+    return [RequestLine(*row) for row in await source.fetch(REQUESTS_PAGE, room, _after(after_mid), limit)]
+
+
+async def invited_page(source: Source, mid: int, after_room: str, limit: int) -> list[InvitedLine]:
+    """The next rooms that a person is invited to, in order of name; "" begins."""
+    return [InvitedLine(*row) for row in await source.fetch(INVITED_PAGE, mid, after_room, limit)]
+
+
+async def blocks_page(source: Source, by: int, after_mid: int | None, limit: int) -> list[BlockLine]:
+    """The next people whose direct messages somebody does not take, in order of mid; None begins."""
+    return [BlockLine(*row) for row in await source.fetch(BLOCKS_PAGE, by, _after(after_mid), limit)]
 
 
 async def members_page(
@@ -306,9 +483,8 @@ async def members_page(
 ) -> list[MemberLine]:
     """The next members of a room in order of mid; None begins. Who is online is told as far as the viewer may see it, of members as
     such in rooms with no more than so many; the service sees everybody."""
-    after = -(2**63) if after_mid is None else after_mid  # a member id may be negative
-    direct = f"{DIRECT_ROOM_TYPE}://"
-    rows = await source.fetch(MEMBERS_PAGE, room, after, limit, viewer, room_members_max, direct)
+    direct = f"{DIRECT}://"
+    rows = await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit, viewer, room_members_max, direct)
     return [MemberLine(*row) for row in rows]
 
 
@@ -364,13 +540,13 @@ async def sights(
     if not pairs:
         return {}
     viewers, mids = zip(*pairs, strict=True)
-    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max, f"{DIRECT_ROOM_TYPE}://")
+    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max, f"{DIRECT}://")
     return {(row["viewer"], row["mid"]): row["sees"] for row in rows}
 
 
 async def room_devices(source: Source, room: str, viewer: int, *, sees_all: bool) -> dict[int, list[Device]]:
     """The members of a small room who are online, of those whom the viewer may see, and their sessions."""
-    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all, f"{DIRECT_ROOM_TYPE}://"))
+    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all, f"{DIRECT}://"))
 
 
 async def room_online(source: Source, room: str, *, sees_all: bool) -> int:
@@ -408,6 +584,15 @@ async def online_elsewhere(source: Source, rooms: Sequence[str], node: str) -> d
 async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, int]]:
     """The rooms of this type with the most sessions in them, and how many."""
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
+
+
+def _after(mid: int | None) -> int:
+    return -(2**63) if mid is None else mid  # a member id may be negative
+
+
+def _room(row: asyncpg.Record) -> Room:
+    values = dict(zip(Room._fields, tuple(row), strict=False))
+    return Room(**{**values, "owners": tuple(values["owners"])})
 
 
 def _message(row: asyncpg.Record, room: str) -> Recorded:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import presence, server, signals
+from imcore.verbs import direct, members, presence, rooms, server, sessions, signals
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS, *presence.VERBS, *signals.VERBS)
+VERBS: Final[tuple[AnyVerb, ...]] = (
+    *server.VERBS,
+    *rooms.VERBS,
+    *members.VERBS,
+    *direct.VERBS,
+    *sessions.VERBS,
+    *presence.VERBS,
+    *signals.VERBS,
+)

@@ -1,43 +1,31 @@
 """Who is online: of people with whom one shares a direct or a small room, as each of them chose; and how many are in a room.
 
-Whoever may not be seen looks like somebody who was never there: strangers, those who hide, ids that nobody has. Services and admins
-see everybody. docs/presence.md has the rules and what each of these costs.
+Whoever may not be seen looks like somebody who was never there: strangers, those who hide, ids that nobody has. Services,
+moderators and admins see everybody. docs/presence.md has the rules and what each of these costs.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from imcore import commands
+from imcore import membership, reads
 from imcore.errors import Forbidden, NoSuchRoom, Overloaded, Unavailable
 from imcore.events.types import VisibleTo
-from imcore.permissions import PlatformRole, Standing, table
+from imcore.permissions import SEE_EVERYBODY, Standing, table
 from imcore.projections import queries
-from imcore.projections.members import Member
 from imcore.protocol.packet import PAGE_ROWS_MAX
+from imcore.verbs.acting import changed, decided
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Empty, Mid, Millis, Place, Room, verb
 
 WATCH_MIDS_MAX: Final = 10_000  # of one request; a setting says how many there may be in all
-SEE_EVERYBODY: Final[frozenset[PlatformRole]] = frozenset(("service", "admin"))
-STANDINGS: Final[dict[str, Standing]] = {"owner": "owner", "admin": "room_admin"}
-
-
-def standing(member: Member | None) -> Standing:
-    """What somebody with this membership is to the room now."""
-    if member is None:
-        return "stranger"
-    if member.muted_until_ms > time.time() * 1000:
-        return "muted"
-    return STANDINGS.get(member.role, "member")
 
 
 class Device(Answer):
-    """One device that is connected. `key` is told of one's own devices, and to services and admins."""
+    """One device that is connected. `key` is told of one's own devices, and to services, moderators and admins."""
 
     platform: str
     since: Millis
@@ -104,11 +92,8 @@ async def of_room(caller: Caller, means: Means, args: InRoom) -> RoomPresence:
     room, sees_all = args.room, caller.identity.role in SEE_EVERYBODY
     if means.is_live(room):
         return RoomPresence(online=await _in_live_room(caller, means, room, sees_all=sees_all), people=None)
-    found = await queries.place_in(means.pool, room, caller.mid)
-    table().check("presence.room", caller.identity.actor, standing(None if found is None else found.member))
-    if found is None:
-        raise NoSuchRoom
-    if found.members > means.settings.presence_room_members_max:
+    found = await reads.check(means.reads, "presence.room", room, caller.identity.actor)
+    if found.room.members > means.settings.presence_room_members_max:
         return RoomPresence(online=await queries.room_online(means.pool, room, sees_all=sees_all), people=None)
     devices = await queries.room_devices(means.pool, room, caller.mid, sees_all=sees_all)
     people = [_presence(caller, mid, of_one, None) for mid, of_one in devices.items()]
@@ -128,11 +113,8 @@ async def show(caller: Caller, means: Means, args: Choice) -> Place:
     In force at once, for those who watch you too: to whom you hide you look as if you had gone offline. Your own devices are told by
     the event `visibility_chosen`. Choosing the same again changes nothing.
     """
-    choosing = commands.ChooseVisibility(caller.mid, args.visible_to, key=caller.key)
-    events = await means.log.decide(choosing.fenced(caller.mid, caller.key, caller.fence))
-    if not events:
-        return Place(unchanged=True)
-    return Place(position=events[-1].position, seq=events[-1].seq)
+    choosing = membership.ChooseVisibility(args.visible_to, caller.identity.actor, key=caller.key)
+    return changed(await decided(caller, means, choosing))
 
 
 class State(Answer):

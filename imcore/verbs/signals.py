@@ -13,12 +13,11 @@ from typing import Annotated, Final
 import orjson
 from pydantic import Field, JsonValue
 
+from imcore import reads
 from imcore.errors import Forbidden, Muted, NoSuchRoom, RateLimited, TooLarge
 from imcore.events.types import SIGNAL, TYPING
 from imcore.permissions import table
-from imcore.projections import queries
 from imcore.verbs.means import Means
-from imcore.verbs.presence import standing
 from imcore.verbs.verb import AnyVerb, Args, Caller, Empty, Room, verb
 
 SIGNAL_BYTES_MAX: Final = 1_024
@@ -88,11 +87,7 @@ async def _signal(caller: Caller, means: Means, operation: str, room: str, type_
         table().check(operation, caller.identity.actor, "stranger" if here is None else "member")
         size = here or 0
     else:
-        found = await queries.place_in(means.pool, room, caller.mid)
-        table().check(operation, caller.identity.actor, standing(None if found is None else found.member))
-        if found is None:
-            raise NoSuchRoom
-        size = found.members
+        size = (await reads.check(means.reads, operation, room, caller.identity.actor)).room.members
     if size <= settings.signals_room_members_max:
         means.push_ephemeral(0, body, room=room, type_=type_, mid=caller.mid, key=caller.key)
 

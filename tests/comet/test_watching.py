@@ -21,6 +21,8 @@ from imcore.events.types import (
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    PersonBlocked,
+    PersonUnblocked,
     Recorded,
     SessionClosed,
     SessionOpened,
@@ -75,6 +77,10 @@ class Here:
     def in_room(self, fact: MemberJoined | MemberLeft | MemberRemoved) -> None:
         self.position += 1
         self.happens(fact, happened(self.position, ROOM + fact.room, fact))
+
+    def of_person(self, fact: PersonBlocked | PersonUnblocked) -> None:
+        self.position += 1
+        self.happens(fact, happened(self.position, f"{USER}{fact.by}", fact, mid=fact.by))
 
     def chooses(self, mid: int, choice: VisibleTo) -> None:
         self.position += 1
@@ -391,6 +397,35 @@ def test_while_it_is_not_sure_who_may_see_whom_nothing_is_told(
     here.answer()
 
     assert {} == here.later(60)
+
+
+def test_who_blocks_somebody_is_told_of_no_more_and_only_the_two_are_asked_for() -> None:
+    here = Here()
+    here.watch("a", ANNA, BEN, CARA)
+    here.watch("c", CARA, BEN)
+    here.asked.clear()
+    here.of_person(PersonBlocked(by=BEN, mid=ANNA))
+    here.may[ANNA, BEN] = False
+    here.opens(BEN)
+    assert {"c": [online(BEN, "ios")]} == here.tick()
+    here.answer()
+    assert ([(ANNA, BEN)], {}) == (here.asked, here.tick())
+
+    here.of_person(PersonUnblocked(by=BEN, mid=ANNA))
+    here.may[ANNA, BEN] = True
+    here.answer()
+    assert {"a": [online(BEN, "ios")]} == here.tick()
+
+
+def test_when_a_room_is_no_more_those_who_were_in_it_are_asked_for() -> None:
+    here = Here()
+    here.opens(BEN)
+    here.watch("a", ANNA, BEN)
+    here.watching.dismissed(ANNA)
+    here.may[ANNA, BEN] = False
+    here.answer()
+
+    assert {"a": [offline(BEN)]} == here.tick()
 
 
 def test_an_answer_that_takes_nothing_away_tells_what_came_meanwhile() -> None:

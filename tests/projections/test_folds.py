@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imcore.events.store import Draft
+from imcore.events.store import MEMBER, Draft, Key, Rows
 from imcore.events.types import (
     JSON,
     MESSAGE_PUSHED,
@@ -15,14 +15,26 @@ from imcore.events.types import (
     USER,
     DeliveryAcked,
     Fact,
+    InvitationDeclined,
+    InvitationWithdrawn,
+    Invited,
+    JoinRejected,
+    JoinRequested,
+    MemberBanned,
     MemberJoined,
     MemberLeft,
     MemberMuted,
     MemberRemoved,
+    MemberUnbanned,
+    PersonBlocked,
+    PersonUnblocked,
     ReadMarked,
     Recorded,
     RoleChanged,
+    RoomChanged,
     RoomCreated,
+    RoomDismissed,
+    RoomMuted,
     RoomsEntered,
     SessionClosed,
     SessionOpened,
@@ -64,8 +76,10 @@ def given(*happened: Fact | int, by: int = 7, mid: int = 7) -> list[Recorded]:
 
 def _stream(fact: Fact, mid: int) -> str:
     match fact:
-        case ReadMarked() | VisibilityChosen():
+        case ReadMarked() | VisibilityChosen() | Invited() | InvitationWithdrawn() | InvitationDeclined():
             return f"{USER}{fact.mid}"
+        case PersonBlocked() | PersonUnblocked():
+            return f"{USER}{fact.by}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
             return f"{SESSION}{mid}"
     return ROOM + R
@@ -109,7 +123,9 @@ def test_a_second_join_keeps_the_first_date() -> None:
     """History stays visible from the first join; joining again hides nothing."""
     log = given(joined(), 7, joined())
 
-    assert {(R, 7): Member("member", since=1, since_seq=1, muted_until_ms=0)} == fold(members.projection, log)
+    assert {(R, 7): Member("member", since=1, since_seq=1, muted_until_ms=0, changed=1)} == fold(
+        members.projection, log
+    )
 
 
 @pytest.mark.parametrize("end", [left(), MemberRemoved(room=R, mid=7)])
@@ -117,13 +133,15 @@ def test_who_leaves_or_is_removed_is_no_member_and_comes_back_as_a_new_one(end: 
     muted = MemberMuted(room=R, mid=7, until_ms=10**15)
 
     assert {} == fold(members.projection, given(joined(), end))
-    assert {(R, 7): Member("member", 4, 4, 0)} == fold(members.projection, given(joined(), muted, end, joined()))
+    assert {(R, 7): Member("member", 4, 4, 0, changed=4)} == fold(
+        members.projection, given(joined(), muted, end, joined())
+    )
 
 
 def test_roles_and_mutes_change_members_only() -> None:
     owner, mute = RoleChanged(room=R, mid=7, role="owner"), MemberMuted(room=R, mid=7, until_ms=5)
 
-    assert {(R, 7): Member("owner", 1, 1, 5)} == fold(members.projection, given(joined(), owner, mute))
+    assert {(R, 7): Member("owner", 1, 1, 5, changed=3)} == fold(members.projection, given(joined(), owner, mute))
     assert {} == fold(members.projection, given(owner, mute))
 
 
@@ -249,7 +267,10 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
-        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), VisibilityChosen(mid=7, choice="nobody"),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
+        MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
+        InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
+        PersonUnblocked(by=7, mid=8), RoomDismissed(room=R), VisibilityChosen(mid=7, choice="nobody"),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
         others = [event for event in everything if event.op == 0 or projection is inbox.projection]
@@ -261,6 +282,13 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
 def test_a_guard_looks_at_the_membership_of_the_sender() -> None:
     inline = InlineProjections()
 
-    assert inline.guard_key(Draft(ROOM + R, MESSAGE_SENT, "", 7)) == ("members", (R, 7))
-    refused = [inline.refusal(row, now_ms=5) for row in (None, Member("member", 1, 1, 6), Member("member", 1, 1, 5))]
+    draft = Draft(ROOM + R, MESSAGE_SENT, "", 7, guard=MEMBER)
+    member: Key = ("members", (R, 7))
+
+    assert member in inline.guard_keys(draft)
+    rows: Rows = dict.fromkeys(inline.guard_keys(draft))
+    refused = [
+        inline.refusal({**rows, member: row}, draft, now_ms=5)
+        for row in (None, Member("member", 1, 1, 6), Member("member", 1, 1, 5))
+    ]
     assert [None if error is None else error.code for error in refused] == ["no_such_room", "muted", None]

@@ -6,18 +6,20 @@ from typing import Final
 
 import pytest
 
-from imcore import commands, nodes
+from imcore import membership, nodes
 from imcore.events.types import (
     NODE_LOST,
     DeliveryAcked,
     Fact,
     MemberLeft,
+    RoomDismissed,
     RoomsEntered,
     SessionClosed,
     SessionOpened,
     VisibilityChosen,
     VisibleTo,
 )
+from imcore.permissions import person
 from imcore.projections import queries, seen, visibility
 from imcore.projections.projection import Key, fold
 from imcore.projections.seen import COARSE_MS, Seen
@@ -99,9 +101,9 @@ def test_there_is_a_row_only_for_who_keeps_it_from_somebody() -> None:
 
 
 async def test_a_choice_is_stored_once(here: Place) -> None:
-    first = await here.log.decide(commands.ChooseVisibility(ANNA, "nobody", key="phone"))
-    again = await here.log.decide(commands.ChooseVisibility(ANNA, "nobody"))
-    default = await here.log.decide(commands.ChooseVisibility(BEN, "everybody"))
+    first = await here.log.decide(membership.ChooseVisibility("nobody", person(ANNA), key="phone"))
+    again = await here.log.decide(membership.ChooseVisibility("nobody", person(ANNA)))
+    default = await here.log.decide(membership.ChooseVisibility("everybody", person(BEN)))
 
     assert [("user:1", "visibility_chosen", ANNA, "phone")] == [
         (event.stream, event.type, event.mid, event.key) for event in first
@@ -119,7 +121,7 @@ async def sees(here: Place, viewer: int, mid: int) -> bool:
 
 
 async def choose(here: Place, mid: int, choice: VisibleTo) -> None:
-    await here.log.decide(commands.ChooseVisibility(mid, choice))
+    await here.log.decide(membership.ChooseVisibility(choice, person(mid)))
 
 
 async def test_people_who_share_no_room_do_not_see_each_other(here: Place) -> None:
@@ -198,18 +200,6 @@ async def test_a_room_tells_who_is_online_of_those_whom_one_may_see(here: Place)
     assert ("phone", opened[2].position, "ios", opened[2].time_ms) == device
 
 
-async def test_a_room_says_how_large_it_is_and_what_one_is_in_it(here: Place) -> None:
-    await here.join(SMALL, ANNA, BEN)
-    found = await queries.place_in(here.pool, SMALL, ANNA)
-    other = await queries.place_in(here.pool, SMALL, CARA)
-
-    assert found is not None
-    assert other is not None
-    assert (2, "member") == (found.members, None if found.member is None else found.member.role)
-    assert (2, None) == other
-    assert None is await queries.place_in(here.pool, "group://none", ANNA)
-
-
 @pytest.mark.parametrize("size_max", [5, 4])
 async def test_the_list_of_members_shows_nobody_online_who_may_not_be_seen(here: Place, size_max: int) -> None:
     """In a room that is too large for it only contacts."""
@@ -233,3 +223,15 @@ async def test_the_list_of_members_shows_nobody_online_who_may_not_be_seen(here:
     assert ([1, 2] if small else [2]) == await online(2)
     assert ([1, 2, 4] if small else [1, 4]) == await online(4)
     assert [1, 2, 3, 4] == await online(0)
+
+
+async def test_whom_somebody_blocked_does_not_see_it_and_of_a_room_that_is_no_more_nobody_sees_anybody(
+    here: Place,
+) -> None:
+    await here.join(SMALL, ANNA, BEN)
+    await here.log.decide(membership.BlockPerson(ANNA, person(BEN)))
+    assert (False, True) == (await sees(here, ANNA, BEN), await sees(here, BEN, ANNA))
+    await here.log.decide(membership.UnblockPerson(ANNA, person(BEN)))
+    assert await sees(here, ANNA, BEN)
+    await here.in_room(RoomDismissed(room=SMALL))
+    assert not await sees(here, ANNA, BEN)

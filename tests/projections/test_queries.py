@@ -81,7 +81,7 @@ async def test_memberships_and_head_are_one_state_while_people_come_and_go(here:
 async def test_a_member_and_a_room_are_there_or_not(here: Place) -> None:
     await here.join(A, 1)
 
-    assert await queries.member(here.pool, A, 1) == Member("member", 1, 1, 0)
+    assert await queries.member(here.pool, A, 1) == Member("member", 1, 1, 0, changed=1)
     assert await queries.member(here.pool, A, 2) is None
     assert await queries.room(here.pool, A) == Room(1, 1, True, "joined", "", 1)
     assert await queries.room(here.pool, B) is None
@@ -327,7 +327,6 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
-    "place_in": (queries.PLACE_IN, "'group://5', 40", 10),
     "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
     "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
     "sights of one": (queries.SIGHTS, f"array_fill(5::bigint, ARRAY[200]), {STORM}, 200, 'direct://'", 16_000),

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from api.place import Place
-from imcore import commands, nodes
+from imcore import commands, membership, nodes
 from imcore.auth import ANONYMOUS
 from imcore.errors import Unauthenticated
 from imcore.events.store import draft
 from imcore.events.types import SESSION, SessionOpened
-from imcore.permissions import table
+from imcore.permissions import SERVICE_ACTOR, person, table
 from projections.test_queries import NODE
 
 ANNA, BEN, CARA, STRANGER = 1, 2, 3, 99
@@ -167,7 +167,7 @@ async def test_a_signal_goes_to_the_room_in_the_name_of_who_gives_it(team: Place
 
 
 async def test_a_muted_member_gives_none(team: Place) -> None:
-    await team.log.decide(commands.Mute(ROOM, BEN, 0, 2**53))
+    await team.log.decide(membership.Mute(ROOM, BEN, SERVICE_ACTOR, 2**53))
     told = await team.post(f"{PATH}/typing", mid=BEN, json={})
 
     assert (403, "muted") == (told.status, told.code)
@@ -179,7 +179,7 @@ async def test_in_a_room_with_many_members_a_signal_is_answered_and_goes_to_nobo
     await team.room("group://large", ANNA, *range(1_000, 1_000 + most - 1))
     assert 200 == (await team.post("/v1/rooms/group/large/typing", mid=ANNA, json={})).status
     assert 1 == len(team.pushed)
-    await team.log.decide(commands.Join("group://large", BEN, may_create=False))
+    await team.log.decide(membership.Join("group://large", person(BEN), may_create=False))
     assert 200 == (await team.post("/v1/rooms/group/large/typing", mid=ANNA, json={})).status
     assert 1 == len(team.pushed)
 
