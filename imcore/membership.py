@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, RoomExists
+from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchAttachment, NoSuchRoom, RateLimited, RoomExists
 from imcore.events.store import Decision, Draft, Key, Rows, draft
 from imcore.events.types import (
     AUDIT,
@@ -25,6 +25,8 @@ from imcore.events.types import (
     SERVICE_MID,
     USER,
     AdminActed,
+    AttachmentRemoved,
+    AttachmentStored,
     Fact,
     History,
     InvitationDeclined,
@@ -54,19 +56,23 @@ from imcore.events.types import (
     room_type,
 )
 from imcore.permissions import Actor, Rank, Standing, table
+from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.blocks import Block
+from imcore.projections.inline import refusal
 from imcore.projections.invitations import Invitation
 from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
+from imcore.projections.restrictions import Restriction
 from imcore.projections.rooms import Room
+from imcore.projections.uploads import DAY_MS, Uploaded
 from imcore.projections.visibility import Visibility
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
 PRIVILEGED: Final = ("moderator", "admin")
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
-R = TypeVar("R", Room, Member, Ban, Invitation, JoinRequest, Block, Visibility)
+R = TypeVar("R", Room, Member, Ban, Invitation, JoinRequest, Block, Attachment, Uploaded, Restriction, Visibility)
 
 
 class Settings(NamedTuple):
@@ -844,3 +850,76 @@ class ChooseVisibility(Decision):
 
 def _block_keys(by: int, mid: int) -> list[Key]:
     return [("blocks", (by, mid)), member_key(direct_room(by, mid), mid)]
+
+
+# --- attachments ---------------------------------------------------------------------------------------------------------------
+
+
+class StoreAttachment(RoomDecision):
+    """`actor` has put a file into the store, may send in this room now, and has not stored too much today.
+
+    Raises NoSuchRoom, Forbidden, Muted, and RateLimited with the time until tomorrow.
+    """
+
+    __slots__ = ("bytes_per_day_max", "fact")
+    operation = "attachments.store"
+
+    def __init__(self, actor: Actor, fact: AttachmentStored, *, bytes_per_day_max: int, key: str = "") -> None:
+        own: list[Key] = [] if actor.mid == SERVICE_MID else [("uploads", (actor.mid,))]
+        keys: list[Key] = [("attachments", (fact.id,)), ("restrictions", (fact.room,)), *own]
+        super().__init__(fact.room, actor, keys=keys, streams=[f"{USER}{actor.mid}"], creates=True, key=key)
+        self.fact, self.bytes_per_day_max = fact, bytes_per_day_max
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One attachment."""
+        mid, audited = self.actor.mid, self._check(rows)
+        if mid != SERVICE_MID:
+            member = self._member(rows, mid)
+            if member is not None:
+                restriction = _row(rows, Restriction, "restrictions", self.room)
+                refused = refusal(member, restriction, None, self.now_ms)
+                if refused is not None:
+                    raise refused
+            check_allowance(_row(rows, Uploaded, "uploads", mid), self.fact.size, self.bytes_per_day_max, self.now_ms)
+        return [self._in_user(mid, self.fact), *audited]
+
+
+class RemoveAttachment(RoomDecision):
+    """`actor` removes a file that `mid` stored for the room: its own, or one of somebody below.
+
+    Raises NoSuchAttachment, NoSuchRoom (which callers tell as the former), Forbidden.
+    """
+
+    __slots__ = ("author", "id")
+    operation = "attachments.remove"
+
+    def __init__(self, id_: str, room: str, author: int, actor: Actor, *, key: str = "") -> None:
+        keys: list[Key] = [("attachments", (id_,))]
+        if author != SERVICE_MID:
+            keys.append(member_key(room, author))
+        super().__init__(room, actor, author, keys=keys, streams=[f"{USER}{author}"], key=key)
+        self.id, self.author = id_, author
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One removal."""
+        row = _row(rows, Attachment, "attachments", self.id)
+        if row is None:
+            raise NoSuchAttachment
+        author = None if self.author == SERVICE_MID else self._member(rows, self.author)
+        is_privileged = check(
+            self.operation,
+            self.actor,
+            self._room(rows),
+            self._standing(rows),
+            target_rank=0 if author is None else RANK[author.role],
+            is_own=row.mid == self.actor.mid,
+        )
+        removed = self._in_user(self.author, AttachmentRemoved(room=self.room, id=self.id))
+        return [removed, *([self._audited()] if is_privileged else ())]
+
+
+def check_allowance(uploaded: Uploaded | None, size: int, bytes_per_day_max: int, now_ms: int) -> None:
+    """May somebody who stored this much store so many bytes more today? Raises RateLimited, with the time until tomorrow."""
+    stored = 0 if uploaded is None else uploaded.on(now_ms // DAY_MS)
+    if stored + size > bytes_per_day_max:
+        raise RateLimited(f"{bytes_per_day_max} bytes may be stored in a day", retry_after_ms=DAY_MS - now_ms % DAY_MS)

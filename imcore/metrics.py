@@ -82,6 +82,10 @@ MEANINGS: Mapping[str, str] = {
     "projection_pages_total": "Pages folded by this process.",
     "projection_events_total": "Events folded by this process.",
     "projection_quarantined_total": "Events that could not be folded and were passed over.",
+    "attachment_uploads_under_way": "Files on their way into the store.",
+    "attachment_uploads_total": "Files that came into the store.",
+    "attachment_uploads_refused_total": "Files refused because too many were under way, of all or of one person.",
+    "attachment_swept_total": "What was in the store and was no attachment, and was deleted.",
     "workers_restarts_total": "Workers that ended and were started again.",
 }
 

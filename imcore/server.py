@@ -35,6 +35,9 @@ from aiohttp import web
 from imcore import failpoints, nodes, reads
 from imcore.api.app import make_app
 from imcore.api.services import Services
+from imcore.attachments import opening as attachments
+from imcore.attachments.sweep import Sweeper
+from imcore.attachments.uploads import Uploads
 from imcore.auth import Authenticate, authenticator
 from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.comet.server import Comet, settle_memory
@@ -156,6 +159,8 @@ class Process:
         self.bus: PostgresBus | None = None
         self.waiting: Runner  # set before the first event
         self.workers: Workers | None = None
+        self.uploads: Uploads | None = None
+        self.sweeper: Sweeper | None = None
         self.shared = False
         self.is_main = True  # no worker of another process
         self.history = History(lambda: [self.node], self.ended)
@@ -373,12 +378,16 @@ async def _run(
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
+    kept = await attachments.opened(settings)
+    stack.push_async_callback(kept.store.close)
+    process.uploads = kept.uploads
     means = Means(
         settings=settings,
         reads=reading,
         push_ephemeral=process.push_ephemeral,
         sends=sends,
         signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+        attachments=kept,
     )
     comet: Comet | None = None
     if "comet" in roles:
@@ -397,6 +406,8 @@ async def _run(
             owned.append(tasks.create_task(_keep(process), name="last seen"))
         if "projector" in roles:
             owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
+            process.sweeper = Sweeper(kept.store, pool)
+            owned.append(tasks.create_task(process.sweeper.run(), name="sweeper"))
         if comet is not None:
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
@@ -621,6 +632,14 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
     bus = process.bus
     if bus is not None:
         told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
+    if process.uploads is not None:
+        told |= {
+            "attachment_uploads_under_way": process.uploads.under_way,
+            "attachment_uploads_total": process.uploads.taken,
+            "attachment_uploads_refused_total": process.uploads.refused,
+        }
+    if process.sweeper is not None:
+        told["attachment_swept_total"] = process.sweeper.swept
     if comet is not None:
         told |= comet.stats()
     if runner is not None:

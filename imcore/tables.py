@@ -2,10 +2,10 @@
 
 Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
-`departures`, `bans`, `invitations`, `join_requests`, `blocks` and `visibility` (inline: in the append's transaction), `sessions`,
-`seen`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and `quarantine` that names the
-events which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running comets; not
-derived from the log, and worthless after a restart.
+`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `visibility`, `attachments` and `uploads` (inline: in the append's
+transaction), `sessions`, `seen`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and
+`quarantine` that names the events which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`,
+the running comets; not derived from the log, and worthless after a restart.
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -308,6 +308,34 @@ visibility = Table(
     metadata,
     Column("mid", BigInteger, autoincrement=False, primary_key=True),
     Column("choice", Text, nullable=False, comment="contacts or nobody"),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False, comment="who stored it"),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False, comment="bytes"),
+    Column("sha256", Text, nullable=False),
+    Column("width", BigInteger, nullable=True, comment="pixels, of a picture that says so"),
+    Column("height", BigInteger, nullable=True),
+    Column("position", BigInteger, nullable=False, comment="of its event"),
+    Column("stored_at_ms", BigInteger, nullable=False),
+    Index("attachments_room_idx", "room", "position"),
+)
+
+# What each person has stored today: the limit of a day is held against it.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("mid", BigInteger, nullable=False),
+    Column("day", BigInteger, nullable=False, comment="days since 1970, UTC"),
+    Column("bytes", BigInteger, nullable=False, comment="stored on that day, removed or not"),
+    PrimaryKeyConstraint("mid"),
+    postgresql_with={"fillfactor": "70"},
 )
 
 sessions = Table(

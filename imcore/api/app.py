@@ -21,7 +21,7 @@ from aiohttp import hdrs, web
 
 from imcore.api import goim, messages, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
-from imcore.api.services import ADDRESS, IDENTITY, SERVICES, Services
+from imcore.api.services import ADDRESS, CORS, IDENTITY, SERVICES, Services
 from imcore.auth import ANONYMOUS, SERVICE, Claim, Identity
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
@@ -54,7 +54,6 @@ METRICS_PATH: Final = "/metrics"
 RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too many: not all come back at the same time
 PATH_SHOWN_MAX: Final = 200
 
-CORS: Final = web.RequestKey("cors", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
 _PACES: Final = web.AppKey("paces", Paces[int | str])

@@ -31,6 +31,7 @@ from imcore.client.errors import (
     Internal,
     InvalidText,
     Muted,
+    NoSuchAttachment,
     NoSuchRoom,
     NotAllowed,
     Overloaded,
@@ -41,6 +42,7 @@ from imcore.client.errors import (
     SendTimeout,
     SlowConsumer,
     SlowMode,
+    StoreUnavailable,
     TakenOver,
     TooLarge,
     TooManyConnections,
@@ -50,6 +52,8 @@ from imcore.client.errors import (
     Unavailable,
     UnknownOperation,
     UnsafeDatabase,
+    UploadTimeout,
+    WrongType,
 )
 from imcore.client.events import (
     Conversation,
@@ -102,6 +106,7 @@ __all__ = [
     "MemoryCursor",
     "Message",
     "Muted",
+    "NoSuchAttachment",
     "NoSuchRoom",
     "NotAllowed",
     "Overloaded",
@@ -120,6 +125,7 @@ __all__ = [
     "State",
     "Statistics",
     "Stop",
+    "StoreUnavailable",
     "TakenOver",
     "TooLarge",
     "TooManyConnections",
@@ -130,5 +136,7 @@ __all__ = [
     "UnknownOperation",
     "Unread",
     "UnsafeDatabase",
+    "UploadTimeout",
+    "WrongType",
     "connect",
 ]

@@ -292,6 +292,28 @@ class VisibilityChosen(Fact):
     choice: VisibleTo
 
 
+class AttachmentStored(Fact):
+    """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in hexadecimal."""
+
+    type = "attachment_stored"
+    room: str
+    id: str
+    name: str
+    media_type: str
+    size: Int64
+    sha256: str
+    width: Int64 | None = None
+    height: Int64 | None = None
+
+
+class AttachmentRemoved(Fact):
+    """The file is there no more. In the stream of who had stored it; who removed it is the event's own mid."""
+
+    type = "attachment_removed"
+    room: str
+    id: str
+
+
 # --- in a session stream ---
 
 
@@ -398,6 +420,8 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     PersonUnblocked,
     ReadMarked,
     VisibilityChosen,
+    AttachmentStored,
+    AttachmentRemoved,
     SessionOpened,
     SessionClosed,
     RoomsEntered,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    attachments,
     bans,
     blocks,
     deliveries,
@@ -25,6 +26,7 @@ from imcore.projections import (
     rooms,
     seen,
     sessions,
+    uploads,
     visibility,
 )
 from imcore.projections.projection import AnyProjection
@@ -38,6 +40,8 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     invitations.projection,
     join_requests.projection,
     blocks.projection,
+    attachments.projection,
+    uploads.projection,
     visibility.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (

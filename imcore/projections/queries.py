@@ -16,11 +16,13 @@ import asyncpg
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
 from imcore.events.types import DIRECT, ROOM, SERVICE_MID, Recorded
+from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.departures import Departure
 from imcore.projections.invitations import Invitation
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
+from imcore.projections.uploads import Uploaded
 
 Source: TypeAlias = "Connection | Pool"
 
@@ -164,6 +166,18 @@ CROSS JOIN LATERAL (
   WHERE e.stream_id = s.id AND e.seq > coalesce(i.read_seq, m.since_seq) AND e.seq <= mark.seq AND e.mid = m.mid AND e.op > 0) own
 WHERE m.room = $1 AND m.mid = $2
 """
+
+ATTACHMENT: Final = """
+SELECT room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments WHERE id = $1
+"""
+# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own.
+ATTACHMENTS_PAGE: Final = """
+SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments
+WHERE room = $1 AND position < $2 AND (position > $3 OR mid = $4)
+ORDER BY position DESC
+LIMIT $5
+"""
+UPLOADED: Final = "SELECT day, bytes FROM uploads WHERE mid = $1"
 
 # Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
@@ -470,6 +484,26 @@ async def invited_page(source: Source, mid: int, after_room: str, limit: int) ->
 async def blocks_page(source: Source, by: int, after_mid: int | None, limit: int) -> list[BlockLine]:
     """The next people whose direct messages somebody does not take, in order of mid; None begins."""
     return [BlockLine(*row) for row in await source.fetch(BLOCKS_PAGE, by, _after(after_mid), limit)]
+
+
+async def attachment(source: Source, id_: str) -> Attachment | None:
+    """The file, or None."""
+    row = await source.fetchrow(ATTACHMENT, id_)
+    return None if row is None else Attachment(*row)
+
+
+async def attachments_page(
+    source: Source, room: str, before: int, since: int, mid: int, limit: int
+) -> list[tuple[str, Attachment]]:
+    """The files of a room before a position, the newest first, with their ids: those after the position `since`, and those of `mid`."""
+    rows = await source.fetch(ATTACHMENTS_PAGE, room, before, since, mid, limit)
+    return [(row["id"], Attachment(*list(row)[1:])) for row in rows]
+
+
+async def uploaded(source: Source, mid: int) -> Uploaded | None:
+    """What the person stored on the last day on which it stored anything."""
+    row = await source.fetchrow(UPLOADED, mid)
+    return None if row is None else Uploaded(*row)
 
 
 async def members_page(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import direct, members, presence, rooms, server, sessions, signals
+from imcore.verbs import attachments, direct, members, presence, rooms, server, sessions, signals
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
@@ -16,6 +16,7 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *members.VERBS,
     *direct.VERBS,
     *sessions.VERBS,
+    *attachments.VERBS,
     *presence.VERBS,
     *signals.VERBS,
 )

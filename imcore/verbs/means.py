@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from imcore.attachments.opening import Attachments
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
@@ -39,6 +40,7 @@ class Means:
     """Everything that a verb may call.
 
     `sends` is the pace of each person's messages in this process, whichever door they come in by; `signals` that of signals.
+    `attachments` is where files are.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class Means:
     push_ephemeral: PushEphemeral
     sends: Paces[int]
     signals: Paces[int]
+    attachments: Attachments
 
     @property
     def log(self) -> Log:

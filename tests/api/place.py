@@ -17,6 +17,10 @@ from yarl import URL
 
 from imcore import auth, reads
 from imcore.api.app import Services, make_app
+from imcore.api.services import SERVICES
+from imcore.attachments.opening import Attachments, folder, kept_in
+from imcore.attachments.store import Store
+from imcore.attachments.uploads import Uploads
 from imcore.auth import SigningKey
 from imcore.config import Settings, load
 from imcore.database import connect, create_pool
@@ -79,6 +83,16 @@ class Place:
             method, URL(f"{self.url}{path}", encoded=True), headers=headers, **rest
         ) as response:
             return await answered(response)
+
+    @property
+    def attachments(self) -> Attachments:
+        """Where files are."""
+        return self.app[SERVICES].means.attachments
+
+    @property
+    def app_uploads(self) -> Uploads:
+        """Files on their way in."""
+        return self.attachments.uploads
 
     async def get(self, path: str, **rest: Any) -> Answer:
         return await self.ask("GET", path, **rest)
@@ -146,7 +160,11 @@ def node(name: str, **figures: Any) -> AliveNode:
 
 @asynccontextmanager
 async def serving(
-    database_url: str, *, wrap: Callable[[Services], Services] = lambda services: services, **flags: object
+    database_url: str,
+    *,
+    store: Store | None = None,
+    wrap: Callable[[Services], Services] = lambda services: services,
+    **flags: object,
 ) -> AsyncIterator[Place]:
     """The API with these settings, until the block ends."""
     if flags.get("auth_mode") == "jwt":
@@ -186,6 +204,7 @@ async def serving(
                 push_ephemeral=push_ephemeral,
                 sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
                 signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+                attachments=kept_in(settings, store or folder(settings), b"a key that only the tests know of"),
             ),
             authenticate=auth.authenticator(settings),
             nodes=alive,

@@ -11,6 +11,8 @@ from imcore.events.types import (
     FACTS,
     MESSAGE_TYPES,
     AdminActed,
+    AttachmentRemoved,
+    AttachmentStored,
     DeliveryAcked,
     Fact,
     InvitationDeclined,
@@ -133,6 +135,13 @@ STORED = {
         '{"mid":7,"choice":"contacts"}',
         VisibilityChosen(mid=7, choice="contacts"),
     ),
+    ("attachment_stored", 1): (
+        '{"room":"group://r","id":"00ff","name":"Ä.png","media_type":"image/png","size":9,"sha256":"ab","width":3,"height":null}',
+        AttachmentStored(
+            room="group://r", id="00ff", name="Ä.png", media_type="image/png", size=9, sha256="ab", width=3, height=None
+        ),
+    ),
+    ("attachment_removed", 1): ('{"room":"group://r","id":"00ff"}', AttachmentRemoved(room="group://r", id="00ff")),
     ("session_opened", 1): (
         '{"key":"k","node":"n","platform":"web","address":"::1","rooms":["live://1"],"protocol":"json"}',
         SessionOpened(key="k", node="n", platform="web", address="::1", rooms=("live://1",), protocol="json"),

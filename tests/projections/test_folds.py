@@ -13,6 +13,8 @@ from imcore.events.types import (
     SERVICE_MID,
     SESSION,
     USER,
+    AttachmentRemoved,
+    AttachmentStored,
     DeliveryAcked,
     Fact,
     InvitationDeclined,
@@ -40,7 +42,18 @@ from imcore.events.types import (
     SessionOpened,
     VisibilityChosen,
 )
-from imcore.projections import PROJECTIONS, deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import (
+    PROJECTIONS,
+    attachments,
+    deliveries,
+    departures,
+    inbox,
+    members,
+    rooms,
+    sessions,
+    uploads,
+)
+from imcore.projections.attachments import Attachment
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
 from imcore.projections.inbox import Inbox
@@ -49,6 +62,7 @@ from imcore.projections.members import Member
 from imcore.projections.projection import fold
 from imcore.projections.rooms import Room
 from imcore.projections.sessions import Session
+from imcore.projections.uploads import DAY_MS, Uploaded
 
 R = "group://r"
 NOBODY = 99
@@ -78,6 +92,8 @@ def _stream(fact: Fact, mid: int) -> str:
     match fact:
         case ReadMarked() | VisibilityChosen() | Invited() | InvitationWithdrawn() | InvitationDeclined():
             return f"{USER}{fact.mid}"
+        case AttachmentStored() | AttachmentRemoved():
+            return f"{USER}{mid}"
         case PersonBlocked() | PersonUnblocked():
             return f"{USER}{fact.by}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
@@ -95,6 +111,10 @@ def left(mid: int = 7) -> MemberLeft:
 
 def opened(key: str = "phone", node: str = "a") -> SessionOpened:
     return SessionOpened(key=key, node=node, platform="web", address="10.0.0.1", rooms=("live://1",))
+
+
+def attached(id_: str, size: int = 5) -> AttachmentStored:
+    return AttachmentStored(room=R, id=id_, name="a.txt", media_type="text/plain", size=size, sha256="00")
 
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
@@ -259,6 +279,35 @@ def test_who_is_no_member_and_the_service_have_no_inbox() -> None:
     assert {} == fold(inbox.projection, given(NOBODY, marked(1, 1, 1, mid=NOBODY), joined(SERVICE_MID), 8))
 
 
+# --- attachments and uploads ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_there_until_it_is_removed() -> None:
+    log = given(attached("a"), attached("b"), AttachmentRemoved(room=R, id="a"), by=8, mid=8)
+
+    row = Attachment(R, 8, "a.txt", "text/plain", 5, "00", None, None, position=2, stored_at_ms=1002)
+    assert {("b",): row} == fold(attachments.projection, log)
+
+
+def test_what_was_stored_today_is_counted_and_removing_gives_nothing_back() -> None:
+    log = given(attached("a", 5), AttachmentRemoved(room=R, id="a"), attached("b", 6))
+
+    assert {(7,): Uploaded(day=0, bytes=11)} == fold(uploads.projection, log)
+
+
+def test_another_day_begins_at_zero() -> None:
+    first, second = given(attached("a", 5), attached("b", 6))
+    tomorrow = second._replace(time_ms=DAY_MS)
+
+    rows = fold(uploads.projection, [first, tomorrow])
+    assert {(7,): Uploaded(day=1, bytes=6)} == rows
+    assert (0, 6, 0) == tuple(rows[7,].on(day) for day in (0, 1, 2))
+
+
+def test_a_service_has_no_days() -> None:
+    assert {} == fold(uploads.projection, given(attached("a"), by=SERVICE_MID))
+
+
 # --- all together --------------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +316,7 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), attached("a"), AttachmentRemoved(room=R, id="a"),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1), RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
         MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
         InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),

@@ -239,8 +239,8 @@ async def test_who_hides_looks_like_who_went_and_who_shows_itself_like_who_came(
 ) -> None:
     anna, ben, cara = people(server, 3)
     await there.create(server.new_room(), anna, ben, cara)
-    await there.create(f"direct://{server.new_mid()}", anna, ben)
     friend = await connecting.connect(server, "json", mid=anna)
+    await call(friend, "direct.open", mid=ben)
     colleague = await connecting.connect(server, "json", mid=cara)
     bens = await connecting.connect(server, "json", mid=ben)
     assert {ben: True} == await watch(friend, ben) == await watch(colleague, ben)
