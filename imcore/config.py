@@ -343,6 +343,29 @@ class Settings(_Part):
         30.0, description="Messages a second that one member id may send for long, over all its devices and HTTP."
     )
     user_sends_burst: Burst = Field(60.0, description="Messages that it may send at once after a pause.")
+    user_signals_per_s: PerSecond = Field(
+        5.0, description="Signals that are not stored (typing) that one member id may send a second for long."
+    )
+    user_signals_burst: Burst = Field(20.0, description="Signals that it may send at once after a pause.")
+    signals_room_members_max: Count = Field(
+        500, description="In rooms with more members or sessions signals go to nobody. High: each costs as many writes."
+    )
+    presence_room_members_max: Annotated[int, Field(ge=2, le=packet.PAGE_ROWS_MAX)] = Field(
+        200, description="Members of a room see who of them is online up to this size; in larger ones, how many."
+    )
+    presence_watched_max: Count = Field(
+        500,
+        description="People that one connection may watch the presence of. Each costs memory, and writes when it changes.",
+    )
+    presence_watches_max: Count = Field(
+        1_000_000, description="The same of all connections of a process, about 0.2 KiB each. Above: overloaded."
+    )
+    presence_grace_s: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
+        5.0, description="Who is back within this was never away, for who watches. Short: every tunnel is told."
+    )
+    presence_recheck_s: Seconds = Field(
+        300.0, description="Who may still see whom is asked again at least so often. Short: queries."
+    )
     sends_pending_per_session_max: Count = Field(
         1_000,
         description="Sends of one connection that wait for their commit. Low: fast senders are refused, and retry.",

@@ -59,7 +59,7 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import MESSAGE_PUSHED, Recorded
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
@@ -211,25 +211,25 @@ class Process:
         keys: tuple[str, ...] = (),
         everybody: bool = False,
         type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
     ) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
-        comet = self.comet
-        position = max(self.position, 0 if comet is None else comet.tail.position)
+        position = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position, type_))
-        if comet is None:
-            return 0
-        return comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, position=position
-        )
+            self.bus.pass_on(message)
+        return self.passed_on(message)
 
-    def passed_on(self, message: Ephemeral) -> None:
-        """Another process pushed a message without storing it."""
-        if self.comet is not None:
-            op, payload, room, mids, keys, everybody, position, type_ = message
-            self.comet.push_ephemeral(
-                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, position=position
-            )
+    def passed_on(self, message: Ephemeral) -> int:
+        """A message was pushed without storing it, here or by another process. How many got it here at once."""
+        if self.comet is None:
+            return 0
+        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
+        return self.comet.push_ephemeral(
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody,
+            type_=type_, mid=mid, key=key, position=position,
+        )  # fmt: skip
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
@@ -401,6 +401,7 @@ async def _run(
         log=events,
         reached=runner.reached,
         live_types=frozenset(settings.live_room_types),
+        presence_room_members_max=settings.presence_room_members_max,
         searched=None if seeking is None else seeking.reached,
         marked=receipts.marked,
     )
@@ -411,7 +412,12 @@ async def _run(
     stack.push_async_callback(kept.store.close)
     process.uploads = kept.uploads
     means = Means(
-        settings=settings, reads=reading, push_ephemeral=process.push_ephemeral, sends=sends, attachments=kept
+        settings=settings,
+        reads=reading,
+        push_ephemeral=process.push_ephemeral,
+        sends=sends,
+        signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+        attachments=kept,
     )
     comet: Comet | None = None
     if "comet" in roles:

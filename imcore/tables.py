@@ -1,12 +1,12 @@
 """Every table on one page; all that Alembic imports.
 
-Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
-nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
+Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append`
+and nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
 `departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
-`reaction_counts`, `pins` and `pin_counts` (inline: in the append's transaction), `sessions`, `deliveries`, `inbox`, `mentions`,
-`threads`, `edits` and `receipts` (asynchronous), `search` (the same, at a pace of its own), `checkpoints` that says how far each of
-these has come, and `quarantine` that names the events which one went past; all of them can be thrown away and folded again from the
-log. Leases: `nodes`, the running comets; not derived from the log, and worthless after a restart.
+`reaction_counts`, `pins`, `pin_counts` and `visibility` (inline: in the append's transaction), `sessions`, `seen`, `deliveries`,
+`inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous), `search` (the same, at a pace of its own), `checkpoints`
+that says how far each of these has come, and `quarantine` that names the events which one went past; all of them can be thrown
+away and folded again from the log. Leases: `nodes`, the running comets; not derived from the log, and worthless after a restart.
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -303,6 +303,14 @@ blocks = Table(
     PrimaryKeyConstraint("by", "mid"),
 )
 
+# Who may see whether a person is online. Of those who let everybody see them there is no row.
+visibility = Table(
+    "visibility",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("choice", Text, nullable=False, comment="contacts or nobody"),
+)
+
 attachments = Table(
     "attachments",
     metadata,
@@ -344,6 +352,15 @@ sessions = Table(
     Column("opened_at_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("mid", "key"),
     Index("sessions_node_idx", "node"),
+)
+
+# When each person was last heard of, kept after the last session is closed. Guests have none: they do not come back.
+seen = Table(
+    "seen",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False, comment="milliseconds since 1970"),
+    postgresql_with={"fillfactor": "70"},  # changed again and again, in no index: room for HOT updates
 )
 
 # What each device has received, kept after its session is closed: where the next one goes on.

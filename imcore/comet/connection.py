@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -641,6 +641,20 @@ class Connection(Session):
             told = told.answer
         assert not isinstance(told, Stream), "a verb for connections answers JSON"
         return b'{"answer":%b}' % encoded(told)
+
+    # --- what verbs ask of the connection that they came over -------------------------------------------------------------------
+
+    async def watch(self, mids: Sequence[int], *, sees_all: bool) -> list[tuple[int, tuple[str, ...]]]:
+        """Be told of these people from now on; each person's platforms as they are now."""
+        return [*await self.comet.watch(self, mids, sees_all=sees_all)]
+
+    def unwatch(self, mids: Sequence[int] | None) -> None:
+        """Be told of these people no more; of nobody, for None."""
+        self.comet.watching.end(self, mids)
+
+    def online(self, room: str) -> int | None:
+        """How many sessions are in this live room; None if this one is not."""
+        return self.comet.online(room) if "room:" + room in self.entered else None
 
     # --- auth ------------------------------------------------------------------------------------------------------------------
 

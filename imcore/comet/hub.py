@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
+from imcore.comet.watching import Watching
 from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
 from imcore.events import messages
 from imcore.events.types import (
@@ -35,6 +36,8 @@ from imcore.events.types import (
     MemberRemoved,
     MessageEdited,
     MessageRecalled,
+    PersonBlocked,
+    PersonUnblocked,
     Recorded,
     RoomDismissed,
     RoomsEntered,
@@ -42,6 +45,7 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
     UnknownType,
+    VisibilityChosen,
     device,
     room_type,
 )
@@ -49,13 +53,21 @@ from imcore.events.types import (
 log = logging.getLogger(__name__)
 
 OPENING, BEHIND, LIVE, CLOSED = range(4)
-ROUTING_TYPES: Final = frozenset(
-    fact.type
-    for fact in (
-        MemberJoined, MemberLeft, MemberRemoved, SessionOpened, SessionClosed, RoomsEntered, RoomSwitched,
-        DeliveryAcked, MessageRecalled,
-    )
-)  # fmt: skip
+ROUTING_FACTS: Final = (
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    SessionOpened,
+    SessionClosed,
+    RoomsEntered,
+    RoomSwitched,
+    DeliveryAcked,
+    MessageRecalled,
+    VisibilityChosen,
+    PersonBlocked,
+    PersonUnblocked,
+)
+ROUTING_TYPES: Final = frozenset(fact.type for fact in ROUTING_FACTS)
 DISMISSED: Final = RoomDismissed.type
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
@@ -210,8 +222,16 @@ class Hub:
     a query; the one who went first is forgotten first.
     """
 
-    def __init__(self, position: int, live_room_types: Iterable[str], *, remembered_max: int = 0) -> None:
+    def __init__(
+        self,
+        position: int,
+        live_room_types: Iterable[str],
+        *,
+        remembered_max: int = 0,
+        watching: Watching | None = None,
+    ) -> None:
         self.position = position
+        self.watching = watching  # whose presence is watched here; it folds the same events
         self.flushed = position  # live sessions have been written everything up to here
         self.people: dict[int, Person] = {}
         self.remembered: dict[int, Person] = {}  # of `people`, those without sessions, in the order in which they went
@@ -552,6 +572,8 @@ class Hub:
                     session = None if person is None else person.sessions.get(key)
                     if session is not None and session.opened == opened:
                         session.switched(room)
+            if self.watching is not None and self.watching.people:
+                self.watching.fold(fact, event)
 
     def mark(self, mid: int, key: str, position: int) -> None:
         """This device has everything up to `position`: the log says so, or whoever is about to tell the log."""
@@ -648,6 +670,8 @@ class Hub:
                 # Its memberships are being read, and it may be that this was not seen.
                 person.changes.append((event.position, stream, False))
             elif person.rooms.pop(stream, None) is not None:
+                if self.watching is not None:
+                    self.watching.dismissed(person.mid)
                 person.left[stream] = Left(event.position, event.mid, event.type)
                 for session in person.sessions.values():
                     self._detach(session, stream)

@@ -5,7 +5,8 @@ upcasters from each older one. A message is special only in speed: its payload i
 way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself; version 2
 of message_sent has something beside the payload (see messages).
 
-Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
+Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes, read marks and who
+may see the person.
 `session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection
 key, and `all:` pushes to everybody. `audit:` holds what moderators and admins of the platform did by their privilege; nobody is
 given that.
@@ -281,6 +282,17 @@ class ReadMarked(Fact):
     sent: Int64
 
 
+VisibleTo = Literal["everybody", "contacts", "nobody"]
+
+
+class VisibilityChosen(Fact):
+    """Who may see whether `mid` is online, of those who may at all: everybody, contacts (with whom there is a direct room), nobody."""
+
+    type = "visibility_chosen"
+    mid: Int64
+    choice: VisibleTo
+
+
 class AttachmentStored(Fact):
     """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in hexadecimal."""
 
@@ -316,6 +328,9 @@ class SessionOpened(Fact):
     address: str = ""
     rooms: tuple[str, ...] = ()
     protocol: str = ""
+
+
+NODE_LOST: Final = "node_lost"  # the reason of a session's end that was found out only because its comet was gone
 
 
 class SessionClosed(Fact):
@@ -405,6 +420,7 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     PersonBlocked,
     PersonUnblocked,
     ReadMarked,
+    VisibilityChosen,
     AttachmentStored,
     AttachmentRemoved,
     SessionOpened,
@@ -419,6 +435,10 @@ FACTS: Final[tuple[type[Fact], ...]] = (
 MESSAGE_SENT: Final = "message_sent"  # by a member, over a connection or HTTP
 MESSAGE_PUSHED: Final = "message_pushed"  # by a backend with goim's push routes
 MESSAGE_TYPES: Final = frozenset((MESSAGE_SENT, MESSAGE_PUSHED))
+# What connections are told and the log never holds: envelopes at position 0.
+PRESENCE: Final = "presence"  # of a person, to who watches it
+TYPING: Final = "typing"  # of a member, to the others in the room
+SIGNAL: Final = "signal:"  # and a name: the application's own
 
 
 class UnknownType(LookupError):

@@ -32,9 +32,11 @@ from imcore.projections import (
     restrictions,
     rooms,
     search,
+    seen,
     sessions,
     threads,
     uploads,
+    visibility,
 )
 from imcore.projections.projection import AnyProjection
 
@@ -54,9 +56,11 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     reactions.counts,
     pins.projection,
     pins.count,
+    visibility.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     sessions.projection,
+    seen.projection,
     deliveries.projection,
     inbox.projection,
     mentions.projection,

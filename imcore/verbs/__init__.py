@@ -13,12 +13,14 @@ from imcore.verbs import (
     members,
     messages,
     pins,
+    presence,
     reactions,
     receipts,
     rooms,
     search,
     server,
     sessions,
+    signals,
 )
 from imcore.verbs.verb import AnyVerb
 
@@ -34,4 +36,6 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *pins.VERBS,
     *receipts.VERBS,
     *search.VERBS,
+    *presence.VERBS,
+    *signals.VERBS,
 )

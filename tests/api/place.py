@@ -191,6 +191,7 @@ async def serving(
             log,
             runner.reached,
             frozenset(settings.live_room_types),
+            settings.presence_room_members_max,
             searched=seeking.reached if settings.search else None,
             marked=lambda *mark: marks.append(mark),
         )
@@ -214,6 +215,7 @@ async def serving(
                 reads=reading,
                 push_ephemeral=push_ephemeral,
                 sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
+                signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
                 attachments=kept_in(settings, store or folder(settings), b"a key that only the tests know of"),
             ),
             authenticate=auth.authenticator(settings),

@@ -48,6 +48,7 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
     UnknownType,
+    VisibilityChosen,
     registry,
     room_type,
 )
@@ -129,6 +130,10 @@ STORED = {
     ("read_marked", 1): (
         '{"room":"group://r","mid":7,"seq":30,"messages":20,"sent":3}',
         ReadMarked(room="group://r", mid=7, seq=30, messages=20, sent=3),
+    ),
+    ("visibility_chosen", 1): (
+        '{"mid":7,"choice":"contacts"}',
+        VisibilityChosen(mid=7, choice="contacts"),
     ),
     ("attachment_stored", 1): (
         '{"room":"group://r","id":"00ff","name":"Ä.png","media_type":"image/png","size":9,"sha256":"ab","width":3,"height":null}',

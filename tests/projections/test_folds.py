@@ -53,6 +53,7 @@ from imcore.events.types import (
     RoomsEntered,
     SessionClosed,
     SessionOpened,
+    VisibilityChosen,
 )
 from imcore.projections import (
     PROJECTIONS,
@@ -115,7 +116,7 @@ def given(*happened: Fact | About | int, by: int = 7, mid: int = 7) -> list[Reco
 
 def _stream(fact: Fact, mid: int) -> str:
     match fact:
-        case ReadMarked() | Invited() | InvitationWithdrawn() | InvitationDeclined():
+        case ReadMarked() | VisibilityChosen() | Invited() | InvitationWithdrawn() | InvitationDeclined():
             return f"{USER}{fact.mid}"
         case AttachmentStored() | AttachmentRemoved():
             return f"{USER}{mid}"
@@ -407,7 +408,7 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
         attached("a"), AttachmentRemoved(room=R, id="a"),
         MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
         InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
-        PersonUnblocked(by=7, mid=8), RoomDismissed(room=R),
+        PersonUnblocked(by=7, mid=8), RoomDismissed(room=R), VisibilityChosen(mid=7, choice="nobody"),
         *about_messages(),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
