@@ -12,9 +12,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.projections import deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import (
+    accounts,
+    deliveries,
+    departures,
+    handles,
+    inbox,
+    logins,
+    logouts,
+    members,
+    rooms,
+    sessions,
+)
 from imcore.projections.projection import AnyProjection
 
-INLINE: Final[tuple[AnyProjection, ...]] = (rooms.projection, members.projection, departures.projection)
+INLINE: Final[tuple[AnyProjection, ...]] = (
+    rooms.projection,
+    members.projection,
+    departures.projection,
+    accounts.projection,
+    handles.projection,
+    logins.projection,
+    logouts.projection,
+)
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (sessions.projection, deliveries.projection, inbox.projection)
 PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}

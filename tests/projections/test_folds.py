@@ -13,12 +13,21 @@ from imcore.events.types import (
     SERVICE_MID,
     SESSION,
     USER,
+    AccountActivated,
+    AccountDeactivated,
+    AccountRegistered,
+    AccountSuspended,
     DeliveryAcked,
     Fact,
+    LoggedIn,
+    LoggedOut,
     MemberJoined,
     MemberLeft,
     MemberMuted,
     MemberRemoved,
+    PasswordChanged,
+    PlatformRoleChanged,
+    ProfileChanged,
     ReadMarked,
     Recorded,
     RoleChanged,
@@ -26,12 +35,29 @@ from imcore.events.types import (
     RoomsEntered,
     SessionClosed,
     SessionOpened,
+    SuspensionLifted,
 )
-from imcore.projections import PROJECTIONS, deliveries, departures, inbox, members, rooms, sessions
+from imcore.projections import (
+    PROJECTIONS,
+    accounts,
+    deliveries,
+    departures,
+    handles,
+    inbox,
+    logins,
+    logouts,
+    members,
+    rooms,
+    sessions,
+)
+from imcore.projections.accounts import Account
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
+from imcore.projections.handles import Handle
 from imcore.projections.inbox import Inbox
 from imcore.projections.inline import InlineProjections
+from imcore.projections.logins import Login
+from imcore.projections.logouts import KEEP_MS, Logout
 from imcore.projections.members import Member
 from imcore.projections.projection import fold
 from imcore.projections.rooms import Room
@@ -65,8 +91,12 @@ def _stream(fact: Fact, mid: int) -> str:
     match fact:
         case ReadMarked():
             return f"{USER}{fact.mid}"
+        case _ if not hasattr(fact, "room") and hasattr(fact, "mid"):
+            return f"{USER}{mid}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
             return f"{SESSION}{mid}"
+        case _ if not hasattr(fact, "room"):
+            return f"{USER}{mid}"
     return ROOM + R
 
 
@@ -240,6 +270,80 @@ def test_who_is_no_member_and_the_service_have_no_inbox() -> None:
     assert {} == fold(inbox.projection, given(NOBODY, marked(1, 1, 1, mid=NOBODY), joined(SERVICE_MID), 8))
 
 
+# --- accounts ----------------------------------------------------------------------------------------------------------------
+
+
+def registered(*, active: bool = True) -> AccountRegistered:
+    return AccountRegistered(mid=7, login="alice", handle="alice", name="Alice", active=active, credential="c")
+
+
+def suspended(*sids: str) -> AccountSuspended:
+    return AccountSuspended(mid=7, reason="spam", sids=sids or ("s",))
+
+
+def logged_in(sid: str = "s") -> LoggedIn:
+    return LoggedIn(mid=7, sid=sid, key=f"key of {sid}", platform="web", address="::1")
+
+
+def logged_out(*sids: str, everywhere: bool = False) -> LoggedOut:
+    return LoggedOut(mid=7, sids=sids or ("s",), everywhere=everywhere)
+
+
+def test_an_account_is_what_happened_to_it_last() -> None:
+    def after(*facts: Fact) -> Account:
+        return fold(accounts.projection, given(registered(active=False), *facts))[7,]
+
+    pending = Account("alice", "Alice", "", "{}", "user", "pending", "", "c", created=1, created_ms=1001, changed=1)
+    assert pending == after()
+    assert "active" == after(AccountActivated(mid=7)).state
+    assert ("pending", 2) == (after(SuspensionLifted(mid=7)).state, after(SuspensionLifted(mid=7)).changed)
+    assert ("suspended", "spam") == (after(suspended()).state, after(suspended()).reason)
+    lifted = after(suspended(), SuspensionLifted(mid=7))
+    assert ("active", "") == (lifted.state, lifted.reason)
+    assert "deactivated" == after(AccountDeactivated(mid=7, sids=()), suspended()).state
+    assert "moderator" == after(PlatformRoleChanged(mid=7, role="moderator")).role
+    assert "c2" == after(PasswordChanged(mid=7, credential="c2")).credential
+    shown = after(ProfileChanged(mid=7, name="A", avatar="https://a", extra={"b": [1]}))
+    assert ("A", "https://a", '{"b":[1]}') == (shown.name, shown.avatar, shown.extra)
+
+
+def test_what_happens_to_no_account_makes_none() -> None:
+    assert {} == fold(accounts.projection, given(AccountActivated(mid=7), suspended()))
+
+
+def test_a_name_is_the_first_ones_for_ever() -> None:
+    second = registered().model_copy(update={"mid": 8})
+    log = given(registered(), AccountDeactivated(mid=7, sids=()), second)
+
+    assert {("alice",): Handle(7)} == fold(handles.projection, log)
+
+
+def test_a_login_is_there_until_it_ends() -> None:
+    assert {(7, "s"): Login("key of s", "web", "::1", 1, 1001)} == fold(logins.projection, given(logged_in()))
+    for end in (logged_out(), suspended(), AccountDeactivated(mid=7, sids=("s",))):
+        left = fold(logins.projection, given(logged_in(), logged_in("other"), end))
+        assert [(7, "other")] == list(left)
+
+
+def test_a_logout_of_one_device_is_remembered_by_its_name_for_a_while() -> None:
+    log = given(logged_out("a"), logged_out("b", "c"))
+    assert {(7,): Logout(2, 0, 0, 0, ("1001 a", "1002 b", "1002 c"))} == fold(logouts.projection, log)
+
+    later = [*log, log[0]._replace(position=3, time_ms=1001 + KEEP_MS)]
+    assert Logout(3, 0, 0, 0, ("1002 b", "1002 c", f"{1001 + KEEP_MS} a")) == fold(logouts.projection, later)[7,]
+
+
+def test_what_ends_all_logins_voids_all_tokens_before_it() -> None:
+    for end in (logged_out(everywhere=True), suspended(), AccountDeactivated(mid=7, sids=())):
+        assert {(7,): Logout(2, 2, 1002, 2, ())} == fold(logouts.projection, given(logged_out("a"), end))
+
+
+def test_a_change_of_role_voids_tokens_and_ends_no_login() -> None:
+    log = given(logged_out(everywhere=True), PlatformRoleChanged(mid=7, role="admin"), SuspensionLifted(mid=7))
+
+    assert {(7,): Logout(3, 2, 1002, 1, ())} == fold(logouts.projection, log)
+
+
 # --- all together --------------------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +353,9 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1),
+        registered(), AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
+        PasswordChanged(mid=7, credential="c"), suspended(), SuspensionLifted(mid=7), AccountDeactivated(mid=7, sids=("s",)),
+        PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
         others = [event for event in everything if event.op == 0 or projection is inbox.projection]
