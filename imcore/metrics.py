@@ -75,6 +75,14 @@ MEANINGS: Mapping[str, str] = {
     "projection_pages_total": "Pages folded by this process.",
     "projection_events_total": "Events folded by this process.",
     "projection_quarantined_total": "Events that could not be folded and were passed over.",
+    "accounts_passwords_under_way": "Passwords that are being looked at, or stand in line for it.",
+    "accounts_passwords_total": "Passwords looked at.",
+    "accounts_passwords_refused_total": "Logins told to come back because the line for passwords was too long.",
+    "accounts_revocations": "Logouts, suspensions and changes of role that are in memory, to refuse tokens by.",
+    "accounts_paced": "Names and addresses whose pace of logging in is remembered.",
+    "accounts_tries_limited_total": "Logins and registrations refused by the pace of a name or an address.",
+    "accounts_webhook_under_way": "Questions to the backend that have no answer yet.",
+    "accounts_webhook_failed_total": "Questions to the backend that had no answer.",
     "workers_restarts_total": "Workers that ended and were started again.",
 }
 

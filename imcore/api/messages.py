@@ -56,6 +56,7 @@ async def send(request: web.Request) -> web.Response:
         wait_s = have.sends.take(mid, asyncio.get_running_loop().time())
         if wait_s:
             raise RateLimited("too many messages of this user", retry_after_ms=int(wait_s * 1000) + 1)
+    await have.doors.allow("send", who, room)
     is_member = mid != SERVICE_MID and not is_live(request, room)
     if mid == SERVICE_MID and not is_live(request, room) and await queries.room(have.pool, room) is None:
         raise NoSuchRoom  # a room that is there stays, so nothing can come between

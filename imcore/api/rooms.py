@@ -181,6 +181,7 @@ async def join(request: web.Request) -> web.Response:
     """Come in by oneself."""
     room = room_of(request)
     mid = _somebody(person(request, (await read_body(request, Somebody)).mid))
+    await services(request).doors.allow("join", identity(request), room)
     joining = commands.Join(room, mid, may_create=may_create(request, room))
     return _joined(await _decided(request, room, joining), joining.existing)
 

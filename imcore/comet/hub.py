@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
-from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
+from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver, Unauthenticated
 from imcore.events.types import (
     ALL,
     KEY,
@@ -28,10 +28,14 @@ from imcore.events.types import (
     ROOM,
     SESSION,
     USER,
+    AccountDeactivated,
+    AccountSuspended,
     DeliveryAcked,
+    LoggedOut,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    PlatformRoleChanged,
     Recorded,
     RoomsEntered,
     SessionClosed,
@@ -46,7 +50,19 @@ log = logging.getLogger(__name__)
 OPENING, BEHIND, LIVE, CLOSED = range(4)
 ROUTING_TYPES: Final = frozenset(
     fact.type
-    for fact in (MemberJoined, MemberLeft, MemberRemoved, SessionOpened, SessionClosed, RoomsEntered, DeliveryAcked)
+    for fact in (
+        MemberJoined,
+        MemberLeft,
+        MemberRemoved,
+        SessionOpened,
+        SessionClosed,
+        RoomsEntered,
+        DeliveryAcked,
+        LoggedOut,
+        AccountSuspended,
+        AccountDeactivated,
+        PlatformRoleChanged,
+    )
 )
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
@@ -64,11 +80,13 @@ class Session:
 
     `position`: everything up to here was written. It moves while the session is behind, and stands where it turned live after that.
     `full`: the socket has not taken what it was given, so there is nothing to be written. `entered` are the live rooms it is in and
-    since when. `received` is the position of the last durable event that was written to it.
+    since when. `received` is the position of the last durable event that was written to it. `sid` is the login that it is of, and
+    `as_of` up to where in the log its token knew its person: what took that back later ends it.
     """
 
     __slots__ = (
         "accepts",
+        "as_of",
         "codec",
         "entered",
         "floor",
@@ -80,12 +98,15 @@ class Session:
         "person",
         "position",
         "received",
+        "sid",
         "state",
     )
 
     def __init__(self) -> None:
         self.mid = 0
         self.key = ""
+        self.sid = ""
+        self.as_of = 0
         self.codec = 0
         self.accepts: frozenset[int] | None = None
         self.opened = 0
@@ -512,6 +533,10 @@ class Hub:
                     if delivered is not None:
                         self.mark(event.mid, key, delivered)
                     self._close(int(event.stream[len(SESSION) :]), key, opened, reason)
+                case LoggedOut(mid=mid, sids=sids, everywhere=everywhere):
+                    self._revoke(mid, event.position, None if everywhere else sids)
+                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid) | PlatformRoleChanged(mid=mid):
+                    self._revoke(mid, event.position, None)
                 case SessionOpened(key=key):
                     self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
@@ -560,6 +585,18 @@ class Hub:
         if session is not None and session.opened == opened:
             session.end(Displaced() if reason == Displaced.code else GoingAway())
             self.remove(session)
+
+    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None) -> None:
+        """End the sessions of these logins; None: all whose tokens are from before this. What was said before it they still get."""
+        person = self.people.get(mid)
+        if person is None or not person.sessions:
+            return
+        self._hand_out()
+        for session in list(person.sessions.values()):
+            if session.as_of < position if sids is None else session.sid in sids:
+                self._write_out(session, position - 1)
+                session.end(Unauthenticated("the login is over"))
+                self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from imcore import commands, failpoints
-from imcore.auth import Authenticate, Identity
+from imcore.auth import Identity
 from imcore.bus.tail import Tail
 from imcore.comet.admission import Admission
 from imcore.comet.catchup import CatchUp
@@ -109,7 +109,6 @@ class Comet:
         events: Log,
         reader: Reader,
         pool: Pool,
-        authenticate: Authenticate,
         means: Means,
         *,
         node: str,
@@ -122,7 +121,9 @@ class Comet:
         self.means = means
         self.verbs = Verbs(VERBS)
         self.reads = means.reads
-        self.authenticate = authenticate
+        self.doors = means.accounts.doors
+        self.asks_sends = self.doors.asks("send")
+        self._revocations = means.accounts.revocations
         self.node = node
         self.history = history
         self.rate_limits = settings.rate_limits
@@ -236,6 +237,7 @@ class Comet:
     # --- events out ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, batch: list[Recorded]) -> None:
+        self._revocations.take(batch)
         self.hub.apply(batch)
         if self.hub.waiting:
             self._schedule_flush()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import server
+from imcore.verbs import accounts, server
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS,)
+VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS, *accounts.VERBS)

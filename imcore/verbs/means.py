@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from imcore.accounts import Accounts
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
@@ -38,6 +39,7 @@ class Means:
     reads: Reads
     push_ephemeral: PushEphemeral
     sends: Paces[int]
+    accounts: Accounts
 
     @property
     def log(self) -> Log:

@@ -115,6 +115,9 @@ class LiveConnection(Protocol):
 
     key: str
 
+    def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
