@@ -73,7 +73,7 @@ chaos soak: env
 lock:
 	@uv=$(BIN)/uv; [ -x $$uv ] || uv=uv; \
 	$$uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--extra server --extra embedded --extra test --group build --custom-compile-command "make lock" \
+		--extra server --extra embedded --extra s3 --extra test --group build --custom-compile-command "make lock" \
 		--output-file requirements.lock $(ARGS)
 
 clean:

@@ -6,7 +6,7 @@ that is not there. For the same reason every variable that begins with IMCORE_ m
 
 In the environment and in flags a list is written with commas (`live,stage`) or as JSON; what has keys (`auth_keys`) only as JSON.
 
-The trap: values are secrets too. Errors and `shown` repeat no value of `auth_keys` and no password.
+The trap: values are secrets too. Errors and `shown` repeat no value of `auth_keys`, none of `SECRETS` and no password.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import re
 import tomllib
 import types
 import typing
@@ -32,6 +33,9 @@ PREFIX: Final = "IMCORE_"
 FILE_VARIABLE: Final = "IMCORE_CONFIG"
 HIDDEN: Final = "***"
 LEEWAY_S_MAX: Final = 30.0
+
+SECRETS: Final = frozenset(("attachment_link_key", "s3_secret_key"))  # of plain settings: their values are never shown
+_is_media_pattern = re.compile(r"\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(?:\*|[a-z0-9][a-z0-9!#$&^_.+-]*)").fullmatch
 
 DEFAULT, FILE, ENVIRONMENT, FLAG = "default", "file", "environment", "flag"
 
@@ -101,6 +105,19 @@ def _checked_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("a URL begins with http:// or https://")
     return text
+
+
+def _checked_pattern(text: str) -> str:
+    if len(text) > 100 or not _is_media_pattern(text):
+        raise ValueError("a media type looks like image/png, image/* or */*, in lower case")
+    return text
+
+
+def _checked_endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        raise ValueError("an endpoint is http(s)://host or http(s)://host:port")
+    return url
 
 
 def _checked_failpoints(text: str) -> str:
@@ -451,6 +468,63 @@ class Settings(_Part):
         packet.PAGE_ROWS_MAX, description="Events read from the log at a time for one connection that is behind."
     )
 
+    # --- attachments ---
+    attachments: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of attachments; none is `attachments` in `data`. All processes of one service need the same.",
+    )
+    attachment_bytes_max: Annotated[int, Field(ge=1, le=2**40)] = Field(
+        25 * 2**20, description="The largest file. It bounds how long an upload takes, and what one costs to keep."
+    )
+    attachment_types: tuple[Annotated[str, AfterValidator(_checked_pattern)], ...] = Field(
+        ("*/*",),
+        description="Media types that are taken: `image/png`, `image/*`, `*/*`. What a browser could run is never shown in it.",
+    )
+    attachment_bytes_per_day_max: Annotated[int, Field(ge=1, le=2**50)] = Field(
+        2**30, description="What one person may store in a day (UTC). Without a limit one person fills the disk."
+    )
+    attachment_upload_s: Seconds = Field(
+        300.0, description="How long an upload may take. Short: slow lines cannot send large files."
+    )
+    attachment_uploads_max: Count = Field(
+        64,
+        description="Uploads under way in a process, a buffer each (5 MiB with S3). Above, they are refused as overloaded.",
+    )
+    attachment_uploads_per_user_max: Count = Field(
+        4, description="Of these, those of one person in this process. One person cannot keep the others out."
+    )
+    attachment_link_s: Seconds = Field(
+        3_600.0, description="How long a link may be good, and is if nobody says less. Nobody can take it back."
+    )
+    attachment_link_key: Annotated[str, Field(min_length=32, max_length=1_024)] | None = Field(
+        None,
+        repr=False,
+        description="Secret that links are signed with; none is a key made in `data`. On several machines all need the same.",
+    )
+    s3_bucket: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        None,
+        description="Keep attachments in this bucket of an S3-compatible store, and not in a folder. Needs `imcore[s3]`.",
+    )
+    s3_endpoint: Annotated[str, AfterValidator(_checked_endpoint)] | None = Field(
+        None, description="Where the store answers, such as https://s3.example.com; none is AWS."
+    )
+    s3_region: str = Field(
+        "us-east-1", min_length=1, max_length=64, description="The region that requests are signed for."
+    )
+    s3_prefix: str = Field(
+        "", max_length=200, description="What every key in the bucket begins with. Two services in one bucket need two."
+    )
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="Whether the bucket stands in the path or in the host name. Stores of one's own want path."
+    )
+    s3_access_key: Annotated[str, Field(min_length=1, max_length=1_024)] | None = Field(
+        None, description="Who we are there; none asks the environment, files and the machine, as AWS's programs do."
+    )
+    s3_secret_key: Annotated[str, Field(min_length=1, max_length=1_024)] | None = Field(
+        None, repr=False, description="The secret of `s3_access_key`."
+    )
+
     # --- the log ---
     live_room_types: tuple[Annotated[str, AfterValidator(_checked_room_type)], ...] = Field(
         ("live",),
@@ -509,6 +583,8 @@ class Settings(_Part):
             )
         if self.unsent_bytes_process_max < self.unsent_bytes_max:
             raise ValueError("unsent_bytes_process_max is less than what one connection may have (unsent_bytes_max)")
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("s3_access_key and s3_secret_key go together")
         if self.pending_reserve_events >= self.pending_events_max:
             raise ValueError("pending_reserve_events leaves nothing of pending_events_max for sends")
         return self
@@ -671,6 +747,8 @@ def _faults(error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]
 
 
 def _public(name: str, value: object) -> object:
+    if name in SECRETS and value is not None:
+        return HIDDEN
     if name == "database_url" and isinstance(value, str):
         return without_password(value)
     if name.endswith("_webhook_url") and isinstance(value, str):

@@ -111,6 +111,18 @@ class NoSuchRoom(ImcoreError):
     code, retry, status, close = "no_such_room", False, 404, None
 
 
+class NoSuchAttachment(ImcoreError):
+    """No such attachment, or it is not for you."""
+
+    code, retry, status, close = "no_such_attachment", False, 404, None
+
+
+class WrongType(ImcoreError):
+    """Files of this type are not taken here, or the bytes are of another type than is said."""
+
+    code, retry, status, close = "wrong_type", False, 415, None
+
+
 class RoomExists(ImcoreError):
     """There is a room of this name already."""
 
@@ -166,10 +178,28 @@ class RateLimited(ImcoreError):
     code, retry, status, close = "rate_limited", True, 429, None
 
 
+class SlowMode(ImcoreError):
+    """The room is in slow mode; wait before the next message."""
+
+    code, retry, status, close = "slow_mode", True, 429, None
+
+
 class Overloaded(ImcoreError):
     """The server has more to do than it can; nothing was stored."""
 
     code, retry, status, close = "overloaded", True, 503, None
+
+
+class UploadTimeout(ImcoreError):
+    """The file did not arrive in time; nothing was stored."""
+
+    code, retry, status, close = "upload_timeout", True, 408, None
+
+
+class StoreUnavailable(ImcoreError):
+    """The store of attachments does not work at the moment; try again later."""
+
+    code, retry, status, close = "store_unavailable", True, 503, None
 
 
 class Unavailable(ImcoreError):

@@ -83,6 +83,10 @@ MEANINGS: Mapping[str, str] = {
     "accounts_tries_limited_total": "Logins and registrations refused by the pace of a name or an address.",
     "accounts_webhook_under_way": "Questions to the backend that have no answer yet.",
     "accounts_webhook_failed_total": "Questions to the backend that had no answer.",
+    "attachment_uploads_under_way": "Files on their way into the store.",
+    "attachment_uploads_total": "Files that came into the store.",
+    "attachment_uploads_refused_total": "Files refused because too many were under way, of all or of one person.",
+    "attachment_swept_total": "What was in the store and was no attachment, and was deleted.",
     "workers_restarts_total": "Workers that ended and were started again.",
 }
 

@@ -1,7 +1,7 @@
 """Who may do what: one table, `permissions.yaml`, of operation × role. The code enforces from it, and the tests cross all of it.
 
 A role is what somebody is to the whole server (`PlatformRole`); a standing is what somebody is to a room (`Standing`). An operation's
-row says for each role a verdict, or for ordinary people (user, guest) one for each standing:
+row says for each role a verdict, or for people (all but anonymous and service) one for each standing:
 
     yes       it is allowed
     own       on what is one's own (a message that one sent, one's own account)
@@ -36,7 +36,8 @@ Verdict = Literal["yes", "own", "below", "no", "hidden", "muted", "nobody"]
 PLATFORM_ROLES: Final[tuple[PlatformRole, ...]] = get_args(PlatformRole)
 STANDINGS: Final[tuple[Standing, ...]] = get_args(Standing)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
-PEOPLE: Final[tuple[PlatformRole, ...]] = ("guest", "user")  # whose verdicts may hang on their standing in a room
+# Whose verdicts may hang on their standing in a room: theirs whose privilege does not reach so far, too.
+PEOPLE: Final[tuple[PlatformRole, ...]] = ("guest", "user", "moderator", "admin")
 FILE: Final = "permissions.yaml"
 
 
@@ -77,6 +78,12 @@ class Actor(NamedTuple):
 
 
 SERVICE_ACTOR: Final = Actor(0, "service")
+
+
+def person(mid: int) -> Actor:
+    """An ordinary person of this member id, for whom somebody else may act: guests have negative ones."""
+    assert mid != 0, "0 is the service"
+    return Actor(mid, "user" if mid > 0 else "guest")
 
 
 class Rule(NamedTuple):

@@ -15,19 +15,21 @@ number.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
-from imcore import commands
+from imcore import commands, membership
 from imcore.envelope import envelope
 from imcore.errors import NoSuchRoom, Unavailable
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import UNFENCED, Log
 from imcore.events.types import ROOM, SERVICE_MID, room_type
+from imcore.permissions import Actor, Standing
 from imcore.projections import queries
 
 PAGE_BYTES_MAX: Final = 1 << 20  # of a reply; the rest is the next page
@@ -87,14 +89,30 @@ async def history(
     )
 
 
-async def members(reads: Reads, room: str, mid: int, *, after: int | None = None, limit: int) -> bytes:
-    """A page of the members of the room in order of mid, and who of them is online. Raises NoSuchRoom."""
-    await check_member(reads, room, mid)
+async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = None, limit: int) -> bytes:
+    """A page of the members of the room in order of mid, and who of them is online. `version` is a position at which all of it was so,
+    or later: what changed after it, `changes` knows. Raises NoSuchRoom."""
+    await check(reads, "rooms.members", room, actor)
+    version = await reads.pool.fetchval(queries.HEAD)
     lines = await queries.members_page(reads.pool, room, after, limit + 1)
-    reply: dict[str, object] = {"room": room, "members": [line._asdict() for line in lines[:limit]]}
+    reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid
     return orjson.dumps(reply)
+
+
+async def changes(reads: Reads, room: str, actor: Actor, *, after: int, limit: int) -> bytes:
+    """What changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
+
+    `reload`: more than `limit` did, and the pages of the list are the shorter way. Raises NoSuchRoom.
+    """
+    await check(reads, "rooms.changes", room, actor)
+    version = await reads.pool.fetchval(queries.HEAD)
+    lines = await queries.changes(reads.pool, room, after, limit + 1)
+    if len(lines) > limit or after > version:
+        return orjson.dumps({"room": room, "version": version, "reload": True, "changes": []})
+    shown = [line._asdict() for line in lines]
+    return orjson.dumps({"room": room, "version": version, "reload": False, "changes": shown})
 
 
 async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes:
@@ -145,13 +163,18 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     return orjson.dumps({"room": room, "seq": mark["read_seq"], "unread": max(0, mark["unread"])})
 
 
-async def check_member(reads: Reads, room: str, mid: int) -> None:
-    """Passes members of the room, and the service if there is such a room. Raises NoSuchRoom."""
-    if mid == SERVICE_MID:
-        if await queries.room(reads.pool, room) is None:
-            raise NoSuchRoom
-    elif await queries.member(reads.pool, room, mid) is None:
+async def check(reads: Reads, operation: str, room: str, actor: Actor) -> queries.Standings:
+    """Pass who may do this in the room, as the rows are now, and say what it is to the room. Raises what the permission table says."""
+    found = await queries.standings(reads.pool, room, actor.mid)
+    if found is None:
         raise NoSuchRoom
+    membership.check(operation, actor, found.room, standing_of(found))
+    return found
+
+
+def standing_of(found: queries.Standings) -> Standing:
+    """What somebody is to a room now, as these rows say."""
+    return membership.standing(found.member, found.ban, found.invitation, time.time_ns() // 1_000_000)
 
 
 async def _first_seq(reads: Reads, room: str, mid: int, head: int) -> int:

@@ -36,6 +36,9 @@ from imcore import failpoints, nodes, reads
 from imcore.accounts import Accounts
 from imcore.api.app import make_app
 from imcore.api.services import Services
+from imcore.attachments import opening as attachments
+from imcore.attachments.sweep import Sweeper
+from imcore.attachments.uploads import Uploads
 from imcore.auth import OwnKeys
 from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.comet.server import Comet, settle_memory
@@ -158,6 +161,8 @@ class Process:
         self.waiting: Runner  # set before the first event
         self.accounts: Accounts  # so is this
         self.workers: Workers | None = None
+        self.uploads: Uploads | None = None
+        self.sweeper: Sweeper | None = None
         self.shared = False
         self.is_main = True  # no worker of another process
         self.history = History(lambda: [self.node], self.ended)
@@ -385,12 +390,16 @@ async def _run(
     )
     stack.push_async_callback(accounts.close)
     await _when_there(process, stop, accounts.begin)
+    kept = await attachments.opened(settings)
+    stack.push_async_callback(kept.store.close)
+    process.uploads = kept.uploads
     means = Means(
         settings=settings,
         reads=reading,
         push_ephemeral=process.push_ephemeral,
         sends=sends,
         accounts=accounts,
+        attachments=kept,
     )
     comet: Comet | None = None
     if "comet" in roles:
@@ -409,6 +418,8 @@ async def _run(
             owned.append(tasks.create_task(_keep(process), name="last seen"))
         if "projector" in roles:
             owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
+            process.sweeper = Sweeper(kept.store, pool)
+            owned.append(tasks.create_task(process.sweeper.run(), name="sweeper"))
         follows, sweeps = comet is None, "projector" in roles
         owned.append(tasks.create_task(accounts.run(follows=follows, sweeps=sweeps), name="accounts"))
         if comet is not None:
@@ -636,6 +647,14 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
     bus = process.bus
     if bus is not None:
         told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
+    if process.uploads is not None:
+        told |= {
+            "attachment_uploads_under_way": process.uploads.under_way,
+            "attachment_uploads_total": process.uploads.taken,
+            "attachment_uploads_refused_total": process.uploads.refused,
+        }
+    if process.sweeper is not None:
+        told["attachment_swept_total"] = process.sweeper.swept
     if comet is not None:
         told |= comet.stats()
     if runner is not None:

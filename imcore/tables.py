@@ -1,12 +1,13 @@
 """Every table on one page; all that Alembic imports.
 
-Four families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`; written by `imcore_append` and nothing else, and
-the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `members` and `rooms` (inline: in the append's
-transaction), `sessions`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and
-`quarantine` that names the events which one went past; all of them can be thrown away and folded again from the log. Leases:
-`nodes`, the running comets; not derived from the log, and worthless after a restart. Secrets: `credentials`, `refresh_tokens`,
-`tickets`, `invitation_codes`, `activation_codes`; kept as hashes, and out of the log, which is for ever. (`accounts`, `handles`,
-`logins` and `logouts` are inline projections too.)
+Four families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
+nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
+`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments` and `uploads` (inline: in the append's transaction),
+`sessions`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and `quarantine` that
+names the events which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running
+comets; not derived from the log, and worthless after a restart. Secrets: `credentials`, `refresh_tokens`, `tickets`,
+`invitation_codes`, `activation_codes`; kept as hashes, and out of the log, which is for ever. (`accounts`, `handles`, `logins` and
+`logouts` are inline projections too.)
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -129,6 +130,17 @@ generations = Table(
     postgresql_with={"fillfactor": "70"},  # changed with every connect, in no index: room for HOT updates
 )
 
+# When each member last sent to a room in slow mode. No projection: imcore_append keeps it, of such rooms only, and the log can tell.
+slow_sends = Table(
+    "slow_sends",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("sent_at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "mid"),
+    postgresql_with={"fillfactor": "70"},
+)
+
 # --- projections -------------------------------------------------------------------------------------------------------------
 
 checkpoints = Table(
@@ -159,6 +171,51 @@ rooms = Table(
     Column("history", Text, nullable=False, comment="'joined': seen from one's join on; 'all': from the beginning"),
     Column("title", Text, nullable=False),
     Column("members", BigInteger, nullable=False),
+    Column("owners", ARRAY(BigInteger), nullable=False, server_default="{}", comment="the mids of its owners"),
+    Column("topic", Text, nullable=False, server_default=""),
+    Column(
+        "approval",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="who joins a public room must be let in",
+    ),
+    Column("writers", Text, nullable=False, server_default="members", comment="'members', or 'admins' only"),
+    Column(
+        "slow_mode_s",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="a member sends once in so long; 0 is no limit",
+    ),
+    Column("members_max", BigInteger, nullable=False, server_default="0", comment="0 is no limit"),
+    Column(
+        "muted_until_ms",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="only admins and owners send until then",
+    ),
+    Column(
+        "dismissed",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="position of the dismissal; 0 while the room is",
+    ),
+    Column("dismissed_by", BigInteger, nullable=False, server_default="0"),
+    Index("rooms_directory_idx", "room", postgresql_where=text("public AND dismissed = 0")),
+)
+
+# What keeps members of a room from sending, in the few rooms that restrict it: a send looks here, once a room of its batch.
+restrictions = Table(
+    "restrictions",
+    metadata,
+    Column("room", Text, primary_key=True),
+    Column("writers", Text, nullable=False, comment="'members', or 'admins' only"),
+    Column("muted_until_ms", BigInteger, nullable=False, comment="only admins and owners send until then"),
+    Column("slow_mode_s", BigInteger, nullable=False, comment="a member sends once in so long; 0 is no limit"),
+    Column("dismissed", Boolean, nullable=False, comment="nothing is appended to its stream any more"),
 )
 
 members = Table(
@@ -170,8 +227,23 @@ members = Table(
     Column("since", BigInteger, nullable=False, comment="position of the join"),
     Column("since_seq", BigInteger, nullable=False, comment="seq of the join in the room"),
     Column("muted_until_ms", BigInteger, nullable=False, comment="milliseconds since 1970; 0 is not muted"),
+    Column(
+        "blocked",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="of a direct room: the other takes no messages of this one",
+    ),
+    Column(
+        "changed",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="position of the last event that changed this line of the list",
+    ),
     PrimaryKeyConstraint("room", "mid"),
     Index("members_mid_idx", "mid", "room"),
+    Index("members_changed_idx", "room", "changed"),
 )
 
 # Who is no longer in a room: what is told to a device that was away when it happened.
@@ -184,6 +256,81 @@ departures = Table(
     Column("by", BigInteger, nullable=False, comment="who did it"),
     Column("removed", Boolean, nullable=False, comment="somebody else did it"),
     PrimaryKeyConstraint("mid", "room"),
+    Index("departures_changed_idx", "room", "position"),
+)
+
+# Who may not come in. A ban that is over is a row still, until somebody joins or lifts it.
+bans = Table(
+    "bans",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the ban"),
+    Column("by", BigInteger, nullable=False, comment="who did it"),
+    Column("until_ms", BigInteger, nullable=False, comment="milliseconds since 1970; 0 is for ever"),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("room", "mid"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the invitation"),
+    Column("by", BigInteger, nullable=False, comment="who invites"),
+    Column("at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "mid"),
+    Index("invitations_mid_idx", "mid", "room"),
+)
+
+join_requests = Table(
+    "join_requests",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the request"),
+    Column("text", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "mid"),
+)
+
+# Whose direct messages a person does not take.
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("by", BigInteger, nullable=False, comment="who blocks"),
+    Column("mid", BigInteger, nullable=False, comment="who is blocked"),
+    Column("at_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("by", "mid"),
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False, comment="who stored it"),
+    Column("name", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False, comment="bytes"),
+    Column("sha256", Text, nullable=False),
+    Column("width", BigInteger, nullable=True, comment="pixels, of a picture that says so"),
+    Column("height", BigInteger, nullable=True),
+    Column("position", BigInteger, nullable=False, comment="of its event"),
+    Column("stored_at_ms", BigInteger, nullable=False),
+    Index("attachments_room_idx", "room", "position"),
+)
+
+# What each person has stored today: the limit of a day is held against it.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("mid", BigInteger, nullable=False),
+    Column("day", BigInteger, nullable=False, comment="days since 1970, UTC"),
+    Column("bytes", BigInteger, nullable=False, comment="stored on that day, removed or not"),
+    PrimaryKeyConstraint("mid"),
+    postgresql_with={"fillfactor": "70"},
 )
 
 sessions = Table(

@@ -22,6 +22,7 @@ ROOT: Final = Path(__file__).parent.parent
 SAID: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 # What serves clients. The other rooms of the house (bench, database, cli) hold nothing for them.
 SERVING: Final = (
+    "attachments",
     "paces.py",
     "nodes.py",
     "server.py",
@@ -31,7 +32,6 @@ SERVING: Final = (
     "comet",
     "events",
     "projections",
-    "verbs",
 )
 COLLECTIONS: Final = {"deque", "Counter", "Queue", "Semaphore", "defaultdict", "OrderedDict", "set", "dict", "list"}
 

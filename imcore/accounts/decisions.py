@@ -352,11 +352,12 @@ class Note(Decision):
         if own is not None:
             actor = Actor(actor.mid, role_of(own))
         table().check(self.operation, actor)
-        return [draft(AUDIT, AdminActed(operation=self.operation, mid=0, note=self.note), actor.mid)]
+        return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]
 
 
 def _audit(operation: str, mid: int, actor: Actor, note: str) -> list[Draft]:
     """What is done to others is written down for those who look after this service."""
     if actor.mid == mid:
         return []
-    return [draft(AUDIT, AdminActed(operation=operation, mid=mid, note=note), actor.mid)]
+    fact = AdminActed(verb=operation, role=actor.role, mid=mid, detail=note)
+    return [draft(AUDIT, fact, actor.mid)]

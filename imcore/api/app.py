@@ -20,9 +20,9 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from imcore.accounts.doors import TICKET
-from imcore.api import goim, messages, metrics, page, rooms, sessions, verbs
+from imcore.api import goim, messages, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
-from imcore.api.services import ADDRESS, IDENTITY, SERVICES, Services
+from imcore.api.services import ADDRESS, CORS, IDENTITY, SERVICES, Services
 from imcore.auth import ANONYMOUS, SERVICE, Claim, Identity
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import (
@@ -55,7 +55,6 @@ METRICS_PATH: Final = "/metrics"
 RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too many: not all come back at the same time
 PATH_SHOWN_MAX: Final = 200
 
-CORS: Final = web.RequestKey("cors", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
 _PACES: Final = web.AppKey("paces", Paces[int | str])
@@ -70,7 +69,7 @@ def make_app(services: Services) -> web.Application:
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[_REQUESTS])
-    for routes in (goim, verbs, rooms, messages, sessions, metrics, page):
+    for routes in (goim, verbs, messages, metrics, page):
         routes.add_routes(app)
     return app
 

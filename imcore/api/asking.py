@@ -116,15 +116,6 @@ def check_key(key: str) -> str:
     return key
 
 
-def check_text(name: str, text: str, bytes_max: int) -> str:
-    """A line of text for people. Raises BadRequest or InvalidText."""
-    if len(text.encode()) > bytes_max:
-        raise BadRequest(f"{name} is longer than {bytes_max} bytes")
-    if _control(text):
-        raise InvalidText(f"{name} has a control character in it")
-    return text
-
-
 # --- the path ----------------------------------------------------------------------------------------------------------------
 
 
@@ -140,20 +131,9 @@ def room_of(request: web.Request) -> str:
     return room
 
 
-def mid_of(request: web.Request) -> int:
-    """The member in …/members/{mid}. Raises BadRequest."""
-    return integer("the member", decoded(request.rel_url.raw_path.split("/")[6]))
-
-
 def is_live(request: web.Request, room: str) -> bool:
     """Has the room attached sessions only, and no members?"""
     return room_type(room) in services(request).reads.live_types
-
-
-def refuse_live(request: web.Request, room: str) -> None:
-    """Raises BadRequest for what only rooms with members have."""
-    if is_live(request, room):
-        raise BadRequest("a room of this type has no members: connections enter it (operation 12, or rooms in auth)")
 
 
 def decoded(segment: str) -> str:
@@ -167,29 +147,6 @@ def decoded(segment: str) -> str:
 
 
 # --- who -----------------------------------------------------------------------------------------------------------------------
-
-
-def person(request: web.Request, named: int | None) -> int:
-    """For whom something is done: the person who asks, or the one whom a service names.
-
-    Raises BadRequest when a service names nobody, and Forbidden when a person names somebody else.
-    """
-    who = identity(request)
-    if who.service:
-        if named is None:
-            raise BadRequest("mid is missing: a service says for whom")
-        return named
-    if named is not None and named != who.mid:
-        raise Forbidden("a person acts for nobody else")
-    return who.mid
-
-
-def may_create(request: web.Request, room: str) -> bool:
-    """May whoever asks bring this room into being? In mode open everybody; else services, and whose token names the room itself."""
-    who = identity(request)
-    return (
-        who.service or services(request).settings.auth_mode == "open" or (who.rooms is not None and room in who.rooms)
-    )
 
 
 def check_service(request: web.Request) -> None:

@@ -71,5 +71,6 @@ class Services:
 
 
 SERVICES: Final = web.AppKey("services", Services)
+CORS: Final = web.RequestKey("cors", dict[str, str])
 IDENTITY: Final = web.RequestKey("identity", Identity)
 ADDRESS: Final = web.RequestKey("address", str)

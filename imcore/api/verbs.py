@@ -9,23 +9,29 @@ and a boolean as true or false, and nothing else is taken for one.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
 from imcore.api.asking import Query, answer, decoded, identity, integer, read_json, services
-from imcore.api.services import ADDRESS
-from imcore.errors import BadRequest
+from imcore.api.services import ADDRESS, CORS
+from imcore.errors import BadRequest, ImcoreError
 from imcore.protocol.packet import shown
 from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs, encoded
 from imcore.verbs.verb import AnyVerb, Caller, Other, Stream, Upload
 
+log = logging.getLogger(__name__)
+
 ROOM_PATTERN: Final = "{type:[^/]+}/{name:[^/]+}"
 IN_QUERY: Final = ("GET", "DELETE")
+WRITE_BYTES: Final = 16_384  # at a time: so little a slow line takes within behind_s
 OPEN_ROUTES: Final = web.AppKey("open routes", frozenset[tuple[str, str]])
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,6 +74,7 @@ class Route:
             address=request[ADDRESS],
             origin=request.headers.get(hdrs.ORIGIN, ""),
             upload=_upload(request) if verb.takes else None,
+            headers=request.headers,
         )
         self._verbs.admit(verb, caller)  # before anything is read for somebody who may not
         values = self._in_path(request)
@@ -145,17 +152,52 @@ def _pattern(segment: str) -> str:
 
 
 def _upload(request: web.Request) -> Upload:
-    return Upload(request.content_type, request.content_length, request.content.iter_any())
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise BadRequest("the body comes as it is, without Content-Encoding")
+    declared = request.content_type if hdrs.CONTENT_TYPE in request.headers else ""
+    return Upload(declared, request.content_length, _received(request))
+
+
+async def _received(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises BadRequest when it ends too early; how long it may take is the verb's business."""
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (web.RequestPayloadError, ConnectionError, ValueError):
+        raise BadRequest("the body is not as its headers say, or the client is gone") from None
 
 
 async def streamed(request: web.Request, stream: Stream) -> web.StreamResponse:
-    """An answer that is no JSON, as it comes."""
-    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: stream.media_type})
+    """An answer that is no JSON, as it comes.
+
+    Once it has begun its status is said. What goes wrong later can only cut the connection, so that nobody takes a part for the whole;
+    a client that takes nothing for `behind_s` is cut off too.
+    """
+    headers = {
+        hdrs.CONTENT_TYPE: stream.media_type,
+        hdrs.X_CONTENT_TYPE_OPTIONS: "nosniff",
+        hdrs.CACHE_CONTROL: "no-store",
+        **request.get(CORS, {}),
+    }
     if stream.name:
-        response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{quote(stream.name, safe='')}"
+        headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{quote(stream.name, safe='')}"
+    response = web.StreamResponse(status=stream.status, headers={**headers, **stream.headers})
     response.content_length = stream.size
-    await response.prepare(request)
-    async for chunk in stream.chunks:
-        await response.write(chunk)
-    await response.write_eof()
+    async with aclosing(stream.chunks):
+        await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:
+            return response
+        is_whole = False
+        try:
+            async for chunk in stream.chunks:
+                for at in range(0, len(chunk), WRITE_BYTES):
+                    async with asyncio.timeout(services(request).settings.behind_s):
+                        await response.write(chunk[at : at + WRITE_BYTES])
+            await response.write_eof()
+            is_whole = True
+        except (ImcoreError, TimeoutError, ConnectionError) as error:
+            log.info("! an answer was cut off: %s", type(error).__name__)
+        finally:
+            if not is_whole and request.transport is not None:
+                request.transport.abort()
     return response

@@ -157,10 +157,13 @@ class _NoInline(Inline):
 
     types = frozenset[str]()
 
-    def guard_key(self, draft: Draft) -> Key:
+    def guard_keys(self, draft: Draft) -> Sequence[Key]:
         raise AssertionError("drafts alone are checked by the database")
 
-    def refusal(self, row: object | None, now_ms: int) -> ImcoreError | None:
+    def refusal(self, rows: Rows, draft: Draft, now_ms: int) -> ImcoreError | None:
+        raise AssertionError("drafts alone are checked by the database")
+
+    def passed(self, rows: Rows, draft: Draft, now_ms: int) -> None:
         raise AssertionError("drafts alone are checked by the database")
 
     async def load(self, connection: Connection, keys: set[Key]) -> Rows:

@@ -104,6 +104,18 @@ class NoSuchRoom(Refused):
     code = "no_such_room"
 
 
+class NoSuchAttachment(Refused):
+    """No such attachment, or it is not for you."""
+
+    code = "no_such_attachment"
+
+
+class WrongType(Refused):
+    """Files of this type are not taken here, or the bytes are of another type than is said."""
+
+    code = "wrong_type"
+
+
 class NotAllowed(Refused):
     """The method is not allowed on this resource."""
 
@@ -170,10 +182,28 @@ class RateLimited(Refused):
     code, retry = "rate_limited", True
 
 
+class SlowMode(Refused):
+    """The room is in slow mode; wait before the next message."""
+
+    code, retry = "slow_mode", True
+
+
 class Overloaded(Refused):
     """The server has more to do than it can; nothing was stored."""
 
     code, retry = "overloaded", True
+
+
+class UploadTimeout(Refused):
+    """The file did not arrive in time; nothing was stored."""
+
+    code, retry = "upload_timeout", True
+
+
+class StoreUnavailable(Refused):
+    """The store of attachments does not work at the moment; try again later."""
+
+    code, retry = "store_unavailable", True
 
 
 class Unavailable(Refused):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
-from imcore import commands, reads
+from imcore import commands, membership, reads
 from imcore.auth import Claim, Identity
 from imcore.comet import encode
 from imcore.comet.catchup import admit
@@ -456,11 +456,11 @@ class Connection(Session):
             self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
         comet.check_rooms(self.person, [room])
-        joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+        joining = membership.Join(room, identity.actor, may_create=comet.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
         comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
 
-    def _joined(self, seq: int, joining: commands.Join, outcome: list[Recorded] | ImcoreError) -> None:
+    def _joined(self, seq: int, joining: membership.Join, outcome: list[Recorded] | ImcoreError) -> None:
         if isinstance(outcome, ImcoreError):
             self._refuse(Op.JOIN, seq, outcome)
         elif outcome:
@@ -477,7 +477,8 @@ class Connection(Session):
                 raise NoSuchRoom
             self._enter(Op.LEAVE_REPLY, seq, [one for one in inside if one != room], entered)
             return
-        leaving = commands.Leave(room, self.mid, key=self.key)
+        assert self.identity is not None
+        leaving = membership.Leave(room, self.identity.actor, key=self.key)
 
         def left(outcome: list[Recorded] | ImcoreError) -> None:
             if isinstance(outcome, ImcoreError):
@@ -497,7 +498,7 @@ class Connection(Session):
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
             comet.check_rooms(self.person, [room])
-            joining = commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key)
+            joining = membership.Join(room, identity.actor, may_create=comet.may_create(identity, room), key=self.key)
 
             def joined(outcome: list[Recorded] | ImcoreError) -> None:
                 if isinstance(outcome, ImcoreError):
@@ -513,7 +514,7 @@ class Connection(Session):
             return
         self._enter(Op.CHANGE_ROOM_REPLY, seq, [*self._others(), *([room] if room else ())], room)
 
-    def _enter(self, op: Op, seq: int, rooms: list[str], room: str) -> None:
+    def _enter(self, op: Op, seq: int, rooms: list[str], room: str, *, is_asked: bool = True) -> None:
         """Be in exactly these live rooms, with `room` as the room entered, from the event's place in the log on."""
         rooms = list(dict.fromkeys(rooms))
         if len(rooms) > self.comet.settings.rooms_per_session_max:
@@ -525,11 +526,14 @@ class Connection(Session):
             if self.entering is entering:
                 self.entering = None
             if isinstance(outcome, ImcoreError):
-                self._refuse(op - 1, seq, outcome)
+                if is_asked:
+                    self._refuse(op - 1, seq, outcome)
                 return
             if self.phase == _OPEN:
                 self.room = room
                 self.comet.hub.enter(self, rooms, outcome.position)
+            if not is_asked:
+                return
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
 
@@ -537,6 +541,14 @@ class Connection(Session):
             commands.enter_rooms(self.mid, self.key, self.opened, rooms, fence=self._fence, done=entered)
         )
         self.entering = entering
+
+    def switched(self, room: str) -> None:
+        """Leave the room entered for this one: its person asked for it elsewhere. The client is not answered, for it did not ask."""
+        inside = [*self._others(), *([room] if room and self.comet.is_live(room) else ())]
+        try:
+            self._enter(Op.CHANGE_ROOM_REPLY, 0, inside, room, is_asked=False)
+        except ImcoreError as error:  # the hub calls this: what is raised here would end it
+            log.info("= a connection stays in its room: %s", error.code)
 
     def _inside(self) -> tuple[list[str], str]:
         """The live rooms that this connection is in, and the room entered, once everything on its way is committed: a client need
@@ -595,7 +607,11 @@ class Connection(Session):
         return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key, fence=fence)
 
     async def _members(self, request: Members) -> bytes:
-        return await reads.members(self.comet.reads, request.room, self.mid, after=request.after, limit=request.limit)
+        identity = self.identity
+        assert identity is not None
+        return await reads.members(
+            self.comet.reads, request.room, identity.actor, after=request.after, limit=request.limit
+        )
 
     async def _inbox(self, after: str, limit: int) -> bytes:
         return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
@@ -720,7 +736,7 @@ class Connection(Session):
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             comet.check_rooms(person, durable)
             joinings = [
-                commands.Join(room, self.mid, may_create=comet.may_create(identity, room), key=self.key).fenced(
+                membership.Join(room, identity.actor, may_create=comet.may_create(identity, room), key=self.key).fenced(
                     self.mid, self.key, recorded.position
                 )
                 for room in durable

@@ -37,7 +37,9 @@ from imcore.events.types import (
     MemberRemoved,
     PlatformRoleChanged,
     Recorded,
+    RoomDismissed,
     RoomsEntered,
+    RoomSwitched,
     SessionClosed,
     SessionOpened,
     UnknownType,
@@ -58,12 +60,14 @@ ROUTING_TYPES: Final = frozenset(
         SessionClosed,
         RoomsEntered,
         DeliveryAcked,
+        RoomSwitched,
         LoggedOut,
         AccountSuspended,
         AccountDeactivated,
         PlatformRoleChanged,
     )
 )
+DISMISSED: Final = RoomDismissed.type
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
 # Of one person, so that what is kept of many has a bound. Who has more is asked for again.
@@ -125,6 +129,10 @@ class Session:
 
     def removed(self, event: Recorded) -> None:
         """The person is no longer in the room of this event."""
+        raise NotImplementedError
+
+    def switched(self, room: str) -> None:
+        """The person asked elsewhere that this session leave the room it has entered for this one."""
         raise NotImplementedError
 
     def end(self, error: ImcoreError) -> None:
@@ -437,12 +445,16 @@ class Hub:
             fresh[stream] = event.position
             audience = audiences.get(stream)
             if audience is None:
+                if event.type == DISMISSED:
+                    self._dismiss(event)
                 continue
             if audience is self._last:
                 self._runs[-1][1].append(event)
             else:
                 self._runs.append((audience, [event]))
                 self._last = audience
+            if event.type == DISMISSED:
+                self._dismiss(event)
         self.position = batch[-1].position
         if len(fresh) > FRESH_STREAMS_MAX:
             self.fresh = {}
@@ -546,6 +558,11 @@ class Hub:
                     # An older connection of the key entered other rooms; that says nothing of this one.
                     if session is not None and session.opened == opened:
                         self._enter(session, rooms, event.position, is_here=True)
+                case RoomSwitched(key=key, opened=opened, room=room):
+                    person = self.people.get(int(event.stream[len(SESSION) :]))
+                    session = None if person is None else person.sessions.get(key)
+                    if session is not None and session.opened == opened:
+                        session.switched(room)
 
     def mark(self, mid: int, key: str, position: int) -> None:
         """This device has everything up to `position`: the log says so, or whoever is about to tell the log."""
@@ -626,6 +643,24 @@ class Hub:
                 self._detach(session, event.stream)
                 self._write_out(session, event.position - 1)
                 session.removed(event)
+
+    def _dismiss(self, event: Recorded) -> None:
+        """The room is no more. Everybody in it has the event, and now there is nobody in it.
+
+        It looks at all people here, those who are remembered too: rare enough, and nobody else says who was in the room.
+        """
+        stream = event.stream
+        self._hand_out()
+        for person in list(self.people.values()):
+            if person.changes is not None:
+                # Its memberships are being read, and it may be that this was not seen.
+                person.changes.append((event.position, stream, False))
+            elif person.rooms.pop(stream, None) is not None:
+                person.left[stream] = Left(event.position, event.mid, event.type)
+                for session in person.sessions.values():
+                    self._detach(session, stream)
+                    self._write_out(session, event.position)
+                    session.removed(event)
 
     def _take_over(self, mid: int, key: str, opened: int) -> None:
         person = self.people.get(mid)

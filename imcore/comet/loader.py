@@ -20,7 +20,7 @@ from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import Unavailable
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.types import ALL, KEY, ROOM, USER, MemberLeft, MemberRemoved, Page, device
+from imcore.events.types import ALL, KEY, ROOM, USER, MemberLeft, MemberRemoved, Page, RoomDismissed, device
 from imcore.projections import queries
 
 BATCH_MAX: Final = 500
@@ -101,7 +101,7 @@ class Loader:
     async def _load(self, batch: list[Asked]) -> None:
         mids = list({asked.mid for asked in batch})
         async with self._pool.acquire() as connection:
-            head, memberships = await queries.memberships(connection, mids)
+            head, memberships, ended = await queries.memberships_and_ends(connection, mids)
             marks: dict[int, dict[str, int]] = {}
             for (mid, key), position in (await queries.delivered(connection, mids)).items():
                 marks.setdefault(mid, {})[key] = position
@@ -132,6 +132,11 @@ class Loader:
             left = {
                 ROOM + room: Left(one.position, one.by, (MemberRemoved if one.removed else MemberLeft).type)
                 for room, one in departed.get(mid, {}).items()
+            }
+            left |= {
+                ROOM + room: Left(one.position, one.by, RoomDismissed.type)
+                for room, one in ended.get(mid, {}).items()
+                if one.position > after
             }
             future.set_result(Known(head, rooms[mid], newest, marks.get(mid, {}), left, after, sessions.get(mid, {})))
 

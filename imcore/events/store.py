@@ -35,17 +35,19 @@ from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import (
     Conflict,
     DatabaseUnavailable,
+    Forbidden,
     IdConflict,
     ImcoreError,
     Muted,
     NoSuchRoom,
     Overloaded,
+    SlowMode,
     TakenOver,
     Unavailable,
 )
 from imcore.events.backlog import Backlog
 from imcore.events.names import Connection, Names, OwnConnection
-from imcore.events.types import JSON, Fact, Recorded, SessionOpened
+from imcore.events.types import JSON, ROOM, Fact, Recorded, SessionOpened
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +62,11 @@ APPEND_TIMEOUT_S: Final = 10.0
 HOLD_S: Final = 5.0
 RECONNECT_S: Final = 0.2
 
-NO_GUARD, MEMBER = 0, 1
+NO_GUARD, MEMBER, NOT_DISMISSED = 0, 1, 2
 ANY_SEQ: Final = -1
 UNFENCED: Final = 2**63 - 1
-USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ, OVERTAKEN = 1, 2, 3, 4, 5  # what imcore_append refuses for
+# What imcore_append refuses for.
+USED_ID, NOT_MEMBER, IS_MUTED, WRONG_SEQ, OVERTAKEN, ADMINS_WRITE, TOO_SOON, IS_BLOCKED, ALL_MUTED = range(1, 10)
 SESSION_OPENED: Final = SessionOpened.type
 
 Outcome = Recorded | ImcoreError
@@ -192,17 +195,18 @@ class Decision(ABC):
 
     `decide(rows)` sees the rows of `keys` as they are at this place in the log (after everything before it, in this batch too)
     and gives the drafts to append, or raises the error that refuses; `done` is then told all of their places, or the error.
-    `streams` are those that its drafts may go to; new ones are only made if `creates`, else their absence refuses with
-    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back. `fenced` says whose session asks for it,
-    as a draft's `fence` does.
+    `streams` are those that its drafts may go to; those of new rooms are only made if `creates`, else their absence refuses with
+    NoSuchRoom. `decide` must be pure: it may run in a transaction that is rolled back. `now_ms` is the time of that place, which its
+    events will have. `fenced` says whose session asks for it, as a draft's `fence` does.
     """
 
-    __slots__ = ("creates", "done", "fence", "keys", "sender", "streams")
+    __slots__ = ("creates", "done", "fence", "keys", "now_ms", "sender", "streams")
 
     def __init__(self, keys: Sequence[Key], streams: Sequence[str], *, creates: bool = False) -> None:
         self.keys = keys
         self.streams = streams
         self.creates = creates
+        self.now_ms = 0
         self.sender: tuple[int, str] = 0, ""
         self.fence = UNFENCED
         self.done: Callable[[list[Recorded] | ImcoreError], None] = _ignore_all
@@ -220,17 +224,21 @@ class Decision(ABC):
 class Inline(Protocol):
     """Projections that are written in the append's own transaction.
 
-    `load` and `save` run inside it; `apply` folds one event into the loaded rows; `guard_key` is the row that a draft's guard
-    looks at and `refusal` what that row says.
+    `load` and `save` run inside it; `apply` folds one event into the loaded rows; `guard_keys` are the rows that a draft's guard
+    looks at, `refusal` is what those rows say, and `passed` changes them when the draft is appended. imcore_append says and does the
+    same for a batch of drafts.
     """
 
     types: frozenset[str]  # of the events that change its rows: only decisions append them
 
-    def guard_key(self, draft: Draft) -> Key:
-        """The row that decides whether this guarded draft may pass."""
+    def guard_keys(self, draft: Draft) -> Sequence[Key]:
+        """The rows that decide whether this guarded draft may pass."""
 
-    def refusal(self, row: object | None, now_ms: int) -> ImcoreError | None:
+    def refusal(self, rows: Rows, draft: Draft, now_ms: int) -> ImcoreError | None:
         """Why a guarded draft may not pass, or None."""
+
+    def passed(self, rows: Rows, draft: Draft, now_ms: int) -> None:
+        """A guarded draft is appended."""
 
     async def load(self, connection: Connection, keys: set[Key]) -> Rows:
         """The rows of these keys; None for those that are not there."""
@@ -573,16 +581,18 @@ class Log:
             await self._append_drafts(connection, drafts, ids)
 
     async def _intern(self, connection: Connection, batch: list[Draft | Decision]) -> dict[str, int]:
-        """Numbers for the streams of the batch. A guarded draft makes no stream: a room that nobody joined is no room."""
+        """Numbers for the streams of the batch. What only members may do makes no stream: a room that nobody joined is no room."""
         ids = self.names.ids
         new, old = set[str](), set[str]()
         for item in batch:
             if type(item) is Draft:
                 if item.stream not in ids:
-                    (old if item.guard else new).add(item.stream)
+                    (old if item.guard == MEMBER else new).add(item.stream)
             else:
                 assert isinstance(item, Decision)
-                (new if item.creates else old).update(stream for stream in item.streams if stream not in ids)
+                for stream in item.streams:
+                    if stream not in ids:
+                        (new if item.creates or not stream.startswith(ROOM) else old).add(stream)
         if new or old:
             self._settle_last()
         if new:
@@ -708,7 +718,9 @@ class Log:
             self._check_order(base)
             now_ms = int(at.timestamp() * 1000)
             keys = {key for item in items if isinstance(item, Decision) for key in item.keys}
-            keys |= {inline.guard_key(item) for item in items if isinstance(item, Draft) and item.guard}
+            keys.update(
+                key for item in items if isinstance(item, Draft) and item.guard for key in inline.guard_keys(item)
+            )
             rows = await inline.load(connection, keys)
             before = dict(rows)
             used = await self._used_ids(connection, [item for item in items if isinstance(item, Draft)])
@@ -745,14 +757,17 @@ class Log:
                         duplicates.append((item, used[id(item)]))
                         continue
                     if item.guard:
-                        refusal = inline.refusal(rows[inline.guard_key(item)], now_ms)
+                        refusal = inline.refusal(rows, item, now_ms)
                     if refusal is None and item.expected not in (ANY_SEQ, heads[item.stream][0]):
                         refusal = Conflict(item.stream, item.expected, heads[item.stream][0])
                     if refusal is not None:
                         settled.append(_telling(item, refusal))
                         continue
+                    if item.guard:
+                        inline.passed(rows, item, now_ms)
                     settled.append(_telling(item, take(item)))
                 else:
+                    item.now_ms = now_ms
                     try:
                         settled.append(_answering(item, [take(made) for made in item.decide(rows)]))
                     except ImcoreError as error:
@@ -961,6 +976,18 @@ def _answering(item: Decision, outcome: list[Recorded] | ImcoreError) -> Callabl
     return lambda: item.done(outcome)
 
 
+def restricted(code: int, wait_ms: int = 0) -> ImcoreError:
+    """What a member is told whom the rules of the room keep from sending."""
+    if code == ADMINS_WRITE:
+        return Forbidden("only admins write in this room")
+    if code == TOO_SOON:
+        return SlowMode(retry_after_ms=wait_ms)
+    if code == IS_BLOCKED:
+        return Forbidden("this person takes no messages from you")
+    assert code == ALL_MUTED, f"imcore_append refuses for {code}"
+    return Muted("everybody is muted in this room")
+
+
 def _accepted(
     drafts: list[Draft], verdicts: dict[int, tuple[int, int]], slots: list[int]
 ) -> tuple[list[Draft], list[tuple[Draft, int]], list[int], list[int], list[int]]:
@@ -983,9 +1010,10 @@ def _accepted(
                 item.done(item, Muted(), False)
             elif code == OVERTAKEN:
                 item.done(item, TakenOver(), False)
-            else:
-                assert code == WRONG_SEQ
+            elif code == WRONG_SEQ:
                 item.done(item, Conflict(item.stream, item.expected, fact), False)
+            else:
+                item.done(item, restricted(code, fact), False)
             continue
         accepted.append(item)
         events[slot] = events.get(slot, 0) + 1

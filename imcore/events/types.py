@@ -7,13 +7,14 @@ way from the sender to the receivers, so its operation and format are columns of
 Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
 `session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection
 key, and `all:` pushes to everybody. `user:<mid>` holds the account too: what it is, its logins and its logouts. `audit:` holds what
-admins, moderators and backends did to others.
+moderators and admins of the platform did by their privilege, and what backends did to accounts; nobody is given that.
 
 The trap: a change to a model that older stored bodies no longer fit needs a new version and an upcaster, in the same commit.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 ROOM, USER, SESSION, KEY, ALL, AUDIT = "room:", "user:", "session:", "key:", "all:", "audit:"
 SERVICE_MID: Final = 0  # who did it, when no person did: a backend with a service token, or the server itself
 
+DIRECT: Final = "direct"  # the type of rooms for two
 GENERATED_KEY: Final = "~"  # how a connection key begins that the server made, for a client that named none
 
 JSON, TEXT, BASE64 = 0, 1, 2  # formats of a body
@@ -31,6 +33,8 @@ MESSAGE_OP: Final = 1000  # goim: operations from 1000 on are the application's
 Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 Role = Literal["owner", "admin", "member"]
 AccountRole = Literal["user", "moderator", "admin"]
+History = Literal["joined", "all"]
+Writers = Literal["members", "admins"]
 Upcaster = Callable[[dict[str, object]], dict[str, object]]
 
 
@@ -46,13 +50,43 @@ class Fact(BaseModel):
 
 
 class RoomCreated(Fact):
-    """A room exists, and who may come in and see what was said before."""
+    """A room exists, and who may come in and see what was said before. Its other settings are said by a room_changed after it."""
 
     type = "room_created"
     room: str
     public: bool = True
-    history: Literal["joined", "all"] = "joined"
+    history: History = "joined"
     title: str = ""
+
+
+class RoomChanged(Fact):
+    """These settings of the room are so from here on; None is as it was."""
+
+    type = "room_changed"
+    room: str
+    title: str | None = None
+    topic: str | None = None
+    public: bool | None = None
+    approval: bool | None = None
+    history: History | None = None
+    writers: Writers | None = None
+    slow_mode_s: Int64 | None = None
+    members_max: Int64 | None = None
+
+
+class RoomMuted(Fact):
+    """Nobody but admins and owners may send here until then; 0 ends it."""
+
+    type = "room_muted"
+    room: str
+    until_ms: Int64
+
+
+class RoomDismissed(Fact):
+    """The room is no more: nothing follows this in its stream, and its name is never free again."""
+
+    type = "room_dismissed"
+    room: str
 
 
 class MemberJoined(Fact):
@@ -96,6 +130,41 @@ class RoleChanged(Fact):
     room: str
     mid: Int64
     role: Role
+
+
+class MemberBanned(Fact):
+    """`mid` may not come in until then; 0 is for ever. A member was removed by the event before this one."""
+
+    type = "member_banned"
+    room: str
+    mid: Int64
+    until_ms: Int64 = 0
+    reason: str = ""
+
+
+class MemberUnbanned(Fact):
+    """`mid` may come in again."""
+
+    type = "member_unbanned"
+    room: str
+    mid: Int64
+
+
+class JoinRequested(Fact):
+    """`mid` asks to be let in. The answer is a join, or a rejection."""
+
+    type = "join_requested"
+    room: str
+    mid: Int64
+    text: str = ""
+
+
+class JoinRejected(Fact):
+    """`mid` asked to be let in, and is not."""
+
+    type = "join_rejected"
+    room: str
+    mid: Int64
 
 
 # --- about a message of a room, in its stream: `target` is the message's seq there ---
@@ -155,6 +224,46 @@ class MessageUnpinned(Fact):
 
 
 # --- in a user's stream ---
+
+
+class Invited(Fact):
+    """Whoever did this invites `mid`, whose stream this is, to the room. A join is the answer, or that it declines."""
+
+    type = "invited"
+    room: str
+    mid: Int64
+
+
+class InvitationWithdrawn(Fact):
+    """The invitation of `mid` to the room is no more: somebody took it back."""
+
+    type = "invitation_withdrawn"
+    room: str
+    mid: Int64
+
+
+class InvitationDeclined(Fact):
+    """`mid` does not accept the invitation to the room."""
+
+    type = "invitation_declined"
+    room: str
+    mid: Int64
+
+
+class PersonBlocked(Fact):
+    """`by`, whose stream this is, takes no direct messages of `mid` any more."""
+
+    type = "person_blocked"
+    by: Int64
+    mid: Int64
+
+
+class PersonUnblocked(Fact):
+    """`by`, whose stream this is, takes direct messages of `mid` again."""
+
+    type = "person_unblocked"
+    by: Int64
+    mid: Int64
 
 
 class ReadMarked(Fact):
@@ -266,16 +375,26 @@ class LoggedOut(Fact):
     everywhere: bool
 
 
-# --- in the audit stream ---
+class AttachmentStored(Fact):
+    """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in hexadecimal."""
+
+    type = "attachment_stored"
+    room: str
+    id: str
+    name: str
+    media_type: str
+    size: Int64
+    sha256: str
+    width: Int64 | None = None
+    height: Int64 | None = None
 
 
-class AdminActed(Fact):
-    """Whoever did this used a right over others. `operation` is the verb; `mid` is whom it was done to, 0 for nobody."""
+class AttachmentRemoved(Fact):
+    """The file is there no more. In the stream of who had stored it; who removed it is the event's own mid."""
 
-    type = "admin_acted"
-    operation: str
-    mid: Int64
-    note: str
+    type = "attachment_removed"
+    room: str
+    id: str
 
 
 # --- in a session stream ---
@@ -313,6 +432,16 @@ class RoomsEntered(Fact):
     rooms: tuple[str, ...]
 
 
+class RoomSwitched(Fact):
+    """The connection was told, and not by its own client, to leave the room that it has entered for this one, or for none. What it
+    does is said by a rooms_entered."""
+
+    type = "room_switched"
+    key: str
+    opened: Int64
+    room: str
+
+
 class OpsAccepted(Fact):
     """The connection wants pushes of these operations; none means all."""
 
@@ -329,19 +458,46 @@ class DeliveryAcked(Fact):
     position: Int64
 
 
+# --- in the audit stream ---
+
+
+class AdminActed(Fact):
+    """A moderator or admin of the platform did this by privilege: who, is the event's own mid. `verb` is the operation in the
+    permission table; `room` and `mid` are those that it was done to, where there are any. What it did stands before this event."""
+
+    type = "admin_acted"
+    verb: str
+    role: str
+    room: str = ""
+    mid: Int64 | None = None
+    detail: str = ""
+
+
 FACTS: Final[tuple[type[Fact], ...]] = (
     RoomCreated,
+    RoomChanged,
+    RoomMuted,
+    RoomDismissed,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
     MemberMuted,
     RoleChanged,
+    MemberBanned,
+    MemberUnbanned,
+    JoinRequested,
+    JoinRejected,
     MessageEdited,
     MessageRecalled,
     ReactionAdded,
     ReactionRemoved,
     MessagePinned,
     MessageUnpinned,
+    Invited,
+    InvitationWithdrawn,
+    InvitationDeclined,
+    PersonBlocked,
+    PersonUnblocked,
     ReadMarked,
     AccountRegistered,
     AccountActivated,
@@ -353,12 +509,15 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     PlatformRoleChanged,
     LoggedIn,
     LoggedOut,
-    AdminActed,
+    AttachmentStored,
+    AttachmentRemoved,
     SessionOpened,
     SessionClosed,
     RoomsEntered,
+    RoomSwitched,
     OpsAccepted,
     DeliveryAcked,
+    AdminActed,
 )
 
 MESSAGE_SENT: Final = "message_sent"  # by a member, over a connection or HTTP
@@ -459,6 +618,21 @@ class Page(NamedTuple):
 def device(key: str) -> str:
     """The device that a connection key names. Keys that the server made name none: all of a person's are one device, called ""."""
     return "" if key.startswith(GENERATED_KEY) else key
+
+
+_direct = re.compile(r"direct://(-?[1-9][0-9]{0,18})-(-?[1-9][0-9]{0,18})").fullmatch
+
+
+def direct_room(one: int, other: int) -> str:
+    """The direct conversation of these two people."""
+    return f"{DIRECT}://{min(one, other)}-{max(one, other)}"
+
+
+def direct_pair(room: str) -> tuple[int, int] | None:
+    """Whose direct conversation the room is, or None."""
+    found = _direct(room)
+    pair = None if found is None else (int(found[1]), int(found[2]))
+    return pair if pair is not None and direct_room(*pair) == room else None
 
 
 def room_type(room: str) -> str:

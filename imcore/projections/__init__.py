@@ -14,22 +14,36 @@ from typing import Final
 
 from imcore.projections import (
     accounts,
+    attachments,
+    bans,
+    blocks,
     deliveries,
     departures,
     handles,
     inbox,
+    invitations,
+    join_requests,
     logins,
     logouts,
     members,
+    restrictions,
     rooms,
     sessions,
+    uploads,
 )
 from imcore.projections.projection import AnyProjection
 
 INLINE: Final[tuple[AnyProjection, ...]] = (
     rooms.projection,
+    restrictions.projection,
     members.projection,
     departures.projection,
+    bans.projection,
+    invitations.projection,
+    join_requests.projection,
+    blocks.projection,
+    attachments.projection,
+    uploads.projection,
     accounts.projection,
     handles.projection,
     logins.projection,

@@ -228,5 +228,6 @@ def _array(column: Column[Any]) -> str:
 
 def _given(column: Column[Any]) -> str:
     if isinstance(column.type, ARRAY):
-        return f"ARRAY(SELECT json_array_elements_text(given.{column.name}::json))"
+        kind = column.type.compile(dialect=_DIALECT)
+        return f"ARRAY(SELECT json_array_elements_text(given.{column.name}::json))::{kind}"
     return f"given.{column.name}"

@@ -16,15 +16,20 @@ import asyncpg
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
 from imcore.events.types import ROOM, Recorded
+from imcore.projections.attachments import Attachment
+from imcore.projections.bans import Ban
 from imcore.projections.departures import Departure
+from imcore.projections.invitations import Invitation
 from imcore.projections.members import Member
 from imcore.projections.rooms import Room
+from imcore.projections.uploads import Uploaded
 
 Source: TypeAlias = "Connection | Pool"
 
-# The rooms of these people and the head of the log, in one snapshot: the memberships are those at exactly that position.
+# The rooms of these people and the head of the log, in one snapshot: the memberships are those at exactly that position. A dismissed
+# room is there still, with the position of its end.
 MEMBERSHIPS: Final = """
-SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.history
+SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.history, r.dismissed, r.dismissed_by
 FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid = ANY($1::bigint[])
 """
 
@@ -38,9 +43,64 @@ JOIN departures d ON d.mid = asked.mid AND d.position > asked.after
 """
 OPENED: Final = "SELECT mid, key, opened FROM sessions WHERE mid = ANY($1::bigint[])"
 
-MEMBER: Final = "SELECT role, since, since_seq, muted_until_ms FROM members WHERE room = $1 AND mid = $2"
+MEMBER: Final = """
+SELECT m.role, m.since, m.since_seq, m.muted_until_ms, m.blocked, m.changed
+FROM members m JOIN rooms r ON r.room = m.room WHERE m.room = $1 AND m.mid = $2 AND r.dismissed = 0
+"""
 
-ROOM_ROW: Final = "SELECT created, creator, public, history, title, members FROM rooms WHERE room = $1"
+ROOM_ROW: Final = f"SELECT {', '.join(Room._fields)} FROM rooms WHERE room = $1"
+
+# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one.
+STANDING: Final = f"""
+SELECT {", ".join(f"r.{name}" for name in Room._fields)},
+  {", ".join(f"m.{name} AS member_{name}" for name in Member._fields)},
+  {", ".join(f"b.{name} AS ban_{name}" for name in Ban._fields)},
+  {", ".join(f"i.{name} AS invitation_{name}" for name in Invitation._fields)}
+FROM rooms r
+LEFT JOIN members m ON m.room = r.room AND m.mid = $2
+LEFT JOIN bans b ON b.room = r.room AND b.mid = $2
+LEFT JOIN invitations i ON i.room = r.room AND i.mid = $2
+WHERE r.room = $1
+"""
+
+# Public rooms in order of name, after one of them. What is looked for may be anywhere in the title, or begin the name: that is a walk
+# over the public rooms until the page is full, so such pages are short.
+DIRECTORY: Final = """
+SELECT r.room, r.title, r.topic, r.members, r.approval, r.writers, r.created
+FROM rooms r
+WHERE r.public AND r.dismissed = 0 AND r.room > $1
+  AND ($2 = '' OR position(lower($2) IN lower(r.title)) > 0 OR starts_with(lower(split_part(r.room, '://', 2)), lower($2)))
+ORDER BY r.room
+LIMIT $3
+"""
+
+# Who came, changed or went after a position, in that order: each person once, as it is now.
+CHANGES: Final = """
+SELECT * FROM (
+  (SELECT m.changed AS position, m.mid, m.role, m.since, m.muted_until_ms FROM members m
+   WHERE m.room = $1 AND m.changed > $2 ORDER BY m.changed LIMIT $3)
+  UNION ALL
+  (SELECT d.position, d.mid, NULL, NULL, NULL FROM departures d
+   WHERE d.room = $1 AND d.position > $2 ORDER BY d.position LIMIT $3)) changed
+ORDER BY position
+LIMIT $3
+"""
+HEAD: Final = "SELECT position FROM log_head"
+
+# Bans that are in force, in order of mid.
+BANS_PAGE: Final = """
+SELECT mid, by, until_ms, reason FROM bans
+WHERE room = $1 AND mid > $2 AND (until_ms = 0 OR until_ms > $4) ORDER BY mid LIMIT $3
+"""
+INVITATIONS_PAGE: Final = "SELECT mid, by, at_ms FROM invitations WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
+REQUESTS_PAGE: Final = "SELECT mid, text, at_ms FROM join_requests WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
+# To which rooms a person is invited, in order of name.
+INVITED_PAGE: Final = """
+SELECT i.room, r.title, r.topic, r.members, i.by, i.at_ms
+FROM invitations i JOIN rooms r ON r.room = i.room
+WHERE i.mid = $1 AND i.room > $2 AND r.dismissed = 0 ORDER BY i.room LIMIT $3
+"""
+BLOCKS_PAGE: Final = "SELECT mid, at_ms FROM blocks WHERE by = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 
 # The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
 # by reading all sessions once.
@@ -75,7 +135,7 @@ LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
   ORDER BY e.seq DESC LIMIT 1) last ON true
-WHERE m.mid = $1 AND m.room > $2
+WHERE m.mid = $1 AND m.room > $2 AND r.dismissed = 0
 ORDER BY m.room
 LIMIT $3
 """
@@ -85,6 +145,7 @@ LIMIT $3
 READ_FACTS: Final = """
 SELECT mark.seq, coalesce(upto.messages, 0) AS messages, coalesce(i.sent_seen, 0) + own.messages AS sent
 FROM members m
+JOIN rooms r ON r.room = m.room AND r.dismissed = 0
 JOIN streams s ON s.name = 'room:' || m.room
 CROSS JOIN LATERAL (SELECT least($3::bigint, s.seq) AS seq) mark
 LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
@@ -95,6 +156,18 @@ CROSS JOIN LATERAL (
   WHERE e.stream_id = s.id AND e.seq > coalesce(i.read_seq, m.since_seq) AND e.seq <= mark.seq AND e.mid = m.mid AND e.op > 0) own
 WHERE m.room = $1 AND m.mid = $2
 """
+
+ATTACHMENT: Final = """
+SELECT room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments WHERE id = $1
+"""
+# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own.
+ATTACHMENTS_PAGE: Final = """
+SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments
+WHERE room = $1 AND position < $2 AND (position > $3 OR mid = $4)
+ORDER BY position DESC
+LIMIT $5
+"""
+UPLOADED: Final = "SELECT day, bytes FROM uploads WHERE mid = $1"
 
 # Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
@@ -122,6 +195,80 @@ class Membership(NamedTuple):
     since_seq: int
     role: str
     history: str
+
+
+class Standings(NamedTuple):
+    """What somebody is to a room."""
+
+    room: Room
+    member: Member | None
+    ban: Ban | None
+    invitation: Invitation | None
+
+
+class RoomLine(NamedTuple):
+    """A line of the directory of public rooms."""
+
+    room: str
+    title: str
+    topic: str
+    members: int
+    approval: bool
+    writers: str
+    created: int
+
+
+class ChangeLine(NamedTuple):
+    """What became of somebody in a room's list of members, by the event at `position`; without a role it is no member any more."""
+
+    position: int
+    mid: int
+    role: str | None
+    since: int | None
+    muted_until_ms: int | None
+
+
+class BanLine(NamedTuple):
+    """A line of a room's list of bans."""
+
+    mid: int
+    by: int
+    until_ms: int
+    reason: str
+
+
+class InvitationLine(NamedTuple):
+    """A line of a room's list of open invitations."""
+
+    mid: int
+    by: int
+    at_ms: int
+
+
+class RequestLine(NamedTuple):
+    """A line of a room's list of open requests to join."""
+
+    mid: int
+    text: str
+    at_ms: int
+
+
+class InvitedLine(NamedTuple):
+    """A line of a person's list of open invitations."""
+
+    room: str
+    title: str
+    topic: str
+    members: int
+    by: int
+    at_ms: int
+
+
+class BlockLine(NamedTuple):
+    """A line of a person's list of those whose direct messages it does not take."""
+
+    mid: int
+    at_ms: int
 
 
 class MemberLine(NamedTuple):
@@ -173,12 +320,23 @@ class OnlineTotal(NamedTuple):
 
 async def memberships(source: Source, mids: Collection[int]) -> tuple[int, dict[int, dict[str, Membership]]]:
     """The head of the log, and the memberships of these people at exactly that position. Everybody asked for is there."""
+    head, found, _ = await memberships_and_ends(source, mids)
+    return head, found
+
+
+async def memberships_and_ends(
+    source: Source, mids: Collection[int]
+) -> tuple[int, dict[int, dict[str, Membership]], dict[int, dict[str, Departure]]]:
+    """The same, and the rooms of these people that were dismissed."""
     found: dict[int, dict[str, Membership]] = {mid: {} for mid in mids}
+    ended: dict[int, dict[str, Departure]] = {mid: {} for mid in mids}
     rows = await source.fetch(MEMBERSHIPS, list(mids))
-    for row in rows:
-        if row["mid"] is not None:
-            found[row["mid"]][row["room"]] = Membership(row["since"], row["since_seq"], row["role"], row["history"])
-    return rows[0]["head"], found
+    for _, mid, room, since, since_seq, role, history, dismissed, by in rows:
+        if dismissed:
+            ended[mid][room] = Departure(dismissed, by, removed=True)
+        elif mid is not None:
+            found[mid][room] = Membership(since, since_seq, role, history)
+    return rows[0]["head"], found, ended
 
 
 async def delivered(source: Source, mids: Collection[int]) -> dict[tuple[int, str], int]:
@@ -202,21 +360,92 @@ async def opened(source: Source, mids: Collection[int]) -> dict[tuple[int, str],
 
 
 async def member(source: Source, room: str, mid: int) -> Member | None:
-    """The membership, or None."""
+    """The membership, or None; of a dismissed room nobody has one."""
     row = await source.fetchrow(MEMBER, room, mid)
     return None if row is None else Member(*row)
 
 
 async def room(source: Source, name: str) -> Room | None:
-    """The room, or None."""
+    """The room, dismissed or not, or None."""
     row = await source.fetchrow(ROOM_ROW, name)
-    return None if row is None else Room(*row)
+    return None if row is None else _room(row)
+
+
+async def standings(source: Source, room: str, mid: int) -> Standings | None:
+    """The room, dismissed or not, and what somebody is to it; None if there is no such room."""
+    row = await source.fetchrow(STANDING, room, mid)
+    if row is None:
+        return None
+    rest = iter(tuple(row)[len(Room._fields) :])
+    member, ban, invitation = (
+        [next(rest) for _ in kind._fields] for kind in (Member, Ban, Invitation)
+    )  # a row that is not there is nothing but None
+    return Standings(
+        _room(row),
+        None if member[0] is None else Member(*member),
+        None if ban[0] is None else Ban(*ban),
+        None if invitation[0] is None else Invitation(*invitation),
+    )
+
+
+async def directory_page(source: Source, after_room: str, search: str, limit: int) -> list[RoomLine]:
+    """The next public rooms in order of name; "" begins. `search` is in the title, or begins the name."""
+    return [RoomLine(*row) for row in await source.fetch(DIRECTORY, after_room, search, limit)]
+
+
+async def changes(source: Source, room: str, after: int, limit: int) -> list[ChangeLine]:
+    """Who came into the room's list of members, changed or went after a position, in that order, at most so many."""
+    return [ChangeLine(*row) for row in await source.fetch(CHANGES, room, after, limit)]
+
+
+async def bans_page(source: Source, room: str, after_mid: int | None, limit: int, now_ms: int) -> list[BanLine]:
+    """The next bans that are in force, in order of mid; None begins."""
+    return [BanLine(*row) for row in await source.fetch(BANS_PAGE, room, _after(after_mid), limit, now_ms)]
+
+
+async def invitations_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[InvitationLine]:
+    """The next open invitations to a room, in order of mid; None begins."""
+    return [InvitationLine(*row) for row in await source.fetch(INVITATIONS_PAGE, room, _after(after_mid), limit)]
+
+
+async def requests_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[RequestLine]:
+    """The next open requests to join a room, in order of mid; None begins."""
+    return [RequestLine(*row) for row in await source.fetch(REQUESTS_PAGE, room, _after(after_mid), limit)]
+
+
+async def invited_page(source: Source, mid: int, after_room: str, limit: int) -> list[InvitedLine]:
+    """The next rooms that a person is invited to, in order of name; "" begins."""
+    return [InvitedLine(*row) for row in await source.fetch(INVITED_PAGE, mid, after_room, limit)]
+
+
+async def blocks_page(source: Source, by: int, after_mid: int | None, limit: int) -> list[BlockLine]:
+    """The next people whose direct messages somebody does not take, in order of mid; None begins."""
+    return [BlockLine(*row) for row in await source.fetch(BLOCKS_PAGE, by, _after(after_mid), limit)]
+
+
+async def attachment(source: Source, id_: str) -> Attachment | None:
+    """The file, or None."""
+    row = await source.fetchrow(ATTACHMENT, id_)
+    return None if row is None else Attachment(*row)
+
+
+async def attachments_page(
+    source: Source, room: str, before: int, since: int, mid: int, limit: int
+) -> list[tuple[str, Attachment]]:
+    """The files of a room before a position, the newest first, with their ids: those after the position `since`, and those of `mid`."""
+    rows = await source.fetch(ATTACHMENTS_PAGE, room, before, since, mid, limit)
+    return [(row["id"], Attachment(*list(row)[1:])) for row in rows]
+
+
+async def uploaded(source: Source, mid: int) -> Uploaded | None:
+    """What the person stored on the last day on which it stored anything."""
+    row = await source.fetchrow(UPLOADED, mid)
+    return None if row is None else Uploaded(*row)
 
 
 async def members_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[MemberLine]:
     """The next members of a room in order of mid; None begins."""
-    after = -(2**63) if after_mid is None else after_mid  # a member id may be negative
-    return [MemberLine(*row) for row in await source.fetch(MEMBERS_PAGE, room, after, limit)]
+    return [MemberLine(*row) for row in await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit)]
 
 
 async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> list[InboxLine]:
@@ -275,6 +504,15 @@ async def online_elsewhere(source: Source, rooms: Sequence[str], node: str) -> d
 async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, int]]:
     """The rooms of this type with the most sessions in them, and how many."""
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
+
+
+def _after(mid: int | None) -> int:
+    return -(2**63) if mid is None else mid  # a member id may be negative
+
+
+def _room(row: asyncpg.Record) -> Room:
+    values = dict(zip(Room._fields, tuple(row), strict=False))
+    return Room(**{**values, "owners": tuple(values["owners"])})
 
 
 def _message(row: asyncpg.Record, room: str) -> Recorded:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import accounts, server
+from imcore.verbs import accounts, attachments, direct, members, rooms, server, sessions
 from imcore.verbs.verb import AnyVerb
 
-VERBS: Final[tuple[AnyVerb, ...]] = (*server.VERBS, *accounts.VERBS)
+VERBS: Final[tuple[AnyVerb, ...]] = (
+    *server.VERBS,
+    *accounts.VERBS,
+    *rooms.VERBS,
+    *members.VERBS,
+    *direct.VERBS,
+    *sessions.VERBS,
+    *attachments.VERBS,
+)

@@ -580,15 +580,17 @@ class AuditPage(Args):
 
 
 class Act(Answer):
-    """What somebody did by a right over others: `by` is who, 0 for a backend; `mid` is to whom."""
+    """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to whom."""
 
     seq: int
     position: int
     at: Millis
     by: int
-    operation: str
-    mid: int
-    note: str
+    role: str
+    verb: str
+    room: str
+    mid: int | None
+    detail: str
 
 
 class Audit(Answer):
@@ -619,9 +621,11 @@ def _act(event: Recorded) -> Act:
         position=event.position,
         at=event.time_ms,
         by=event.mid,
-        operation=fact.operation,
+        role=fact.role,
+        verb=fact.verb,
+        room=fact.room,
         mid=fact.mid,
-        note=fact.note,
+        detail=fact.detail,
     )
 
 

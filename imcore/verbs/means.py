@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from imcore.accounts import Accounts
+from imcore.attachments.opening import Attachments
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
@@ -32,7 +33,7 @@ class PushEphemeral(Protocol):
 class Means:
     """Everything that a verb may call.
 
-    `sends` is the pace of each person's messages in this process, whichever door they come in by.
+    `sends` is the pace of each person's messages in this process, whichever door they come in by. `attachments` is where files are.
     """
 
     settings: Settings
@@ -40,6 +41,7 @@ class Means:
     push_ephemeral: PushEphemeral
     sends: Paces[int]
     accounts: Accounts
+    attachments: Attachments
 
     @property
     def log(self) -> Log:

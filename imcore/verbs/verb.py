@@ -12,7 +12,7 @@ checked again: a model that says less than its verb answers is found by the test
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
@@ -130,12 +130,15 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer that is no JSON."""
+    """An answer that is no JSON. `chunks` is closed by whoever writes it down, read to its end or not. With a `name` it is offered for
+    saving; `headers` are others than Content-Type and Content-Length, and go before what would be said by itself."""
 
     media_type: str
     size: int  # in bytes
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
     name: str = ""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,8 @@ class Caller:
     """Who asks, and over what.
 
     `key` and `fence` are those of the connection ("" and UNFENCED over HTTP): what is appended in its name carries them. `address` is
-    the client's. `origin` is that of the page that asks, or "".
+    the client's. `origin` is that of the page that asks, or "". `headers` are those of an HTTP request (by name in any case), for
+    the few verbs whose answer is part of HTTP: ranges, what is known already.
     """
 
     identity: Identity
@@ -153,6 +157,7 @@ class Caller:
     origin: str = ""
     connection: LiveConnection | None = field(default=None, repr=False)
     upload: Upload | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def mid(self) -> int:

@@ -118,11 +118,11 @@ async def test_what_is_done_to_others_is_written_down(guarded: Place) -> None:
 
     acts = [*first["acts"], *second["acts"]]
     assert [
-        ("codes.create", boss["mid"], 0, "friends"),
+        ("codes.create", boss["mid"], None, "friends"),
         ("accounts.restore", boss["mid"], one["mid"], ""),
         ("accounts.suspend", boss["mid"], one["mid"], "too loud"),
         ("accounts.set_role", 0, boss["mid"], "admin"),
-    ] == [(act["operation"], act["by"], act["mid"], act["note"]) for act in acts]
+    ] == [(act["verb"], act["by"], act["mid"], act["detail"]) for act in acts]
     assert "next" not in second
 
 

@@ -20,6 +20,10 @@ from yarl import URL
 from imcore import auth, reads
 from imcore.accounts import Accounts
 from imcore.api.app import Services, make_app
+from imcore.api.services import SERVICES
+from imcore.attachments.opening import Attachments, folder, kept_in
+from imcore.attachments.store import Store
+from imcore.attachments.uploads import Uploads
 from imcore.auth import OwnKeys, SigningKey
 from imcore.config import Settings, load
 from imcore.database import connect, create_pool
@@ -96,6 +100,16 @@ class Place:
         ) as response:
             return await answered(response)
 
+    @property
+    def attachments(self) -> Attachments:
+        """Where files are."""
+        return self.app[SERVICES].means.attachments
+
+    @property
+    def app_uploads(self) -> Uploads:
+        """Files on their way in."""
+        return self.attachments.uploads
+
     async def get(self, path: str, **rest: Any) -> Answer:
         return await self.ask("GET", path, **rest)
 
@@ -167,6 +181,7 @@ def node(name: str, **figures: Any) -> AliveNode:
 async def serving(
     database_url: str,
     *,
+    store: Store | None = None,
     wrap: Callable[[Services], Services] = lambda services: services,
     keys: OwnKeys | None = None,
     **flags: Any,
@@ -177,13 +192,17 @@ async def serving(
         flags["auth_keys"] = [{"kid": KEY.kid, "alg": KEY.alg, "key": KEY.key.decode()}]
     settings = load(flags=flags).settings
     with tempfile.TemporaryDirectory() as data:
-        async with _serving(database_url, settings, keys or OwnKeys(Path(data)), wrap) as place:
+        async with _serving(database_url, settings, keys or OwnKeys(Path(data)), store, wrap) as place:
             yield place
 
 
 @asynccontextmanager
 async def _serving(
-    database_url: str, settings: Settings, keys: OwnKeys, wrap: Callable[[Services], Services]
+    database_url: str,
+    settings: Settings,
+    keys: OwnKeys,
+    store: Store | None,
+    wrap: Callable[[Services], Services],
 ) -> AsyncIterator[Place]:
     async with create_pool(database_url) as pool:
 
@@ -218,6 +237,7 @@ async def _serving(
                 push_ephemeral=push_ephemeral,
                 sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
                 accounts=accounts,
+                attachments=kept_in(settings, store or folder(settings), b"a key that only the tests know of"),
             ),
             nodes=alive,
             ready=ready,

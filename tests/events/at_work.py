@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from imcore import commands
+from imcore import commands, membership
 from imcore.database import Connection, Pool, connect, create_pool
 from imcore.errors import ImcoreError
 from imcore.events.names import Names
 from imcore.events.reader import Reader
 from imcore.events.store import UNFENCED, Decision, Draft, Log, Outcome, Rows, recorded
 from imcore.events.types import MESSAGE_OP, ROOM, Recorded
+from imcore.permissions import person
 from imcore.projections import INLINE
 from imcore.projections.inline import InlineProjections
 from imcore.projections.projection import fold
@@ -142,7 +143,7 @@ class AtWork:
 
     async def join(self, room: str, *mids: int) -> None:
         for mid in mids:
-            await self.log.decide(commands.Join(room, mid, may_create=True))
+            await self.log.decide(membership.Join(room, person(mid), may_create=True))
 
     async def refused_names(self) -> list[str]:
         """Streams in which nothing happened."""
@@ -263,6 +264,7 @@ async def assert_sound(pool: Pool) -> list[Recorded]:
 
     for projection in INLINE:
         split = len(projection.table.primary_key)
-        rows = [tuple(row) for row in await pool.fetch(f"SELECT * FROM {projection.table.name}")]
+        found = await pool.fetch(f"SELECT * FROM {projection.table.name}")
+        rows = [tuple(tuple(value) if isinstance(value, list) else value for value in row) for row in found]
         assert fold(projection, events) == {row[:split]: projection.row(*row[split:]) for row in rows}, projection.name
     return events

@@ -17,12 +17,13 @@ from functools import partial
 import orjson
 import uvloop
 
-from imcore import commands, failpoints
+from imcore import commands, failpoints, membership
 from imcore.bus.postgres import PostgresBus
 from imcore.database import connect
 from imcore.errors import Conflict, ImcoreError, Overloaded, Unavailable
 from imcore.events.store import HOLD_S, Decision, Draft, Log, Outcome
-from imcore.events.types import MESSAGE_OP, SERVICE_MID, Recorded
+from imcore.events.types import MESSAGE_OP, Recorded
+from imcore.permissions import SERVICE_ACTOR, person
 from imcore.projections.inline import InlineProjections
 
 RACED = "live://race"
@@ -39,13 +40,13 @@ def item_of(line: bytes) -> Draft | Decision:
                 room, mid, asked["id"], asked["body"], op=MESSAGE_OP, is_member=asked["is_member"], key="k"
             )
         case "join":
-            return commands.Join(room, mid, may_create=True)
+            return membership.Join(room, person(mid), may_create=True)
         case "leave":
-            return commands.Leave(room, mid)
+            return membership.Leave(room, person(mid))
         case "remove":
-            return commands.RemoveMember(room, mid, SERVICE_MID)
+            return membership.RemoveMember(room, mid, SERVICE_ACTOR)
         case "create":
-            return commands.CreateRoom(room, mid, members=[mid + 1])
+            return membership.CreateRoom(room, person(mid), members=[mid + 1])
     raise AssertionError(asked["verb"])
 
 

@@ -7,10 +7,11 @@ import json
 import pytest
 
 from events.at_work import AtWork, Nothing, Told, appending, connected, message, new_id, stream
-from imcore import commands
+from imcore import membership
 from imcore.errors import BadRequest, Conflict, Forbidden, IdConflict, ImcoreError, NoSuchRoom, RoomExists
 from imcore.events.store import Decision, Draft, Rows, draft
 from imcore.events.types import BASE64, JSON, MESSAGE_OP, SERVICE_MID, TEXT, MemberJoined, MemberLeft, Recorded
+from imcore.permissions import SERVICE_ACTOR, person
 
 R, S = "group://r", "group://s"
 FAR_MS = 2**52
@@ -40,7 +41,7 @@ async def test_what_is_told_is_what_is_stored_on_both_roads(here: AtWork) -> Non
     await here.tell_decided(
         message(R), Draft("all:", "message_pushed", "AP8=", SERVICE_MID, op=7, format_=BASE64, key="k")
     )
-    await here.log.decide(commands.Mute(R, 1, SERVICE_MID, FAR_MS))
+    await here.log.decide(membership.Mute(R, 1, SERVICE_ACTOR, FAR_MS))
 
     told = [event for batch in here.batches for event in batch]
     assert await here.whole_log() == told
@@ -58,7 +59,7 @@ async def test_positions_follow_the_order_of_submission(here: AtWork) -> None:
 async def test_each_process_is_told_its_own_batches_in_order_once(here: AtWork) -> None:
     await here.join(R, 1)
     await here.tell(*(message(R) for _ in range(30)))
-    await here.together(message(R), commands.Join(R, 2, may_create=False), message(R, 3))
+    await here.together(message(R), membership.Join(R, person(2), may_create=False), message(R, 3))
     positions = [event.position for batch in here.batches for event in batch]
     assert list(range(1, 34)) == positions
 
@@ -175,8 +176,8 @@ async def test_a_retry_is_answered_after_leaving_and_while_muted(here: AtWork) -
     await here.join(R, 1, 2)
     left, muted = new_id(), new_id()
     await here.tell(message(R, 1, left), message(R, 2, muted))
-    await here.log.decide(commands.Leave(R, 1))
-    await here.log.decide(commands.Mute(R, 2, SERVICE_MID, FAR_MS))
+    await here.log.decide(membership.RemoveMember(R, 1, SERVICE_ACTOR))
+    await here.log.decide(membership.Mute(R, 2, SERVICE_ACTOR, FAR_MS))
     for tell in (here.tell, here.tell_decided):
         assert ["duplicate", "duplicate"] == codes(await tell(message(R, 1, left), message(R, 2, muted)))
         assert ["no_such_room", "muted"] == codes(await tell(message(R, 1), message(R, 2)))
@@ -212,7 +213,7 @@ async def test_of_a_batch_of_200_each_is_told_its_own(here: AtWork, road: str) -
     """Non-members, muted, retries, wrong seqs, rooms that are not there: their neighbours stand side by side as if they were alone."""
     await here.join(R, 1, 2)
     await here.join(S, 1)
-    await here.log.decide(commands.Mute(R, 2, SERVICE_MID, FAR_MS))
+    await here.log.decide(membership.Mute(R, 2, SERVICE_ACTOR, FAR_MS))
     used = [new_id() for _ in range(20)]
     firsts = await here.tell(*(message(R, 1, one) for one in used))
     head = (await here.reader.head()).position
@@ -278,7 +279,7 @@ async def test_a_refused_draft_makes_no_stream_of_a_room(here: AtWork) -> None:
 async def test_a_mute_ends_when_its_time_is_over(here: AtWork) -> None:
     await here.join(R, 1)
     for until_ms, code in ((FAR_MS, "muted"), (1, "ok"), (FAR_MS, "muted"), (0, "ok")):
-        await here.log.decide(commands.Mute(R, 1, SERVICE_MID, until_ms))
+        await here.log.decide(membership.Mute(R, 1, SERVICE_ACTOR, until_ms))
         assert [code] == codes(await here.tell(message(R)))
         assert [code] == codes(await here.tell_decided(message(R)))
 
@@ -309,7 +310,9 @@ async def test_expected_seqs_of_one_stream_submitted_at_once_count_on(here: AtWo
 
 
 async def test_an_expected_seq_behind_a_decision_sees_what_it_did(here: AtWork) -> None:
-    told = await here.together(commands.Join(R, 1, may_create=True), message(R, expected=0), message(R, expected=1))
+    told = await here.together(
+        membership.Join(R, person(1), may_create=True), message(R, expected=0), message(R, expected=1)
+    )
     assert ["conflict", "ok"] == codes(told[1:])  # type: ignore[arg-type]
 
 
@@ -317,7 +320,7 @@ async def test_an_expected_seq_behind_a_decision_sees_what_it_did(here: AtWork) 
 
 
 async def test_join_and_send_in_one_batch_passes(here: AtWork) -> None:
-    joined, told = await here.together(commands.Join(R, 1, may_create=True), message(R))
+    joined, told = await here.together(membership.Join(R, person(1), may_create=True), message(R))
     assert isinstance(joined, list)
     assert isinstance(told, Told)
     assert [(1, 1), (2, 2)] == [(joined[0].position, joined[0].seq), told.place]
@@ -325,7 +328,7 @@ async def test_join_and_send_in_one_batch_passes(here: AtWork) -> None:
 
 
 async def test_send_before_the_join_of_its_batch_is_refused(here: AtWork) -> None:
-    told, _ = await here.together(message(R), commands.Join(R, 1, may_create=True))
+    told, _ = await here.together(message(R), membership.Join(R, person(1), may_create=True))
     assert ["no_such_room"] == codes([told])  # type: ignore[list-item]
     assert 1 == here.log.batches
 
@@ -333,7 +336,7 @@ async def test_send_before_the_join_of_its_batch_is_refused(here: AtWork) -> Non
 @pytest.mark.parametrize("verb", ["leave", "removal"])
 async def test_nobody_sends_behind_their_leave_in_one_batch(here: AtWork, verb: str) -> None:
     await here.join(R, 1)
-    decision = commands.Leave(R, 1) if verb == "leave" else commands.RemoveMember(R, 1, SERVICE_MID)
+    decision = membership.Leave(R, person(1)) if verb == "leave" else membership.RemoveMember(R, 1, SERVICE_ACTOR)
     before, _, after = await here.together(message(R), decision, message(R))
     assert ["ok", "no_such_room"] == codes([before, after])  # type: ignore[list-item]
     assert 3 == (await here.reader.head()).position
@@ -341,12 +344,12 @@ async def test_nobody_sends_behind_their_leave_in_one_batch(here: AtWork, verb: 
 
 async def test_a_mute_holds_from_its_place_in_the_batch(here: AtWork) -> None:
     await here.join(R, 1)
-    before, _, after = await here.together(message(R), commands.Mute(R, 1, SERVICE_MID, FAR_MS), message(R))
+    before, _, after = await here.together(message(R), membership.Mute(R, 1, SERVICE_ACTOR, FAR_MS), message(R))
     assert ["ok", "muted"] == codes([before, after])  # type: ignore[list-item]
 
 
 async def test_of_two_joins_the_second_changes_nothing(here: AtWork) -> None:
-    first, again = commands.Join(R, 1, may_create=True), commands.Join(R, 1, may_create=True)
+    first, again = membership.Join(R, person(1), may_create=True), membership.Join(R, person(1), may_create=True)
     one, two = await here.together(first, again)
     assert isinstance(one, list)
     assert [] == two
@@ -356,19 +359,21 @@ async def test_of_two_joins_the_second_changes_nothing(here: AtWork) -> None:
 
 
 async def test_a_room_is_created_once(here: AtWork) -> None:
-    one, two = await here.together(commands.CreateRoom(R, 1, members=[2, 1]), commands.CreateRoom(R, 3))
+    one, two = await here.together(
+        membership.CreateRoom(R, person(1), members=[2, 1]), membership.CreateRoom(R, person(3))
+    )
     assert isinstance(one, list)
     assert ["room_created", "member_joined", "member_joined"] == [event.type for event in one]
     assert isinstance(two, RoomExists)
-    assert "room_exists" == await refused(here, commands.CreateRoom(R, 3))
+    assert "room_exists" == await refused(here, membership.CreateRoom(R, person(3)))
 
 
 async def test_whoever_loses_the_race_to_create_gets_room_exists(here: AtWork) -> None:
     async with appending(here.url) as elsewhere:
         for n in range(20):
             one, two = (
-                here.together(commands.CreateRoom(f"group://{n}", 1)),
-                elsewhere.together(commands.CreateRoom(f"group://{n}", 2)),
+                here.together(membership.CreateRoom(f"group://{n}", person(1))),
+                elsewhere.together(membership.CreateRoom(f"group://{n}", person(2))),
             )
             answers = [*(await one), *(await two)]
             assert 1 == sum(isinstance(answer, RoomExists) for answer in answers)
@@ -377,8 +382,12 @@ async def test_whoever_loses_the_race_to_create_gets_room_exists(here: AtWork) -
 async def test_a_refused_decision_leaves_its_neighbours(here: AtWork) -> None:
     await here.join(R, 1, 2)
     outcomes = await here.together(
-        commands.SetRole(R, 1, 2, "member"), message(R, 2), commands.Leave(R, 9), commands.RemoveMember(R, 2, 1), message(R, 1)
-    )  # fmt: skip
+        membership.SetRole(R, 1, person(2), "member"),
+        message(R, 2),
+        membership.Leave(R, person(9)),
+        membership.RemoveMember(R, 2, person(1)),
+        message(R, 1),
+    )
     assert [Forbidden, NoSuchRoom] == [type(outcomes[0]), type(outcomes[2])]
     assert ["ok", "ok"] == codes([outcomes[1], outcomes[4]])  # type: ignore[list-item]
     assert [3, 4, 5] == [event.position for event in here.batches[-1]]
@@ -388,21 +397,21 @@ async def test_rank_is_taken_at_the_place_in_the_batch(here: AtWork) -> None:
     """Member 2 becomes an admin, removes 3, and is an admin no more: each in the light of what was before it."""
     await here.join(R, 1, 2, 3, 4)
     outcomes = await here.together(
-        commands.RemoveMember(R, 3, 2),
-        commands.SetRole(R, 2, 1, "admin"),
-        commands.RemoveMember(R, 3, 2),
-        commands.RemoveMember(R, 3, 2),
-        commands.SetRole(R, 2, 1, "member"),
-        commands.RemoveMember(R, 4, 2),
+        membership.RemoveMember(R, 3, person(2)),
+        membership.SetRole(R, 2, person(1), "admin"),
+        membership.RemoveMember(R, 3, person(2)),
+        membership.RemoveMember(R, 3, person(2)),
+        membership.SetRole(R, 2, person(1), "member"),
+        membership.RemoveMember(R, 4, person(2)),
     )
     kinds = [type(one).__name__ if isinstance(one, ImcoreError) else len(one) for one in outcomes]
     assert ["Forbidden", 1, 1, BadRequest.__name__, 1, "Forbidden"] == kinds
 
 
 async def test_a_stream_that_only_a_decision_may_not_make_is_no_room(here: AtWork) -> None:
-    assert "no_such_room" == await refused(here, commands.Join(R, 1, may_create=False))
-    assert "no_such_room" == await refused(here, commands.Leave(R, 1))
-    assert "no_such_room" == await refused(here, commands.Mute(R, 1, SERVICE_MID, 0))
+    assert "no_such_room" == await refused(here, membership.Join(R, person(1), may_create=False))
+    assert "no_such_room" == await refused(here, membership.Leave(R, person(1)))
+    assert "no_such_room" == await refused(here, membership.Mute(R, 1, SERVICE_ACTOR, 0))
     assert [] == await here.refused_names()
 
 
@@ -413,7 +422,7 @@ class ManyFacts(Decision):
 
     def __init__(self) -> None:
         super().__init__(
-            [commands.room_key(R), *commands.membership_keys(R, 1), *commands.membership_keys(R, 2)],
+            [membership.room_key(R), *membership.join_keys(R, 1), *membership.join_keys(R, 2)],
             ["user:1", stream(R)],
             creates=True,
         )

@@ -9,10 +9,11 @@ import asyncpg
 import pytest
 
 from events.at_work import AtWork, appending, assert_sound, connected, message, new_id, stream
-from imcore import commands
+from imcore import membership
 from imcore.database import Connection
 from imcore.events.store import PARTITION_MARGIN_EVENTS
 from imcore.events.types import Recorded
+from imcore.permissions import person
 from waiting import eventually
 
 R, S = "group://r", "group://s"
@@ -169,7 +170,7 @@ async def test_appends_and_reads_go_across_partitions(here: AtWork) -> None:
     await here.join(R, 1)
     await here.join(S, 1)
     first = await here.tell(*(message(R if n % 3 else S, 1, id_) for n, id_ in enumerate(used)))
-    await here.together(*(commands.Join(f"group://{n}", 2, may_create=True) for n in range(SMALL + 1)))
+    await here.together(*(membership.Join(f"group://{n}", person(2), may_create=True) for n in range(SMALL + 1)))
     events = await assert_sound(here.pool)
     assert 2 + 3 * SMALL + SMALL + 1 == len(events)
 

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from events.at_work import AtWork, Nothing, Told, connected, message, new_id
-from imcore import commands
+from imcore import commands, membership
 from imcore.errors import ImcoreError, TakenOver
 from imcore.events.store import Decision, Draft
 from imcore.events.types import Recorded
+from imcore.permissions import person
 
 Generations: TypeAlias = dict[tuple[int, str], int]
 ROOM = "live://1"
@@ -78,10 +79,10 @@ async def test_decisions_of_an_older_session_are_refused(here: AtWork) -> None:
     await opened(here, 1, "a")
 
     told = await here.answers(
-        commands.Join("group://1", 1, may_create=True).fenced(1, "a", older),
-        commands.Join("group://2", 1, may_create=True).fenced(1, "a", here.log.position),
-        commands.Leave("group://2", 1).fenced(1, "a", older),
-        commands.Leave("group://2", 1),
+        membership.Join("group://1", person(1), may_create=True).fenced(1, "a", older),
+        membership.Join("group://2", person(1), may_create=True).fenced(1, "a", here.log.position),
+        membership.Leave("group://2", person(1)).fenced(1, "a", older),
+        membership.Leave("group://2", person(1)),
     )
 
     assert ["taken_over", "ok", "taken_over", "ok"] == [code(one) for one in told]
@@ -152,7 +153,7 @@ async def test_whatever_happens_together_only_the_newest_session_of_a_key_append
                 case 1:
                     items.append(message(ROOM, mid, key=key, fence=fence))  # of no member: refused anyway
                 case 2 if chance.random() < 0.3:
-                    items.append(commands.Join("group://all", mid, may_create=True).fenced(mid, key, fence))
+                    items.append(membership.Join("group://all", person(mid), may_create=True).fenced(mid, key, fence))
                 case _:
                     items.append(said(mid, key, fence))
         newest: Generations = {

@@ -8,12 +8,13 @@ import random
 import pytest
 
 from events.at_work import appending, assert_sound, connected, message, stream
-from imcore import commands
+from imcore import membership
 from imcore.database import create_pool
 from imcore.events import names
 from imcore.events.names import Names
 from imcore.events.reader import Reader
 from imcore.events.types import Recorded
+from imcore.permissions import person
 
 NAMES_MAX = 5
 
@@ -82,7 +83,9 @@ async def test_a_full_cache_refuses_nothing_and_stops_nobody(
 
         for _ in range(30):
             sending = here.tell(*(message(room) for room in chance.sample(rooms, 9)))
-            deciding = here.answers(*(commands.Join(room, 2, may_create=False) for room in chance.sample(rooms, 9)))
+            deciding = here.answers(
+                *(membership.Join(room, person(2), may_create=False) for room in chance.sample(rooms, 9))
+            )
             reading = asyncio.gather(*(read(reader) for reader in readers))
             told, decided, _ = await asyncio.gather(sending, deciding, reading)
             assert all(isinstance(one.outcome, Recorded) for one in told)

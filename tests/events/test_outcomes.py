@@ -26,7 +26,7 @@ from events.at_work import (
     submit,
 )
 from events.line import Line, line_to
-from imcore import commands
+from imcore import commands, membership
 from imcore.database import connect, create_pool
 from imcore.database.embedded import embedded
 from imcore.database.migrations import upgrade
@@ -34,6 +34,7 @@ from imcore.errors import ImcoreError, NoSuchRoom, Overloaded, Unavailable
 from imcore.events.names import OwnConnection
 from imcore.events.store import APPEND, Decision, Draft, Log
 from imcore.events.types import Recorded
+from imcore.permissions import person
 from imcore.projections.inline import InlineProjections
 from waiting import eventually
 
@@ -425,7 +426,7 @@ async def test_pending_is_bounded(database_url: str) -> None:
             in_hand = submit(here.log, message(R))
             await is_waiting(here)
             waiting = submit(here.log, *(message(R) for _ in range(5)))
-            for one in (message(R), commands.Join(R, 2, may_create=True)):
+            for one in (message(R), membership.Join(R, person(2), may_create=True)):
                 with pytest.raises(Overloaded) as refusal:
                     here.log.submit(one)
                 assert 100 <= (refusal.value.retry_after_ms or 0) <= 10_000
@@ -451,7 +452,7 @@ async def test_ends_of_sessions_and_acks_have_room_when_there_is_none_for_messag
             with pytest.raises(Overloaded):
                 here.log.submit(message(R))
             with pytest.raises(Overloaded):
-                here.log.submit(commands.Join(R, 2, may_create=True))
+                here.log.submit(membership.Join(R, person(2), may_create=True))
             kept = submit(here.log, commands.close_session(1, "k", 1, "lost", None), commands.ack(1, "k", 1))
             with pytest.raises(Overloaded):
                 here.log.submit(commands.ack(1, "k", 2))

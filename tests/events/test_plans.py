@@ -17,10 +17,11 @@ import pytest_asyncio
 from conftest import Server
 from events.at_work import appending, connected, message, new_id, stream
 from events.test_append_only import PARTITIONS
-from imcore import commands
+from imcore import membership
 from imcore.database import Connection
 from imcore.errors import ImcoreError
 from imcore.events import history, names, reader, store
+from imcore.permissions import person
 from waiting import eventually
 
 EVENTS = 210_000
@@ -212,7 +213,7 @@ async def test_what_a_live_log_reads_does_not_grow_with_the_log(grown: str) -> N
         before = await totals(connection)
         async with appending(grown) as here:
             used = [new_id() for _ in range(20)]
-            await here.together(*(commands.Join(f"group://{n}", 3, may_create=False) for n in range(1, 21)))
+            await here.together(*(membership.Join(f"group://{n}", person(3), may_create=False) for n in range(1, 21)))
             for _ in range(8):  # more than five times: from then on Postgres may choose a generic plan of its own
                 for tell in (here.tell, here.tell_decided):
                     told = await tell(*(message(f"group://{n}", 1, id_) for n, id_ in enumerate(used, 1)))

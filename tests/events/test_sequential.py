@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from events.at_work import Answer, AtWork, Nothing, Told, message
-from imcore import commands
+from imcore import membership
 from imcore.errors import Conflict, ImcoreError
 from imcore.events.store import Decision, Draft
 from imcore.events.types import ROOM, SERVICE_MID, Recorded, Role
+from imcore.membership import Settings
+from imcore.permissions import SERVICE_ACTOR, Actor, person
 
 FAR_MS = 2**52
 RANK = {"member": 1, "admin": 2, "owner": 3}
@@ -131,15 +133,18 @@ class Model:
             case "leave":
                 if member is None:
                     return "no_such_room"
+                if self._is_last_owner(verb.room, verb.mid):
+                    return "forbidden"
                 del self.members[verb.room, verb.mid]
                 return [self._take(verb.room, 0)]
         if by is None and not is_service:
             return "no_such_room"
-        if member is None:
-            return "no_such_room" if is_service else "bad_request"
-        above = max(RANK[member.role], RANK[verb.role]) if verb.name == "role" else RANK[member.role]
+        rank = 0 if member is None else RANK[member.role]
+        above = max(rank, RANK[verb.role]) if verb.name == "role" and member is not None else rank
         if not is_service and not self._is_above(by, above):
             return "forbidden"
+        if member is None:
+            return "no_such_room" if is_service else "bad_request"
         match verb.name:
             case "remove":
                 del self.members[verb.room, verb.mid]
@@ -150,6 +155,10 @@ class Model:
             case "mute" | "unmute":
                 member.is_muted = verb.name == "mute"
         return [self._take(verb.room, 0)]
+
+    def _is_last_owner(self, room: str, mid: int) -> bool:
+        inside = {who: member.role for (where, who), member in self.members.items() if where == room}
+        return len(inside) > 1 and [who for who, role in inside.items() if role == "owner"] == [mid]
 
     @staticmethod
     def _is_above(by: Member | None, rank: int) -> bool:
@@ -170,19 +179,25 @@ class Model:
 def decision_of(verb: Verb, room: str) -> Decision:
     match verb.name:
         case "create":
-            return commands.CreateRoom(room, verb.by, public=verb.mid % 2 == 1, members=[verb.mid])
+            return membership.CreateRoom(
+                room, _actor(verb.by), settings=Settings(public=verb.mid % 2 == 1), members=[verb.mid]
+            )
         case "join":
-            return commands.Join(room, verb.mid, may_create=True)
+            return membership.Join(room, person(verb.mid), may_create=True)
         case "add":
-            return commands.AddMember(room, verb.mid, verb.by, role=verb.role)
+            return membership.AddMember(room, verb.mid, _actor(verb.by), role=verb.role)
         case "leave":
-            return commands.Leave(room, verb.mid)
+            return membership.Leave(room, person(verb.mid))
         case "remove":
-            return commands.RemoveMember(room, verb.mid, verb.by)
+            return membership.RemoveMember(room, verb.mid, _actor(verb.by))
         case "role":
-            return commands.SetRole(room, verb.mid, verb.by, verb.role)
+            return membership.SetRole(room, verb.mid, _actor(verb.by), verb.role)
         case "mute" | "unmute":
-            return commands.Mute(room, verb.mid, verb.by, FAR_MS if verb.name == "mute" else 0)
+            return membership.Mute(room, verb.mid, _actor(verb.by), FAR_MS if verb.name == "mute" else 0)
+
+
+def _actor(by: int) -> Actor:
+    return SERVICE_ACTOR if by == SERVICE_MID else person(by)
 
 
 def shape(answer: Told | Answer) -> list[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imcore.events.store import Draft
+from imcore.events.store import MEMBER, Draft, Key, Rows
 from imcore.events.types import (
     JSON,
     MESSAGE_PUSHED,
@@ -17,21 +17,35 @@ from imcore.events.types import (
     AccountDeactivated,
     AccountRegistered,
     AccountSuspended,
+    AttachmentRemoved,
+    AttachmentStored,
     DeliveryAcked,
     Fact,
+    InvitationDeclined,
+    InvitationWithdrawn,
+    Invited,
+    JoinRejected,
+    JoinRequested,
     LoggedIn,
     LoggedOut,
+    MemberBanned,
     MemberJoined,
     MemberLeft,
     MemberMuted,
     MemberRemoved,
+    MemberUnbanned,
     PasswordChanged,
+    PersonBlocked,
+    PersonUnblocked,
     PlatformRoleChanged,
     ProfileChanged,
     ReadMarked,
     Recorded,
     RoleChanged,
+    RoomChanged,
     RoomCreated,
+    RoomDismissed,
+    RoomMuted,
     RoomsEntered,
     SessionClosed,
     SessionOpened,
@@ -40,6 +54,7 @@ from imcore.events.types import (
 from imcore.projections import (
     PROJECTIONS,
     accounts,
+    attachments,
     deliveries,
     departures,
     handles,
@@ -49,8 +64,10 @@ from imcore.projections import (
     members,
     rooms,
     sessions,
+    uploads,
 )
 from imcore.projections.accounts import Account
+from imcore.projections.attachments import Attachment
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
 from imcore.projections.handles import Handle
@@ -62,6 +79,7 @@ from imcore.projections.members import Member
 from imcore.projections.projection import fold
 from imcore.projections.rooms import Room
 from imcore.projections.sessions import Session
+from imcore.projections.uploads import DAY_MS, Uploaded
 
 R = "group://r"
 NOBODY = 99
@@ -89,10 +107,14 @@ def given(*happened: Fact | int, by: int = 7, mid: int = 7) -> list[Recorded]:
 
 def _stream(fact: Fact, mid: int) -> str:
     match fact:
-        case ReadMarked():
+        case ReadMarked() | Invited() | InvitationWithdrawn() | InvitationDeclined():
             return f"{USER}{fact.mid}"
         case _ if not hasattr(fact, "room") and hasattr(fact, "mid"):
             return f"{USER}{mid}"
+        case AttachmentStored() | AttachmentRemoved():
+            return f"{USER}{mid}"
+        case PersonBlocked() | PersonUnblocked():
+            return f"{USER}{fact.by}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
             return f"{SESSION}{mid}"
         case _ if not hasattr(fact, "room"):
@@ -110,6 +132,10 @@ def left(mid: int = 7) -> MemberLeft:
 
 def opened(key: str = "phone", node: str = "a") -> SessionOpened:
     return SessionOpened(key=key, node=node, platform="web", address="10.0.0.1", rooms=("live://1",))
+
+
+def attached(id_: str, size: int = 5) -> AttachmentStored:
+    return AttachmentStored(room=R, id=id_, name="a.txt", media_type="text/plain", size=size, sha256="00")
 
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
@@ -138,7 +164,9 @@ def test_a_second_join_keeps_the_first_date() -> None:
     """History stays visible from the first join; joining again hides nothing."""
     log = given(joined(), 7, joined())
 
-    assert {(R, 7): Member("member", since=1, since_seq=1, muted_until_ms=0)} == fold(members.projection, log)
+    assert {(R, 7): Member("member", since=1, since_seq=1, muted_until_ms=0, changed=1)} == fold(
+        members.projection, log
+    )
 
 
 @pytest.mark.parametrize("end", [left(), MemberRemoved(room=R, mid=7)])
@@ -146,13 +174,15 @@ def test_who_leaves_or_is_removed_is_no_member_and_comes_back_as_a_new_one(end: 
     muted = MemberMuted(room=R, mid=7, until_ms=10**15)
 
     assert {} == fold(members.projection, given(joined(), end))
-    assert {(R, 7): Member("member", 4, 4, 0)} == fold(members.projection, given(joined(), muted, end, joined()))
+    assert {(R, 7): Member("member", 4, 4, 0, changed=4)} == fold(
+        members.projection, given(joined(), muted, end, joined())
+    )
 
 
 def test_roles_and_mutes_change_members_only() -> None:
     owner, mute = RoleChanged(room=R, mid=7, role="owner"), MemberMuted(room=R, mid=7, until_ms=5)
 
-    assert {(R, 7): Member("owner", 1, 1, 5)} == fold(members.projection, given(joined(), owner, mute))
+    assert {(R, 7): Member("owner", 1, 1, 5, changed=3)} == fold(members.projection, given(joined(), owner, mute))
     assert {} == fold(members.projection, given(owner, mute))
 
 
@@ -344,6 +374,35 @@ def test_a_change_of_role_voids_tokens_and_ends_no_login() -> None:
     assert {(7,): Logout(3, 2, 1002, 1, ())} == fold(logouts.projection, log)
 
 
+# --- attachments and uploads ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_there_until_it_is_removed() -> None:
+    log = given(attached("a"), attached("b"), AttachmentRemoved(room=R, id="a"), by=8, mid=8)
+
+    row = Attachment(R, 8, "a.txt", "text/plain", 5, "00", None, None, position=2, stored_at_ms=1002)
+    assert {("b",): row} == fold(attachments.projection, log)
+
+
+def test_what_was_stored_today_is_counted_and_removing_gives_nothing_back() -> None:
+    log = given(attached("a", 5), AttachmentRemoved(room=R, id="a"), attached("b", 6))
+
+    assert {(7,): Uploaded(day=0, bytes=11)} == fold(uploads.projection, log)
+
+
+def test_another_day_begins_at_zero() -> None:
+    first, second = given(attached("a", 5), attached("b", 6))
+    tomorrow = second._replace(time_ms=DAY_MS)
+
+    rows = fold(uploads.projection, [first, tomorrow])
+    assert {(7,): Uploaded(day=1, bytes=6)} == rows
+    assert (0, 6, 0) == tuple(rows[7,].on(day) for day in (0, 1, 2))
+
+
+def test_a_service_has_no_days() -> None:
+    assert {} == fold(uploads.projection, given(attached("a"), by=SERVICE_MID))
+
+
 # --- all together --------------------------------------------------------------------------------------------------------------
 
 
@@ -352,10 +411,14 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
-        DeliveryAcked(key="phone", position=1), closed(9, delivered=1),
         registered(), AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
         PasswordChanged(mid=7, credential="c"), suspended(), SuspensionLifted(mid=7), AccountDeactivated(mid=7, sids=("s",)),
         PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), attached("a"), AttachmentRemoved(room=R, id="a"),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
+        MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
+        InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
+        PersonUnblocked(by=7, mid=8), RoomDismissed(room=R),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
         others = [event for event in everything if event.op == 0 or projection is inbox.projection]
@@ -367,6 +430,13 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
 def test_a_guard_looks_at_the_membership_of_the_sender() -> None:
     inline = InlineProjections()
 
-    assert inline.guard_key(Draft(ROOM + R, MESSAGE_SENT, "", 7)) == ("members", (R, 7))
-    refused = [inline.refusal(row, now_ms=5) for row in (None, Member("member", 1, 1, 6), Member("member", 1, 1, 5))]
+    draft = Draft(ROOM + R, MESSAGE_SENT, "", 7, guard=MEMBER)
+    member: Key = ("members", (R, 7))
+
+    assert member in inline.guard_keys(draft)
+    rows: Rows = dict.fromkeys(inline.guard_keys(draft))
+    refused = [
+        inline.refusal({**rows, member: row}, draft, now_ms=5)
+        for row in (None, Member("member", 1, 1, 6), Member("member", 1, 1, 5))
+    ]
     assert [None if error is None else error.code for error in refused] == ["no_such_room", "muted", None]

@@ -81,7 +81,7 @@ async def test_memberships_and_head_are_one_state_while_people_come_and_go(here:
 async def test_a_member_and_a_room_are_there_or_not(here: Place) -> None:
     await here.join(A, 1)
 
-    assert await queries.member(here.pool, A, 1) == Member("member", 1, 1, 0)
+    assert await queries.member(here.pool, A, 1) == Member("member", 1, 1, 0, changed=1)
     assert await queries.member(here.pool, A, 2) is None
     assert await queries.room(here.pool, A) == Room(1, 1, True, "joined", "", 1)
     assert await queries.room(here.pool, B) is None

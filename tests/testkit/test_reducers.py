@@ -26,10 +26,11 @@ from hypothesis.stateful import (
 )
 
 from comet.memory_log import FOR_EVER, Draft, Membership, MemoryLog
-from imcore import commands
+from imcore import commands, membership
 from imcore.bus.tail import Tail
 from imcore.errors import ImcoreError
 from imcore.events.store import Decision, Rows
+from imcore.events.store import Draft as Sent
 from imcore.events.types import (
     MESSAGE_OP,
     MESSAGE_SENT,
@@ -51,6 +52,8 @@ from imcore.events.types import (
     device,
     registry,
 )
+from imcore.membership import Settings
+from imcore.permissions import SERVICE_ACTOR, Actor, person
 from imcore.projections import INLINE, PROJECTIONS
 from imcore.projections.inline import InlineProjections
 from imcore.projections.projection import AnyProjection, Key, fold
@@ -64,6 +67,10 @@ NOW_MS = 1_000
 
 Tables = dict[str, dict[Key, Any]]
 Projections = Mapping[str, AnyProjection]
+
+
+def _actor(by: int) -> Actor:
+    return SERVICE_ACTOR if by == SERVICE_MID else person(by)
 
 
 class Follower:
@@ -136,6 +143,7 @@ class Service(RuleBasedStateMachine):
     def decide(self, decision: Decision) -> None:
         """As the log does it: rows of the named keys, the decision, its events folded into exactly these rows."""
         rows: Rows = {key: self.rows.get(key) for key in decision.keys}
+        decision.now_ms = NOW_MS
         try:
             drafts = decision.decide(rows)
         except ImcoreError:
@@ -150,35 +158,35 @@ class Service(RuleBasedStateMachine):
 
     @initialize()
     def found(self) -> None:
-        self.decide(commands.CreateRoom(ROOMS[0], 1, members=[2]))
+        self.decide(membership.CreateRoom(ROOMS[0], person(1), members=[2]))
 
     @rule(room=some.sampled_from(ROOMS), by=BY, public=some.booleans(), members=some.lists(MIDS, max_size=2))
     def create(self, room: str, by: int, public: bool, members: list[int]) -> None:
-        self.decide(commands.CreateRoom(room, by, public=public, members=members))
+        self.decide(membership.CreateRoom(room, _actor(by), settings=Settings(public=public), members=members))
 
     @rule(room=some.sampled_from(ROOMS), mid=MIDS, may_create=some.booleans())
     def join(self, room: str, mid: int, may_create: bool) -> None:
-        self.decide(commands.Join(room, mid, may_create=may_create))
+        self.decide(membership.Join(room, person(mid), may_create=may_create))
 
     @rule(room=some.sampled_from(ROOMS), mid=MIDS, by=BY, role=ROLES)
     def add(self, room: str, mid: int, by: int, role: Role) -> None:
-        self.decide(commands.AddMember(room, mid, by, role=role))
+        self.decide(membership.AddMember(room, mid, _actor(by), role=role))
 
     @rule(room=some.sampled_from(ROOMS), mid=MIDS)
     def leave(self, room: str, mid: int) -> None:
-        self.decide(commands.Leave(room, mid))
+        self.decide(membership.Leave(room, person(mid)))
 
     @rule(room=some.sampled_from(ROOMS), mid=MIDS, by=BY)
     def remove(self, room: str, mid: int, by: int) -> None:
-        self.decide(commands.RemoveMember(room, mid, by))
+        self.decide(membership.RemoveMember(room, mid, _actor(by)))
 
     @rule(room=some.sampled_from(ROOMS), mid=MIDS, by=BY, role=ROLES)
     def set_role(self, room: str, mid: int, by: int, role: Role) -> None:
-        self.decide(commands.SetRole(room, mid, by, role))
+        self.decide(membership.SetRole(room, mid, _actor(by), role))
 
     @rule(room=some.sampled_from(ROOMS), mid=MIDS, by=BY, until_ms=some.sampled_from([0, NOW_MS, NOW_MS + 1]))
     def mute(self, room: str, mid: int, by: int, until_ms: int) -> None:
-        self.decide(commands.Mute(room, mid, by, until_ms))
+        self.decide(membership.Mute(room, mid, _actor(by), until_ms))
 
     @rule(target=ids, room=some.sampled_from(ROOMS), mid=MIDS, n=some.integers(1, 3))
     def send(self, room: str, mid: int, n: int) -> tuple[int, str, str]:
@@ -206,7 +214,8 @@ class Service(RuleBasedStateMachine):
         draft = commands.send(room, mid, client_id, "0", op=MESSAGE_OP, is_member=True)
         if (known := self.sent.get((mid, client_id))) is not None:
             return known[1] if known[0] == room else None
-        if self.inline.refusal(self.rows.get(self.inline.guard_key(draft)), NOW_MS) is not None:
+        rows = {key: self.rows.get(key) for key in self.inline.guard_keys(draft)}
+        if self.inline.refusal(rows, draft, NOW_MS) is not None:
             return None
         (event,) = self.append([Draft(draft.stream, None, mid, op=MESSAGE_OP, client_id=client_id)])
         self.sent[mid, client_id] = (room, event)
@@ -452,7 +461,7 @@ class Careless(Tail):
 class Open(InlineProjections):
     """Lets everybody send."""
 
-    def refusal(self, row: object | None, now_ms: int) -> ImcoreError | None:
+    def refusal(self, rows: Rows, draft: Sent, now_ms: int) -> ImcoreError | None:
         return None
 
 

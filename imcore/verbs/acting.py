@@ -1,0 +1,67 @@
+"""For whom a verb acts, and what it answers for what was decided.
+
+A person acts for itself. A service says for whom it acts, and what is done then is done as that person would do it; what it does in its
+own name names nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from imcore.errors import BadRequest, Forbidden
+from imcore.events.store import Decision
+from imcore.events.types import AUDIT, SERVICE_MID, Recorded
+from imcore.permissions import Actor, person
+from imcore.projections.members import Member
+from imcore.verbs.means import Means
+from imcore.verbs.verb import Caller, Other, Place
+
+LIVE: Final = "a room of this type has no members: connections enter it (operation 12, or rooms in auth)"
+
+
+def acting(caller: Caller, named: int | None) -> Actor:
+    """Who does it: the person that asks, or the one whom a service names.
+
+    Raises BadRequest when a service names nobody, and Forbidden when a person names somebody else.
+    """
+    if caller.identity.service:
+        if named is None:
+            raise BadRequest("mid is missing: a service says for whom")
+        return person(somebody(named))
+    if named is not None and somebody(named) != caller.mid:
+        raise Forbidden("a person acts for nobody else")
+    return caller.identity.actor
+
+
+def somebody(mid: int) -> int:
+    """The member id, which is a person's. Raises BadRequest."""
+    if mid == SERVICE_MID:
+        raise BadRequest("mid: 0 is the service, and nobody's member id")
+    return mid
+
+
+def refuse_live(means: Means, room: str) -> None:
+    """Raises BadRequest for what only rooms with members have."""
+    if means.is_live(room):
+        raise BadRequest(LIVE)
+
+
+async def decided(caller: Caller, means: Means, decision: Decision) -> list[Recorded]:
+    """What the decision made happen, without what is audited. Raises what refused it."""
+    if caller.key:
+        decision = decision.fenced(caller.mid, caller.key, caller.fence)
+    return [event for event in await means.log.decide(decision) if event.stream != AUDIT]
+
+
+def changed(events: Sequence[Recorded]) -> Place:
+    """Where it happened, or that it was so already."""
+    return Place(position=events[-1].position, seq=events[-1].seq) if events else Place(unchanged=True)
+
+
+def joined(events: Sequence[Recorded], existing: Member | None) -> Place | Other:
+    """Where somebody joined: now, or, with status 200, before."""
+    if events:
+        return Place(position=events[-1].position, seq=events[-1].seq)
+    assert existing is not None, "no event means that there was a membership"
+    return Other(200, Place(position=existing.since, seq=existing.since_seq, duplicate=True))

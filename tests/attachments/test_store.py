@@ -1,0 +1,272 @@
+"""What a store promises, held against a real folder and a real server that speaks S3."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from attachments.conftest import S3
+from imcore.attachments.folder import Folder
+from imcore.attachments.s3 import PART_BYTES, Bucket
+from imcore.attachments.store import PIECE_BYTES, Store, is_id
+from imcore.errors import BadConfiguration, StoreUnavailable
+
+LATER_S = 3_600.0
+
+
+def new_id() -> str:
+    return secrets.token_hex(16)
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def read(store: Store, id_: str, start: int, end: int) -> bytes:
+    return b"".join([piece async for piece in store.get(id_, start, end)])
+
+
+async def left(store: Store) -> list[str]:
+    return [kept.id for kept in await store.page("", 100)]
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1]
+)
+async def test_what_is_put_is_got(store: Store, size: int) -> None:
+    """At, below and above every size at which something changes inside."""
+    id_, content = new_id(), os.urandom(size)
+
+    await store.put(id_, pieces(content[: size // 3], content[size // 3 :]))
+
+    assert content == await read(store, id_, 0, size)
+    assert await store.exists(id_)
+
+
+async def test_any_part_of_it_is_got_alone(store: Store) -> None:
+    id_, content = new_id(), os.urandom(PIECE_BYTES * 2 + 10)
+    await store.put(id_, pieces(content))
+
+    for start, end in ((0, 1), (5, 5), (PIECE_BYTES - 1, PIECE_BYTES + 1), (len(content) - 1, len(content))):
+        assert content[start:end] == await read(store, id_, start, end)
+
+
+async def test_what_is_not_there_is_a_key_error(store: Store) -> None:
+    for end in (0, 1):
+        with pytest.raises(KeyError):
+            await read(store, new_id(), 0, end)
+    assert not await store.exists(new_id())
+
+
+async def test_deleted_is_gone_and_deleting_again_is_no_error(store: Store) -> None:
+    id_ = new_id()
+    await store.put(id_, pieces(b"x"))
+
+    await store.delete(id_)
+    await store.delete(id_)
+
+    assert not await store.exists(id_)
+    assert [] == await left(store)
+
+
+@pytest.mark.parametrize("size", [10, PART_BYTES + 10])
+async def test_an_upload_that_fails_leaves_nothing(store: Store, size: int) -> None:
+    class Gone(Exception):
+        pass
+
+    async def breaking() -> AsyncIterator[bytes]:
+        yield bytes(size)
+        raise Gone
+
+    id_ = new_id()
+    with pytest.raises(Gone):
+        await store.put(id_, breaking())
+
+    assert not await store.exists(id_)
+    assert [] == await left(store)
+    assert 0 == await store.tidy(time.time() + LATER_S), "there is nothing to tidy either"
+
+
+async def test_an_upload_that_is_cancelled_leaves_nothing(store: Store) -> None:
+    under_way = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield bytes(PART_BYTES + 10)
+        under_way.set()
+        await asyncio.Event().wait()
+
+    id_ = new_id()
+    task = asyncio.create_task(store.put(id_, stalling()))
+    await under_way.wait()
+    assert [] == await left(store), "nobody sees a part of it"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert not await store.exists(id_)
+    assert 0 == await store.tidy(time.time() + LATER_S)
+
+
+async def test_pages_go_through_everything_in_order_and_once(store: Store) -> None:
+    ids = sorted(new_id() for _ in range(7))
+    for id_ in reversed(ids):
+        await store.put(id_, pieces(b"x"))
+
+    found: list[str] = []
+    while page := await store.page(found[-1] if found else "", 3):
+        assert all(abs(time.time() - kept.written_s) < 60 for kept in page)
+        found += [kept.id for kept in page]
+
+    assert ids == found
+
+
+async def test_many_at_once_do_not_meet(store: Store) -> None:
+    contents = {new_id(): os.urandom(1_000) for _ in range(20)}
+
+    await asyncio.gather(*(store.put(id_, pieces(content)) for id_, content in contents.items()))
+
+    assert list(contents.values()) == await asyncio.gather(*(read(store, id_, 0, 1_000) for id_ in contents))
+
+
+async def test_a_reader_that_stops_in_the_middle_lets_go(store: Store) -> None:
+    id_ = new_id()
+    await store.put(id_, pieces(bytes(PIECE_BYTES * 2)))
+
+    reading = store.get(id_, 0, PIECE_BYTES * 2)
+    assert await anext(reading)
+    await reading.aclose()
+
+    await store.delete(id_)
+    assert not await store.exists(id_)
+
+
+def test_only_hexadecimal_of_one_length_is_an_id() -> None:
+    assert is_id("0123456789abcdef" * 2)
+    for text in (
+        "",
+        "../../../../etc/passwd",
+        "0" * 31,
+        "0" * 33,
+        "0123456789ABCDEF" * 2,
+        "0" * 31 + "\n",
+        "0" * 32 + "\n",
+        "/" + "0" * 31,
+    ):
+        assert not is_id(text), text
+
+
+# --- a folder ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_folder_is_sharded_and_readable_by_nobody_else(tmp_path: Path) -> None:
+    store, id_ = Folder(tmp_path / "deep" / "files"), new_id()
+    await store.put(id_, pieces(b"x"))
+
+    path = tmp_path / "deep" / "files" / id_[:2] / id_
+    assert (b"x", 0o600, 0o700) == (path.read_bytes(), path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777)
+    assert 1 == path.stat().st_nlink, "what was written beside is gone"
+    await store.close()
+
+
+async def test_a_link_in_the_folder_leads_nowhere(tmp_path: Path) -> None:
+    """Whoever can write into the folder must not make the server read another file."""
+    store, id_ = Folder(tmp_path / "files"), new_id()
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2")
+    (tmp_path / "files" / id_[:2]).mkdir(parents=True)
+    (tmp_path / "files" / id_[:2] / id_).symlink_to(secret)
+
+    with pytest.raises(StoreUnavailable):
+        await read(store, id_, 0, 7)
+    await store.close()
+
+
+async def test_what_a_killed_upload_left_in_a_folder_is_tidied_when_it_is_old(tmp_path: Path) -> None:
+    store, id_ = Folder(tmp_path / "files"), new_id()
+    await store.put(id_, pieces(b"x"))
+    beside = tmp_path / "files" / id_[:2] / f".{new_id()}.0011"
+    beside.write_bytes(b"half")
+
+    assert 0 == await store.tidy(time.time() - 60)
+    assert 1 == await store.tidy(time.time() + 60)
+    assert not beside.exists()
+    assert await store.exists(id_)
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Folder(tmp_path / "file" / "files")
+
+    with pytest.raises(BadConfiguration):
+        await store.check()
+    with pytest.raises(StoreUnavailable):
+        await store.put(new_id(), pieces(b"x"))
+    await store.close()
+
+
+async def test_the_loop_goes_on_while_files_are_written(tmp_path: Path) -> None:
+    store, turns = Folder(tmp_path / "files"), 0
+
+    async def counting() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(counting())
+    await store.put(new_id(), pieces(*[bytes(PIECE_BYTES)] * 20))
+    task.cancel()
+
+    assert turns > 20, "each piece is a turn in a thread"
+    await store.close()
+
+
+# --- a bucket ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_killed_upload_left_in_a_bucket_is_tidied_when_it_is_old(s3: S3) -> None:
+    store, id_ = await Bucket.opened(s3.settings()), new_id()
+    await store._client.create_multipart_upload(Bucket="files", Key=store._prefix + id_)
+
+    assert 0 == await store.tidy(0), "it is younger than 1970 (this server says 2010 of every upload)"
+    assert 1 == await store.tidy(time.time() + LATER_S)
+    assert 0 == await store.tidy(time.time() + LATER_S)
+    await store.close()
+
+
+@pytest.mark.parametrize("wrong", [{"s3_secret_key": "wrong"}, {"s3_bucket": "another"}])
+async def test_a_bucket_that_cannot_be_used_is_refused_at_the_start(s3: S3, wrong: dict[str, object]) -> None:
+    with pytest.raises(BadConfiguration, match="cannot be used") as caught:
+        await Bucket.opened(s3.settings(**wrong))
+    assert s3.secret not in str(caught.value)
+
+
+async def test_a_store_that_does_not_answer_is_unavailable(s3: S3, unused_tcp_port: int) -> None:
+    """That is no reason not to start: only files are away."""
+    store = await Bucket.opened(s3.settings(s3_endpoint=f"http://127.0.0.1:{unused_tcp_port}"))
+
+    for asked in (store.put(new_id(), pieces(b"x")), store.exists(new_id()), store.delete(new_id()), store.page("", 1)):
+        with pytest.raises(StoreUnavailable):
+            await asked
+    with pytest.raises(StoreUnavailable):
+        await read(store, new_id(), 0, 1)
+    await store.close()
+
+
+async def test_two_services_in_one_bucket_do_not_meet(s3: S3) -> None:
+    one, other = await Bucket.opened(s3.settings()), await Bucket.opened(s3.settings())
+    id_ = new_id()
+    await one.put(id_, pieces(b"x"))
+
+    assert not await other.exists(id_)
+    assert [] == await left(other)
+    await one.close()
+    await other.close()

@@ -1,0 +1,411 @@
+"""What people may decide about rooms and each other: given what happened, when somebody asks, then this happens. No database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom
+from imcore.events.store import Decision, Rows
+from imcore.events.types import (
+    AUDIT,
+    ROOM,
+    USER,
+    AdminActed,
+    Fact,
+    InvitationDeclined,
+    InvitationWithdrawn,
+    Invited,
+    JoinRejected,
+    JoinRequested,
+    MemberBanned,
+    MemberJoined,
+    MemberLeft,
+    MemberMuted,
+    MemberRemoved,
+    MemberUnbanned,
+    PersonBlocked,
+    PersonUnblocked,
+    Recorded,
+    RoleChanged,
+    RoomChanged,
+    RoomCreated,
+    RoomDismissed,
+    RoomMuted,
+    direct_pair,
+    direct_room,
+    registry,
+)
+from imcore.membership import (
+    AcceptInvitation,
+    AddMember,
+    ApproveRequest,
+    AskToJoin,
+    BanMember,
+    BlockPerson,
+    ChangeRoom,
+    CreateRoom,
+    DeclineInvitation,
+    DismissRoom,
+    Invite,
+    Join,
+    Leave,
+    Mute,
+    MuteAll,
+    OpenDirect,
+    RejectRequest,
+    RemoveMember,
+    SetRole,
+    Settings,
+    TransferRoom,
+    UnbanMember,
+    UnblockPerson,
+    Uninvite,
+    standing,
+)
+from imcore.permissions import SERVICE_ACTOR, Actor, person
+from imcore.projections.bans import Ban
+from imcore.projections.inline import InlineProjections
+from imcore.projections.invitations import Invitation
+from imcore.projections.members import Member
+
+R = "group://r"
+OWNER, ADMIN, MEMBER, STRANGER, OTHER = (person(mid) for mid in (1, 2, 3, 4, 5))
+MODERATOR = Actor(9, "moderator")
+NOW_MS = 1_000
+
+
+class World:
+    """The inline rows after what happened, and what is decided on them."""
+
+    def __init__(self) -> None:
+        self.inline = InlineProjections()
+        self.rows: Rows = {}
+        self.position = 0
+        self.seqs: dict[str, int] = {}
+
+    def when(self, decision: Decision) -> list[tuple[str, Fact]]:
+        """What happens, stream and fact; the rows are what they are after it."""
+        decision.now_ms = NOW_MS
+        rows: Rows = {key: self.rows.get(key) for key in decision.keys}
+        happened: list[tuple[str, Fact]] = []
+        for made in decision.decide(rows):
+            assert made.stream in decision.streams, "a decision names its streams"
+            self.position += 1
+            self.seqs[made.stream] = seq = self.seqs.get(made.stream, 0) + 1
+            event = Recorded(
+                self.position, made.stream, seq, 0, made.type, 1, made.mid, made.key, None, 0, 0, NOW_MS, made.body
+            )
+            self.inline.apply(rows, event)
+            happened.append((made.stream, registry.parse(made.type, 1, made.body)))
+        self.rows.update(rows)
+        return happened
+
+    def facts(self, decision: Decision) -> list[Fact]:
+        return [fact for _, fact in self.when(decision)]
+
+    def refusal(self, decision: Decision) -> type[ImcoreError] | None:
+        before = dict(self.rows)
+        try:
+            self.when(decision)
+        except ImcoreError as error:
+            return type(error)
+        self.rows = before
+        return None
+
+
+def given(*decisions: Decision) -> World:
+    world = World()
+    for decision in decisions:
+        world.when(decision)
+    return world
+
+
+def a_room(settings: Settings = Settings(public=False)) -> World:  # noqa: B008 - it is immutable
+    """A room with an owner, an admin and a member."""
+    return given(
+        CreateRoom(R, OWNER, settings=settings),
+        AddMember(R, ADMIN.mid, OWNER, role="admin"),
+        AddMember(R, MEMBER.mid, OWNER),
+    )
+
+
+# --- standings ---------------------------------------------------------------------------------------------------------------
+
+
+def test_what_somebody_is_to_a_room_follows_from_three_rows() -> None:
+    member, ban, invitation = Member("member", 1, 1, 0), Ban(1, 1, NOW_MS + 1, ""), Invitation(1, 1, 0)
+
+    assert "owner" == standing(member._replace(role="owner", muted_until_ms=NOW_MS + 1), None, None, NOW_MS)
+    assert "room_admin" == standing(member._replace(role="admin"), None, None, NOW_MS)
+    assert "muted" == standing(member._replace(muted_until_ms=NOW_MS + 1), None, None, NOW_MS)
+    assert "member" == standing(member._replace(muted_until_ms=NOW_MS), None, None, NOW_MS)
+    assert "banned" == standing(None, ban, invitation, NOW_MS)
+    assert "banned" == standing(None, ban._replace(until_ms=0), None, NOW_MS)
+    assert "invited" == standing(None, ban._replace(until_ms=NOW_MS), invitation, NOW_MS)
+    assert "stranger" == standing(None, None, None, NOW_MS)
+
+
+# --- rooms -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_room_is_made_with_its_rules_and_says_no_more_than_there_is_to_say() -> None:
+    settings = Settings(title="t", writers="admins", slow_mode_s=5)
+
+    assert [
+        RoomCreated(room=R, title="t"),
+        RoomChanged(room=R, writers="admins", slow_mode_s=5),
+        MemberJoined(room=R, mid=1, role="owner"),
+        MemberJoined(room=R, mid=7),
+    ] == World().facts(CreateRoom(R, OWNER, settings=settings, members=[7, 1]))
+    assert [RoomCreated(room=R)] == World().facts(CreateRoom(R, SERVICE_ACTOR))
+    assert BadRequest is World().refusal(CreateRoom("direct://x", OWNER))
+    assert BadRequest is World().refusal(CreateRoom(R, OWNER, settings=Settings(members_max=1), members=[7]))
+
+
+def test_a_change_says_what_is_new_and_only_admins_make_it() -> None:
+    world = a_room()
+
+    assert [RoomChanged(room=R, topic="x")] == world.facts(ChangeRoom(R, ADMIN, Settings(topic="x", public=False)))
+    assert [] == world.facts(ChangeRoom(R, ADMIN, Settings(topic="x")))
+    assert Forbidden is world.refusal(ChangeRoom(R, MEMBER, Settings(topic="y")))
+    assert NoSuchRoom is world.refusal(ChangeRoom(R, STRANGER, Settings(topic="y")))
+
+
+def test_a_dismissed_room_is_there_for_nobody_and_its_name_is_never_free() -> None:
+    world = a_room(Settings())
+    assert Forbidden is world.refusal(DismissRoom(R, ADMIN))
+
+    assert [RoomDismissed(room=R)] == world.facts(DismissRoom(R, OWNER))
+
+    for decision in (
+        Join(R, OTHER, may_create=True), Leave(R, MEMBER), RemoveMember(R, 3, OWNER), ChangeRoom(R, OWNER, Settings(title="t")),
+        DismissRoom(R, OWNER),
+    ):  # fmt: skip
+        assert NoSuchRoom is world.refusal(decision), type(decision).__name__
+    assert BadRequest is world.refusal(AddMember(R, 7, SERVICE_ACTOR))
+    assert BadRequest is world.refusal(RemoveMember(R, 3, MODERATOR))
+    assert world.refusal(CreateRoom(R, OWNER)) is not None
+
+
+# --- owners ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_owner_does_not_leave_others_behind() -> None:
+    world = a_room()
+    assert Forbidden is world.refusal(Leave(R, OWNER))
+
+    assert [
+        RoleChanged(room=R, mid=3, role="owner"), RoleChanged(room=R, mid=1, role="admin")
+    ] == world.facts(TransferRoom(R, 3, OWNER, former=[1]))  # fmt: skip
+
+    assert [MemberLeft(room=R, mid=1)] == world.facts(Leave(R, OWNER))
+    alone = given(CreateRoom(R, OWNER))
+    assert [MemberLeft(room=R, mid=1)] == alone.facts(Leave(R, OWNER))
+
+
+def test_nobody_raises_itself_or_others_as_high_as_itself() -> None:
+    world = a_room()
+
+    for decision in (
+        SetRole(R, 2, ADMIN, "owner"), SetRole(R, 3, ADMIN, "admin"), SetRole(R, 3, MEMBER, "admin"), SetRole(R, 1, OWNER, "admin"),
+        SetRole(R, 3, OWNER, "owner"), AddMember(R, 7, ADMIN, role="admin"), AddMember(R, 7, OWNER, role="owner"),
+        RemoveMember(R, 2, ADMIN), RemoveMember(R, 1, ADMIN), Mute(R, 1, ADMIN, 9), BanMember(R, 1, ADMIN), BanMember(R, 2, ADMIN),
+        TransferRoom(R, 2, ADMIN, former=[2]), DismissRoom(R, ADMIN), MuteAll(R, MEMBER, 9),
+    ):  # fmt: skip
+        assert Forbidden is world.refusal(decision), vars(type(decision))["operation"]
+    assert [RoleChanged(room=R, mid=3, role="admin")] == world.facts(SetRole(R, 3, OWNER, "admin"))
+    assert [RoomMuted(room=R, until_ms=9)] == world.facts(MuteAll(R, ADMIN, 9))
+    assert [] == world.facts(MuteAll(R, ADMIN, 9))
+
+
+# --- coming in ---------------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_invited_comes_in_once_and_is_told_in_its_own_stream() -> None:
+    world = a_room()
+
+    assert [(f"{USER}4", Invited(room=R, mid=4))] == world.when(Invite(R, 4, ADMIN))
+    assert [] == world.when(Invite(R, 4, OWNER))
+    assert [(ROOM + R, MemberJoined(room=R, mid=4))] == world.when(AcceptInvitation(R, STRANGER))
+    assert [] == world.when(AcceptInvitation(R, STRANGER))
+    assert NoSuchRoom is world.refusal(AcceptInvitation(R, OTHER))
+
+
+def test_an_invitation_opens_a_private_room_to_a_plain_join() -> None:
+    world = a_room()
+    assert NoSuchRoom is world.refusal(Join(R, STRANGER, may_create=True))
+    world.when(Invite(R, 4, ADMIN))
+
+    assert [MemberJoined(room=R, mid=4)] == world.facts(Join(R, STRANGER, may_create=True))
+
+
+def test_an_invitation_ends_when_it_is_declined_withdrawn_or_its_person_is_banned() -> None:
+    endings: Sequence[tuple[Decision, list[Fact]]] = [
+        (DeclineInvitation(R, STRANGER), [InvitationDeclined(room=R, mid=4)]),
+        (Uninvite(R, 4, ADMIN), [InvitationWithdrawn(room=R, mid=4)]),
+        (BanMember(R, 4, ADMIN), [MemberBanned(room=R, mid=4)]),
+    ]
+    for end, said in endings:
+        world = a_room()
+        world.when(Invite(R, 4, ADMIN))
+
+        assert said == world.facts(end)
+
+        assert NoSuchRoom is world.refusal(AcceptInvitation(R, STRANGER)), said
+    assert Forbidden is world.refusal(Invite(R, 4, ADMIN)), "who is banned is not invited"
+
+
+def test_where_members_are_approved_one_asks_and_is_let_in_or_not() -> None:
+    world = a_room(Settings(approval=True))
+    assert Forbidden is world.refusal(Join(R, STRANGER, may_create=True))
+
+    assert [JoinRequested(room=R, mid=4, text="please")] == world.facts(AskToJoin(R, STRANGER, "please"))
+    assert [] == world.facts(AskToJoin(R, STRANGER, "again"))
+    assert Forbidden is world.refusal(ApproveRequest(R, 4, MEMBER))
+    assert [MemberJoined(room=R, mid=4)] == world.facts(ApproveRequest(R, 4, ADMIN))
+    assert [] == world.facts(ApproveRequest(R, 4, OWNER))
+    assert BadRequest is world.refusal(ApproveRequest(R, 5, OWNER))
+    world.when(AskToJoin(R, OTHER, ""))
+    assert [JoinRejected(room=R, mid=5)] == world.facts(RejectRequest(R, 5, ADMIN))
+    assert [] == world.facts(RejectRequest(R, 5, ADMIN))
+    assert BadRequest is a_room(Settings()).refusal(AskToJoin(R, STRANGER, ""))
+    assert NoSuchRoom is a_room().refusal(AskToJoin(R, STRANGER, "")), "a private room is not there for strangers"
+
+
+@pytest.mark.parametrize("way", ["join", "add", "accept", "approve"])
+def test_a_room_takes_no_more_members_than_it_may_have(way: str) -> None:
+    world = a_room(Settings(members_max=3, approval=way == "approve"))
+    if way == "accept":
+        world.when(Invite(R, 4, ADMIN))
+    if way == "approve":
+        world.when(AskToJoin(R, STRANGER, ""))
+    coming: dict[str, Decision] = {
+        "join": Join(R, STRANGER, may_create=False),
+        "add": AddMember(R, 4, SERVICE_ACTOR),
+        "accept": AcceptInvitation(R, STRANGER),
+        "approve": ApproveRequest(R, 4, ADMIN),
+    }
+
+    assert Forbidden is world.refusal(coming[way])
+    world.when(Leave(R, MEMBER))
+    assert [MemberJoined(room=R, mid=4)] == world.facts(coming[way])
+
+
+# --- going out ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_ban_takes_a_member_out_and_keeps_it_out_as_long_as_it_holds() -> None:
+    world = a_room(Settings())
+
+    assert [
+        MemberRemoved(room=R, mid=3), MemberBanned(room=R, mid=3, until_ms=NOW_MS + 1, reason="spam")
+    ] == world.facts(BanMember(R, 3, ADMIN, until_ms=NOW_MS + 1, reason="spam"))  # fmt: skip
+    assert [] == world.facts(BanMember(R, 3, ADMIN, until_ms=NOW_MS + 1, reason="spam"))
+    assert Forbidden is world.refusal(Join(R, MEMBER, may_create=True))
+    assert Forbidden is world.refusal(AddMember(R, 3, SERVICE_ACTOR))
+    assert [MemberBanned(room=R, mid=4)] == world.facts(BanMember(R, 4, ADMIN)), "who is no member, too"
+    assert [MemberUnbanned(room=R, mid=3)] == world.facts(UnbanMember(R, 3, ADMIN))
+    assert [MemberJoined(room=R, mid=3)] == world.facts(Join(R, MEMBER, may_create=True))
+    assert BadRequest is world.refusal(BanMember(R, 3, ADMIN, until_ms=NOW_MS))
+
+
+def test_a_ban_that_is_over_keeps_nobody_out_and_is_forgotten_with_the_join() -> None:
+    world = a_room(Settings())
+    world.when(BanMember(R, 4, ADMIN, until_ms=NOW_MS + 1))
+    assert world.rows["bans", (R, 4)] == Ban(world.position, 2, NOW_MS + 1, "")
+    later = Join(R, STRANGER, may_create=False)
+    rows: Rows = {key: world.rows.get(key) for key in later.keys}
+    later.now_ms = NOW_MS + 1
+
+    assert ["member_joined"] == [draft.type for draft in later.decide(rows)]
+
+
+def test_of_a_private_room_the_banned_know_as_much_as_strangers() -> None:
+    world = a_room()
+    world.when(BanMember(R, 3, ADMIN))
+
+    assert NoSuchRoom is world.refusal(Join(R, MEMBER, may_create=True))
+    assert NoSuchRoom is world.refusal(AskToJoin(R, MEMBER, ""))
+
+
+# --- moderators --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_moderator_does_by_privilege_alone_is_audited_in_the_same_step() -> None:
+    world = a_room()
+
+    assert [
+        (ROOM + R, MemberRemoved(room=R, mid=1)),
+        (AUDIT, AdminActed(verb="rooms.kick", role="moderator", room=R, mid=1)),
+    ] == world.when(RemoveMember(R, 1, MODERATOR))
+    assert [
+        (ROOM + R, MemberJoined(room=R, mid=9)),
+        (AUDIT, AdminActed(verb="rooms.join", role="moderator", room=R, mid=9)),
+    ] == world.when(Join(R, MODERATOR, may_create=False))
+    assert [(ROOM + R, MemberLeft(room=R, mid=9))] == world.when(Leave(R, MODERATOR)), "as everybody may"
+    assert NoSuchRoom is world.refusal(AcceptInvitation(R, MODERATOR))
+    assert NoSuchRoom is world.refusal(RemoveMember("group://none", 1, MODERATOR))
+
+
+def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:
+    world = a_room()
+    world.when(AddMember(R, 9, OWNER, role="admin"))
+
+    assert [(ROOM + R, MemberMuted(room=R, mid=3, until_ms=9))] == world.when(Mute(R, 3, MODERATOR, 9))
+
+
+# --- two people --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_room_of_two_has_one_name_whoever_asks() -> None:
+    assert direct_room(7, -3) == direct_room(-3, 7) == "direct://-3-7"
+    assert (-3, 7) == direct_pair("direct://-3-7")
+    assert [None] * 5 == [direct_pair(f"direct://{name}") for name in ("7-3", "07-8", "7-7-8", "x", "0-7")]
+
+
+def test_a_direct_conversation_is_opened_once_and_nothing_changes_who_is_in_it() -> None:
+    world = World()
+    room = direct_room(3, 4)
+
+    assert [
+        RoomCreated(room=room, public=False, history="all"), MemberJoined(room=room, mid=4), MemberJoined(room=room, mid=3)
+    ] == world.facts(OpenDirect(3, STRANGER))  # fmt: skip
+    assert [] == world.facts(OpenDirect(4, MEMBER))
+    for decision in (
+        Leave(room, MEMBER), AddMember(room, 5, SERVICE_ACTOR), RemoveMember(room, 3, SERVICE_ACTOR), Invite(room, 5, MEMBER),
+        BanMember(room, 3, SERVICE_ACTOR), TransferRoom(room, 3, SERVICE_ACTOR, former=[]), DismissRoom(room, SERVICE_ACTOR),
+        SetRole(room, 3, SERVICE_ACTOR, "owner"), ChangeRoom(room, SERVICE_ACTOR, Settings(public=True)),
+    ):  # fmt: skip
+        assert BadRequest is world.refusal(decision), type(decision).__name__
+    assert NoSuchRoom is world.refusal(Join(room, OTHER, may_create=True))
+    assert NoSuchRoom is world.refusal(Join(direct_room(5, 6), OTHER, may_create=True))
+    assert BadRequest is world.refusal(OpenDirect(3, MEMBER))
+    assert Forbidden is world.refusal(OpenDirect(3, person(-7))), "guests open none"
+
+
+def test_a_block_marks_the_others_membership_until_it_ends() -> None:
+    world = given(OpenDirect(3, STRANGER))
+    room = direct_room(3, 4)
+
+    def is_blocked(mid: int) -> bool:
+        row = world.rows["members", (room, mid)]
+        assert isinstance(row, Member)
+        return row.blocked
+
+    assert [(f"{USER}3", PersonBlocked(by=3, mid=4))] == world.when(BlockPerson(4, MEMBER))
+    assert (True, False) == (is_blocked(4), is_blocked(3))
+    assert [] == world.when(BlockPerson(4, MEMBER))
+    assert [] == world.when(OpenDirect(3, STRANGER)), "the room is there"
+    assert [(f"{USER}3", PersonUnblocked(by=3, mid=4))] == world.when(UnblockPerson(4, MEMBER))
+    assert not is_blocked(4)
+    assert [] == world.when(UnblockPerson(4, MEMBER))
+    assert BadRequest is world.refusal(BlockPerson(3, MEMBER))
+
+
+def test_where_one_has_blocked_the_other_no_direct_room_is_made() -> None:
+    world = given(BlockPerson(4, MEMBER))
+
+    assert Forbidden is world.refusal(OpenDirect(3, STRANGER))
+    assert Forbidden is world.refusal(OpenDirect(4, MEMBER))
