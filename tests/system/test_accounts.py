@@ -14,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 import jwt
 import pytest
+from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json_response
 
 from conftest import copy_cluster, temporary_folder
 from imcore.auth import load_or_create_keys, mint
@@ -366,3 +367,62 @@ def _created(server: Server, name: str, role: str) -> int:
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
+
+
+# --- the service's own backend -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def asked() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    """A backend that knows people by their numbers, lets nobody join group://no, and takes no message to group://mute."""
+    questions: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> Response:
+        question = await request.json()
+        questions.append(question)
+        if question["act"] == "connect":
+            known = question["token"].isdigit()
+            return json_response({"mid": int(question["token"])} if known else {}, status=200 if known else 401)
+        refused = (question["act"], question["room"]) in (("join", "group://no"), ("send", "group://mute"))
+        return json_response({}, status=403 if refused else 200)
+
+    app = Application()
+    app.router.add_post("/", answer)
+    runner = AppRunner(app)
+    await runner.setup()
+    await TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/", questions
+    await runner.cleanup()
+
+
+async def test_the_services_own_backend_is_asked_and_obeyed(
+    cluster: Path, connecting: Clients, asked: tuple[str, list[dict[str, Any]]]
+) -> None:
+    """Who connects, what is joined, what is sent; and the messages of a connection stay in their order."""
+    url, questions = asked
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        asks = ("--set", f"auth_webhook_url={url}", "--set", "auth_webhook_asks=connect,join,send")
+        with running(folder, "--auth", "webhook", *asks) as server:
+            token = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=60, service="t")
+            async with backend(server, token) as api:
+                for room in ("group://yes", "group://no", "group://mute"):
+                    await api.create(room)
+                with pytest.raises((Refused, Gone)):
+                    await connecting.connect(server, "json", token="nobody")
+                for form in V2:
+                    client = await connecting.connect(server, form, key=form, token="7")
+                    assert client.mid == 7
+                    assert "connect" == questions[-1]["act"]
+                    with pytest.raises(Refused, match="forbidden"):
+                        await client.join("group://no")
+                    await client.join("group://yes")
+                    await client.join("group://mute")
+                    with pytest.raises(Refused, match="forbidden"):
+                        await client.send("group://mute", "hush")
+                    places = await asyncio.gather(*(client.send("group://yes", n) for n in range(20)))
+                    assert sorted(place["seq"] for place in places) == [place["seq"] for place in places]
+                with pytest.raises((Refused, Gone)):
+                    await connecting.connect(server, "v1 tcp", token="7", room="group://no")
+            assert not server.complaints()
