@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
 from imcore.comet.watching import Watching
-from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
+from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver, Unauthenticated
 from imcore.events import messages
 from imcore.events.types import (
     ALL,
@@ -30,7 +30,10 @@ from imcore.events.types import (
     ROOM,
     SESSION,
     USER,
+    AccountDeactivated,
+    AccountSuspended,
     DeliveryAcked,
+    LoggedOut,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
@@ -38,6 +41,7 @@ from imcore.events.types import (
     MessageRecalled,
     PersonBlocked,
     PersonUnblocked,
+    PlatformRoleChanged,
     Recorded,
     RoomDismissed,
     RoomsEntered,
@@ -66,6 +70,10 @@ ROUTING_FACTS: Final = (
     VisibilityChosen,
     PersonBlocked,
     PersonUnblocked,
+    LoggedOut,
+    AccountSuspended,
+    AccountDeactivated,
+    PlatformRoleChanged,
 )
 ROUTING_TYPES: Final = frozenset(fact.type for fact in ROUTING_FACTS)
 DISMISSED: Final = RoomDismissed.type
@@ -86,11 +94,13 @@ class Session:
 
     `position`: everything up to here was written. It moves while the session is behind, and stands where it turned live after that.
     `full`: the socket has not taken what it was given, so there is nothing to be written. `entered` are the live rooms it is in and
-    since when. `received` is the position of the last durable event that was written to it.
+    since when. `received` is the position of the last durable event that was written to it. `sid` is the login that it is of, and
+    `as_of` up to where in the log its token knew its person: what took that back later ends it.
     """
 
     __slots__ = (
         "accepts",
+        "as_of",
         "codec",
         "entered",
         "floor",
@@ -102,12 +112,15 @@ class Session:
         "person",
         "position",
         "received",
+        "sid",
         "state",
     )
 
     def __init__(self) -> None:
         self.mid = 0
         self.key = ""
+        self.sid = ""
+        self.as_of = 0
         self.codec = 0
         self.accepts: frozenset[int] | None = None
         self.opened = 0
@@ -558,6 +571,10 @@ class Hub:
                     self.recalls.setdefault((event.stream, target), (event.mid, event.position))
                     if len(self.recalls) > RECALLS_MAX:
                         _, self.recalls_from = self.recalls.pop(next(iter(self.recalls)))
+                case LoggedOut(mid=mid, sids=sids, everywhere=everywhere):
+                    self._revoke(mid, event.position, None if everywhere else sids)
+                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid) | PlatformRoleChanged(mid=mid):
+                    self._revoke(mid, event.position, None)
                 case SessionOpened(key=key):
                     self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
@@ -628,6 +645,18 @@ class Hub:
         if session is not None and session.opened == opened:
             session.end(Displaced() if reason == Displaced.code else GoingAway())
             self.remove(session)
+
+    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None) -> None:
+        """End the sessions of these logins; None: all whose tokens are from before this. What was said before it they still get."""
+        person = self.people.get(mid)
+        if person is None or not person.sessions:
+            return
+        self._hand_out()
+        for session in list(person.sessions.values()):
+            if session.as_of < position if sids is None else session.sid in sids:
+                self._write_out(session, position - 1)
+                session.end(Unauthenticated("the login is over"))
+                self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)

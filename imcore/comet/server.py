@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, TypeVar
 import orjson
 
 from imcore import commands, failpoints
-from imcore.auth import Authenticate, Identity
+from imcore.auth import Identity
 from imcore.bus.tail import Tail
 from imcore.comet import encode, watching
 from imcore.comet.admission import Admission
@@ -131,7 +131,6 @@ class Comet:
         events: Log,
         reader: Reader,
         pool: Pool,
-        authenticate: Authenticate,
         means: Means,
         *,
         node: str,
@@ -144,7 +143,9 @@ class Comet:
         self.means = means
         self.verbs = Verbs(VERBS)
         self.reads = means.reads
-        self.authenticate = authenticate
+        self.doors = means.accounts.doors
+        self.asks_sends = self.doors.asks("send")
+        self._revocations = means.accounts.revocations
         self.node = node
         self.history = history
         self.rate_limits = settings.rate_limits
@@ -273,6 +274,7 @@ class Comet:
     # --- events out ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, batch: list[Recorded]) -> None:
+        self._revocations.take(batch)
         self.hub.apply(batch)
         if self.hub.waiting:
             self._schedule_flush()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    accounts,
     amendments,
     attachments,
     bans,
@@ -21,9 +22,12 @@ from imcore.projections import (
     deliveries,
     departures,
     edits,
+    handles,
     inbox,
     invitations,
     join_requests,
+    logins,
+    logouts,
     members,
     mentions,
     pins,
@@ -57,6 +61,10 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     pins.projection,
     pins.count,
     visibility.projection,
+    accounts.projection,
+    handles.projection,
+    logins.projection,
+    logouts.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     sessions.projection,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.verbs import (
+    accounts,
     attachments,
     direct,
     members,
@@ -26,6 +27,7 @@ from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
     *server.VERBS,
+    *accounts.VERBS,
     *rooms.VERBS,
     *members.VERBS,
     *direct.VERBS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from imcore.accounts import Accounts
 from imcore.attachments.opening import Attachments
 from imcore.config import Settings
 from imcore.events.names import Pool
@@ -49,6 +50,7 @@ class Means:
     push_ephemeral: PushEphemeral
     sends: Paces[int]
     signals: Paces[int]
+    accounts: Accounts
     attachments: Attachments
 
     @property
