@@ -14,6 +14,7 @@ from imcore.client.client import Client, Limits, State, connect
 from imcore.client.core import Statistics
 from imcore.client.cursors import Change, Cursor, FileCursor, Kept, MemoryCursor, SqliteCursor
 from imcore.client.errors import (
+    AccountInactive,
     AuthTimeout,
     BadConfiguration,
     BadOrder,
@@ -33,6 +34,8 @@ from imcore.client.errors import (
     Internal,
     InvalidText,
     Muted,
+    NameTaken,
+    NoSuchAccount,
     NoSuchAttachment,
     NoSuchMessage,
     NoSuchRoom,
@@ -56,6 +59,8 @@ from imcore.client.errors import (
     UnknownOperation,
     UnsafeDatabase,
     UploadTimeout,
+    WrongCode,
+    WrongLogin,
     WrongType,
 )
 from imcore.client.events import (
@@ -80,8 +85,10 @@ from imcore.client.events import (
 from imcore.client.facts import *  # noqa: F403 # every event that is no message, by its name
 from imcore.client.facts import __all__ as _facts
 from imcore.client.http import Http
+from imcore.client.login import Login, come_as_guest, log_in, resume
 
 __all__ = [
+    "AccountInactive",
     "AuthTimeout",
     "BadConfiguration",
     "BadOrder",
@@ -113,11 +120,14 @@ __all__ = [
     "Joined",
     "Kept",
     "Limits",
+    "Login",
     "Member",
     "Members",
     "MemoryCursor",
     "Message",
     "Muted",
+    "NameTaken",
+    "NoSuchAccount",
     "NoSuchAttachment",
     "NoSuchMessage",
     "NoSuchRoom",
@@ -154,8 +164,13 @@ __all__ = [
     "Unread",
     "UnsafeDatabase",
     "UploadTimeout",
+    "WrongCode",
+    "WrongLogin",
     "WrongType",
+    "come_as_guest",
     "connect",
+    "log_in",
     "pages",
+    "resume",
 ]
 __all__ += _facts

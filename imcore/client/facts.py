@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from imcore.client.events import Event, Said, Words
 
@@ -244,6 +244,108 @@ class ReadMarked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class VisibilityChosen(Event):
+    """Who may see whether `whom` is online, of those who may at all: everybody, contacts (with whom there is a
+    direct room), nobody.
+    """
+
+    whom = Said[int]("mid")
+    choice = Said[str]("choice")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRegistered(Event):
+    """There is an account. `login` is the name that it logs in with and `handle` what two names may not have in
+    common; `credential` names the hash of its password, which is not in the log.
+    """
+
+    whom = Said[int]("mid")
+    login = Said[str]("login")
+    handle = Said[str]("handle")
+    name = Said[str]("name")
+    role = Said[str]("role", "user")
+    active = Said[bool]("active")
+    credential = Said[str]("credential")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountActivated(Event):
+    """The account may be used from here on."""
+
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChanged(Event):
+    """This is how the person shows itself: all of it, and not only what changed."""
+
+    whom = Said[int]("mid")
+    name = Said[str]("name")
+    avatar = Said[str]("avatar")
+    extra = Said[Any]("extra")
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChanged(Event):
+    """From here on the password is another one, whose hash `credential` names."""
+
+    whom = Said[int]("mid")
+    credential = Said[str]("credential")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSuspended(Event):
+    """The account is not to be used, and every login of it has ended."""
+
+    whom = Said[int]("mid")
+    reason = Said[str]("reason")
+    sids = Said[Sequence[str]]("sids")
+
+
+@dataclass(frozen=True, slots=True)
+class SuspensionLifted(Event):
+    """The account may be used again."""
+
+    whom = Said[int]("mid")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDeactivated(Event):
+    """The account was given up by whose it is: for good, and every login of it has ended."""
+
+    whom = Said[int]("mid")
+    sids = Said[Sequence[str]]("sids")
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformRoleChanged(Event):
+    """`whom` has this role on the whole server; what tokens before this say of it holds no more."""
+
+    whom = Said[int]("mid")
+    role = Said[str]("role")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn(Event):
+    """A device logged in. `sid` names the login."""
+
+    whom = Said[int]("mid")
+    sid = Said[str]("sid")
+    device = Said[str]("key")
+    platform = Said[str]("platform")
+    address = Said[str]("address")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedOut(Event):
+    """These logins are over; `everywhere`: all that began before this."""
+
+    whom = Said[int]("mid")
+    sids = Said[Sequence[str]]("sids")
+    everywhere = Said[bool]("everywhere")
+
+
+@dataclass(frozen=True, slots=True)
 class AttachmentStored(Event):
     """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in
     hexadecimal.
@@ -304,6 +406,17 @@ FACTS: Final[Mapping[str, type[Event]]] = {
     "person_blocked": PersonBlocked,
     "person_unblocked": PersonUnblocked,
     "read_marked": ReadMarked,
+    "visibility_chosen": VisibilityChosen,
+    "account_registered": AccountRegistered,
+    "account_activated": AccountActivated,
+    "profile_changed": ProfileChanged,
+    "password_changed": PasswordChanged,
+    "account_suspended": AccountSuspended,
+    "suspension_lifted": SuspensionLifted,
+    "account_deactivated": AccountDeactivated,
+    "platform_role_changed": PlatformRoleChanged,
+    "logged_in": LoggedIn,
+    "logged_out": LoggedOut,
     "attachment_stored": AttachmentStored,
     "attachment_removed": AttachmentRemoved,
     "room_switched": RoomSwitched,
@@ -311,6 +424,10 @@ FACTS: Final[Mapping[str, type[Event]]] = {
 
 
 __all__ = [
+    "AccountActivated",
+    "AccountDeactivated",
+    "AccountRegistered",
+    "AccountSuspended",
     "AttachmentRemoved",
     "AttachmentStored",
     "InvitationDeclined",
@@ -318,6 +435,8 @@ __all__ = [
     "Invited",
     "JoinRejected",
     "JoinRequested",
+    "LoggedIn",
+    "LoggedOut",
     "MemberBanned",
     "MemberJoined",
     "MemberLeft",
@@ -328,8 +447,11 @@ __all__ = [
     "MessagePinned",
     "MessageRecalled",
     "MessageUnpinned",
+    "PasswordChanged",
     "PersonBlocked",
     "PersonUnblocked",
+    "PlatformRoleChanged",
+    "ProfileChanged",
     "ReactionAdded",
     "ReactionRemoved",
     "ReadMarked",
@@ -339,4 +461,6 @@ __all__ = [
     "RoomDismissed",
     "RoomMuted",
     "RoomSwitched",
+    "SuspensionLifted",
+    "VisibilityChosen",
 ]

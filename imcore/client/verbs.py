@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from imcore.client.calls import Calls, Content, Download, Subject, Verb, given, maybe, new_id
@@ -18,6 +18,27 @@ VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
     for verb in (
         Verb("server.show", "GET", "/v1/server", is_open=True),
+        Verb("accounts.register", "POST", "/v1/accounts", is_open=True),
+        Verb("accounts.activate", "POST", "/v1/accounts/{mid}/activation", is_open=True),
+        Verb("accounts.login", "POST", "/v1/login", doors=("http",), is_open=True),
+        Verb("accounts.refresh", "POST", "/v1/refresh", doors=("http",), is_open=True),
+        Verb("accounts.guest", "POST", "/v1/guests", doors=("http",), is_open=True),
+        Verb("accounts.logout", "POST", "/v1/logout"),
+        Verb("accounts.ticket", "POST", "/v1/tickets", doors=("http",)),
+        Verb("account.renew", "POST", "/v1/account/renewal", doors=("connection",)),
+        Verb("account.show", "GET", "/v1/account"),
+        Verb("account.change", "PATCH", "/v1/account"),
+        Verb("account.password", "PUT", "/v1/account/password", doors=("http",)),
+        Verb("account.deactivate", "DELETE", "/v1/account"),
+        Verb("accounts.profile", "GET", "/v1/people/{mid}"),
+        Verb("devices.list", "GET", "/v1/devices"),
+        Verb("devices.remove", "DELETE", "/v1/devices/{key}"),
+        Verb("accounts.list", "GET", "/v1/accounts"),
+        Verb("accounts.suspend", "PUT", "/v1/accounts/{mid}/suspension"),
+        Verb("accounts.restore", "DELETE", "/v1/accounts/{mid}/suspension"),
+        Verb("accounts.set_role", "PUT", "/v1/accounts/{mid}/role"),
+        Verb("codes.create", "POST", "/v1/codes"),
+        Verb("audit.list", "GET", "/v1/audit"),
         Verb("rooms.create", "POST", "/v1/rooms"),
         Verb("rooms.show", "GET", "/v1/rooms/{room}"),
         Verb("rooms.change", "PATCH", "/v1/rooms/{room}"),
@@ -82,6 +103,21 @@ VERBS: Final[Mapping[str, Verb]] = {
             gives="application/octet-stream",
         ),
         Verb("attachments.remove", "DELETE", "/v1/attachments/{id}"),
+        Verb("reactions.add", "PUT", "/v1/rooms/{room}/messages/{seq}/reactions/{reaction}"),
+        Verb("reactions.remove", "DELETE", "/v1/rooms/{room}/messages/{seq}/reactions/{reaction}"),
+        Verb("reactions.list", "GET", "/v1/rooms/{room}/messages/{seq}/reactions"),
+        Verb("pins.add", "PUT", "/v1/rooms/{room}/pins/{seq}"),
+        Verb("pins.remove", "DELETE", "/v1/rooms/{room}/pins/{seq}"),
+        Verb("pins.list", "GET", "/v1/rooms/{room}/pins"),
+        Verb("receipts.list", "GET", "/v1/rooms/{room}/messages/{seq}/receipts"),
+        Verb("messages.search", "GET", "/v1/search"),
+        Verb("presence.of", "GET", "/v1/presence"),
+        Verb("presence.room", "GET", "/v1/rooms/{room}/presence"),
+        Verb("presence.show", "PUT", "/v1/presence"),
+        Verb("presence.watch", "POST", "/v1/presence/watch", doors=("connection",)),
+        Verb("presence.unwatch", "DELETE", "/v1/presence/watch", doors=("connection",)),
+        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing"),
+        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals"),
     )
 }
 
@@ -137,6 +173,342 @@ class Server:
             limits=Limits.of(told["limits"]),
             time=told["time"],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """The account. A pending one cannot be used before it is activated."""
+
+    mid: int
+    login: str
+    state: str
+    # a code to activate it is on its way; false: it could not be sent, ask an admin
+    code_sent: bool | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Registered:
+        """From its JSON."""
+        return cls(mid=told["mid"], login=told["login"], state=told["state"], code_sent=told.get("code_sent"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in the log it happened: `position` in the whole log, `seq` in its conversation. `duplicate`: it had
+    happened before; `unchanged`: it was so already, and nothing was stored.
+    """
+
+    position: int = 0
+    seq: int = 0
+    duplicate: bool = False
+    unchanged: bool = False
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Place:
+        """From its JSON."""
+        return cls(
+            position=told.get("position", 0),
+            seq=told.get("seq", 0),
+            duplicate=told.get("duplicate", False),
+            unchanged=told.get("unchanged", False),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoimAuth:
+    """The body of a connection's auth packet, as it is to be sent."""
+
+    mid: int
+    key: str
+    room_id: str
+    platform: str
+    # left out: everything, or for goim's version 1 nothing
+    accepts: Sequence[int] | None = None
+    token: str = field(repr=False)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> GoimAuth:
+        """From its JSON."""
+        return cls(
+            mid=told["mid"],
+            key=told["key"],
+            room_id=told["room_id"],
+            platform=told["platform"],
+            accepts=told.get("accepts"),
+            token=told["token"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comets:
+    """Where to connect, the best first; each list may be empty."""
+
+    tcp: Sequence[str]
+    ws: Sequence[str]
+    wss: Sequence[str]
+    domain: str
+    nodes: Sequence[str]
+    tcp_port: int
+    ws_port: int
+    wss_port: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Comets:
+        """From its JSON."""
+        return cls(
+            tcp=told["tcp"],
+            ws=told["ws"],
+            wss=told["wss"],
+            domain=told["domain"],
+            nodes=told["nodes"],
+            tcp_port=told["tcp_port"],
+            ws_port=told["ws_port"],
+            wss_port=told["wss_port"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long to wait before connecting again: base_delay × factor^tries, at most max_delay, ± jitter. Seconds."""
+
+    max_delay: float
+    base_delay: float
+    factor: float
+    jitter: float
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Backoff:
+        """From its JSON."""
+        return cls(
+            max_delay=told["max_delay"], base_delay=told["base_delay"], factor=told["factor"], jitter=told["jitter"]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn:
+    """A login: who one is, the tokens of it, and where to go with them."""
+
+    mid: int
+    role: str
+    # the name of this login
+    sid: str
+    # for Authorization: Bearer …, and for `token` in a connection's auth
+    token: str = field(repr=False)
+    expires_in_s: int
+    # for one refresh: it is another afterwards
+    refresh_token: str = field(repr=False)
+    refresh_expires_in_s: int
+    auth: GoimAuth
+    connect: Comets
+    # where messages are posted to over HTTP
+    send_to: str
+    heartbeat_s: float
+    heartbeat_misses: int
+    backoff: Backoff
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> LoggedIn:
+        """From its JSON."""
+        return cls(
+            mid=told["mid"],
+            role=told["role"],
+            sid=told["sid"],
+            token=told["token"],
+            expires_in_s=told["expires_in_s"],
+            refresh_token=told["refresh_token"],
+            refresh_expires_in_s=told["refresh_expires_in_s"],
+            auth=GoimAuth.of(told["auth"]),
+            connect=Comets.of(told["connect"]),
+            send_to=told["send_to"],
+            heartbeat_s=told["heartbeat_s"],
+            heartbeat_misses=told["heartbeat_misses"],
+            backoff=Backoff.of(told["backoff"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """For one connection, as `token` of its auth."""
+
+    token: str = field(repr=False)
+    expires_in_s: float
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Ticket:
+        """From its JSON."""
+        return cls(token=told["token"], expires_in_s=told["expires_in_s"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """Until when the connection may stay."""
+
+    expires_at: int | None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Renewed:
+        """From its JSON."""
+        return cls(expires_at=told["expires_at"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """An account, for whose it is and for admins."""
+
+    mid: int
+    name: str
+    avatar: str
+    extra: Mapping[str, Any]
+    login: str
+    role: str
+    state: str
+    # of a suspension
+    reason: str = ""
+    # milliseconds since 1970
+    created_at: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Account:
+        """From its JSON."""
+        return cls(
+            mid=told["mid"],
+            name=told["name"],
+            avatar=told["avatar"],
+            extra=told["extra"],
+            login=told["login"],
+            role=told["role"],
+            state=told["state"],
+            reason=told.get("reason", ""),
+            created_at=told["created_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """How a person shows itself."""
+
+    mid: int
+    name: str
+    avatar: str
+    extra: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Person:
+        """From its JSON."""
+        return cls(mid=told["mid"], name=told["name"], avatar=told["avatar"], extra=told["extra"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedInDevice:
+    """A login that is not over."""
+
+    key: str
+    platform: str
+    address: str
+    # milliseconds since 1970
+    since: int
+    sid: str
+    # it is the one that asks
+    current: bool
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> LoggedInDevice:
+        """From its JSON."""
+        return cls(
+            key=told["key"],
+            platform=told["platform"],
+            address=told["address"],
+            since=told["since"],
+            sid=told["sid"],
+            current=told["current"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devices:
+    """The newest first."""
+
+    devices: Sequence[LoggedInDevice]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Devices:
+        """From its JSON."""
+        return cls(devices=[LoggedInDevice.of(one) for one in told["devices"]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedAccounts:
+    """A page, in order of mid."""
+
+    accounts: Sequence[Account]
+    # where the next page goes on: give it as `after`
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> ListedAccounts:
+        """From its JSON."""
+        return cls(accounts=[Account.of(one) for one in told["accounts"]], next=told.get("next"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """The code: this is the only time that it is told."""
+
+    code: str
+    uses: int
+    # milliseconds since 1970
+    expires_at: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Code:
+        """From its JSON."""
+        return cls(code=told["code"], uses=told["uses"], expires_at=told["expires_at"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to
+    whom.
+    """
+
+    seq: int
+    position: int
+    # milliseconds since 1970
+    at: int
+    by: int
+    role: str
+    verb: str
+    room: str
+    mid: int | None
+    detail: str
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Act:
+        """From its JSON."""
+        return cls(
+            seq=told["seq"],
+            position=told["position"],
+            at=told["at"],
+            by=told["by"],
+            role=told["role"],
+            verb=told["verb"],
+            room=told["room"],
+            mid=told["mid"],
+            detail=told["detail"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """The newest first."""
+
+    acts: Sequence[Act]
+    # where the next page goes on: give it as `after`
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Audit:
+        """From its JSON."""
+        return cls(acts=[Act.of(one) for one in told["acts"]], next=told.get("next"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,28 +606,6 @@ class Shown:
             dismissed=told.get("dismissed", 0),
             standing=told.get("standing", ""),
             me=maybe(Me.of, told.get("me")),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where in the log it happened: `position` in the whole log, `seq` in its conversation. `duplicate`: it had
-    happened before; `unchanged`: it was so already, and nothing was stored.
-    """
-
-    position: int = 0
-    seq: int = 0
-    duplicate: bool = False
-    unchanged: bool = False
-
-    @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Place:
-        """From its JSON."""
-        return cls(
-            position=told.get("position", 0),
-            seq=told.get("seq", 0),
-            duplicate=told.get("duplicate", False),
-            unchanged=told.get("unchanged", False),
         )
 
 
@@ -786,6 +1136,264 @@ class Link:
         return cls(url=told["url"], expires=told["expires"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """How many react so, and whether you are one of them."""
+
+    reaction: str
+    count: int
+    mine: bool
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Counted:
+        """From its JSON."""
+        return cls(reaction=told["reaction"], count=told["count"], mine=told["mine"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reacted:
+    """Who reacts, with what, since when."""
+
+    reaction: str
+    mid: int
+    position: int
+    # milliseconds since 1970
+    time: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Reacted:
+        """From its JSON."""
+        return cls(reaction=told["reaction"], mid=told["mid"], position=told["position"], time=told["time"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReactionsPage:
+    """`summary` counts all reactions to the message; `reactions` is a page of who reacts, oldest first; `next` is
+    the next page's `after`, if there is one.
+    """
+
+    room: str
+    seq: int
+    summary: Sequence[Counted]
+    reactions: Sequence[Reacted]
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> ReactionsPage:
+        """From its JSON."""
+        return cls(
+            room=told["room"],
+            seq=told["seq"],
+            summary=[Counted.of(one) for one in told["summary"]],
+            reactions=[Reacted.of(one) for one in told["reactions"]],
+            next=told.get("next"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """A message that is pinned: by whom, since when."""
+
+    seq: int
+    by: int
+    position: int
+    # milliseconds since 1970
+    time: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Pinned:
+        """From its JSON."""
+        return cls(seq=told["seq"], by=told["by"], position=told["position"], time=told["time"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinsPage:
+    """All of them, the newest pin first."""
+
+    room: str
+    pins: Sequence[Pinned]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> PinsPage:
+        """From its JSON."""
+        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Somebody who has read it, by this time: that of the person's newest mark in the room."""
+
+    mid: int
+    # milliseconds since 1970
+    time: int
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Reader:
+        """From its JSON."""
+        return cls(mid=told["mid"], time=told["time"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptsPage:
+    """`read` of `people` (who see the message and did not send it) have read it. In small rooms `readers` says who,
+    in order of member id, and `next` is the next page's `after`, if there is one; in large rooms both are
+    missing.
+    """
+
+    room: str
+    seq: int
+    people: int
+    read: int
+    readers: Sequence[Reader] | None = None
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> ReceiptsPage:
+        """From its JSON."""
+        return cls(
+            room=told["room"],
+            seq=told["seq"],
+            people=told["people"],
+            read=told["read"],
+            readers=maybe(lambda it: [Reader.of(one) for one in it], told.get("readers")),
+            next=told.get("next"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A message: where it is, who sent it when, and what it says around the first of the words."""
+
+    room: str
+    seq: int
+    mid: int
+    # milliseconds since 1970
+    time: int
+    position: int
+    snippet: str
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Hit:
+        """From its JSON."""
+        return cls(
+            room=told["room"],
+            seq=told["seq"],
+            mid=told["mid"],
+            time=told["time"],
+            position=told["position"],
+            snippet=told["snippet"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPage:
+    """The newest first. `next` is the next page's `before`, if there may be more. `complete` is false if there may
+    be messages that are not here: the newest may not be found yet, or Postgres looked for too long.
+    """
+
+    hits: Sequence[Hit]
+    complete: bool
+    next: int | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> SearchPage:
+        """From its JSON."""
+        return cls(hits=[Hit.of(one) for one in told["hits"]], complete=told["complete"], next=told.get("next"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One device that is connected. `key` is told of one's own devices, and to services, moderators and admins."""
+
+    platform: str
+    # milliseconds since 1970
+    since: int
+    key: str = ""
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Device:
+        """From its JSON."""
+        return cls(platform=told["platform"], since=told["since"], key=told.get("key", ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """Whether somebody is online. `last_seen` is when it was last heard of, of somebody who is not; null: not
+    known, or not for you.
+    """
+
+    mid: int
+    online: bool
+    # on which it is online, each once
+    platforms: Sequence[str]
+    devices: Sequence[Device]
+    last_seen: int | None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Presence:
+        """From its JSON."""
+        return cls(
+            mid=told["mid"],
+            online=told["online"],
+            platforms=told["platforms"],
+            devices=[Device.of(one) for one in told["devices"]],
+            last_seen=told["last_seen"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """The people that were asked for, in that order."""
+
+    people: Sequence[Presence]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> People:
+        """From its JSON."""
+        return cls(people=[Presence.of(one) for one in told["people"]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomPresence:
+    """Who of a room is online. `online` counts people; in a live room, which has no members, the connections in it.
+    `people` are they, in rooms with few members; null in others.
+    """
+
+    online: int
+    people: Sequence[Presence] | None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> RoomPresence:
+        """From its JSON."""
+        return cls(online=told["online"], people=maybe(lambda it: [Presence.of(one) for one in it], told["people"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Whether somebody is online, and on which platforms."""
+
+    mid: int
+    online: bool
+    platforms: Sequence[str]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> State:
+        """From its JSON."""
+        return cls(mid=told["mid"], online=told["online"], platforms=told["platforms"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """How the people are at this moment; what changes from here on is pushed."""
+
+    people: Sequence[State]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> States:
+        """From its JSON."""
+        return cls(people=[State.of(one) for one in told["people"]])
+
+
 class ServerVerbs(Subject):
     """The verbs of server."""
 
@@ -794,6 +1402,351 @@ class ServerVerbs(Subject):
     async def show(self) -> Server:
         """What this server is: version, mode of authentication, limits, and its clock."""
         return Server.of(await self._calls.perform(VERBS["server.show"], {}))
+
+
+class AccountsVerbs(Subject):
+    """The verbs of accounts."""
+
+    __slots__ = ()
+
+    async def register(
+        self,
+        *,
+        login: str,
+        password: str,
+        name: str | None = None,
+        invitation: str = "",
+        email: str = "",
+        retry: bool = False,
+    ) -> Registered:
+        """Make an account. Whether it can be used at once, needs an invitation code, or waits for somebody's yes is
+        a setting.
+
+        - `login`: the name to log in with: 3 to 32 letters and digits of one script, and . _ - between
+        - `name`: the name that others see; left out: the login
+        - `invitation`: where that is needed: an invitation code
+        - `email`: where an activation code is sent to; it is not kept
+
+        Raises NameTaken, WrongCode, Forbidden, Overloaded.
+        """
+        return Registered.of(
+            await self._calls.perform(
+                VERBS["accounts.register"],
+                given(
+                    {"login": login, "password": password, "name": name, "invitation": invitation, "email": email},
+                    {"name": None, "invitation": "", "email": ""},
+                ),
+                retry=retry,
+            )
+        )
+
+    async def activate(self, mid: int, *, code: str = "", retry: bool = False) -> Place:
+        """Let an account be used: with the code that was sent for it, or as an admin.
+
+        - `code`: the code that was sent; admins need none
+
+        Raises NoSuchAccount, WrongCode, AccountInactive, Forbidden.
+        """
+        return Place.of(
+            await self._calls.perform(
+                VERBS["accounts.activate"], given({"mid": mid, "code": code}, {"code": ""}), retry=retry
+            )
+        )
+
+    async def login(
+        self,
+        *,
+        login: str,
+        password: str,
+        key: str | None = None,
+        platform: str = "",
+        room_id: str = "",
+        accepts: Sequence[int] | None = None,
+        region: str = "",
+        retry: bool = False,
+    ) -> LoggedIn:
+        """Log in with a password. The answer has the token, goim's auth packet ready to be sent, and where to
+        connect.
+
+        - `key`: the device's own name, kept by it for ever; left out: one is made
+        - `region`: where it is, so that it is sent somewhere near
+
+        Raises WrongLogin, AccountInactive, Overloaded.
+        """
+        return LoggedIn.of(
+            await self._calls.perform(
+                VERBS["accounts.login"],
+                given(
+                    {
+                        "key": key,
+                        "platform": platform,
+                        "room_id": room_id,
+                        "accepts": accepts,
+                        "region": region,
+                        "login": login,
+                        "password": password,
+                    },
+                    {"key": None, "platform": "", "room_id": "", "accepts": None, "region": ""},
+                ),
+                retry=retry,
+            )
+        )
+
+    async def refresh(self, *, refresh_token: str, region: str = "", retry: bool = False) -> LoggedIn:
+        """Get a new token before the old one has expired.
+
+        The refresh token is used up, and another comes with the answer; one that is used twice ends the login: two
+        have it.
+
+        Raises Unauthenticated.
+        """
+        return LoggedIn.of(
+            await self._calls.perform(
+                VERBS["accounts.refresh"],
+                given({"refresh_token": refresh_token, "region": region}, {"region": ""}),
+                retry=retry,
+            )
+        )
+
+    async def guest(
+        self,
+        *,
+        key: str | None = None,
+        platform: str = "",
+        room_id: str = "",
+        accepts: Sequence[int] | None = None,
+        region: str = "",
+        retry: bool = False,
+    ) -> LoggedIn:
+        """Come in without an account, as somebody new.
+
+        - `key`: the device's own name, kept by it for ever; left out: one is made
+        - `region`: where it is, so that it is sent somewhere near
+
+        Raises Forbidden.
+        """
+        return LoggedIn.of(
+            await self._calls.perform(
+                VERBS["accounts.guest"],
+                given(
+                    {"key": key, "platform": platform, "room_id": room_id, "accepts": accepts, "region": region},
+                    {"key": None, "platform": "", "room_id": "", "accepts": None, "region": ""},
+                ),
+                retry=retry,
+            )
+        )
+
+    async def logout(self, *, everywhere: bool = False, retry: bool = False) -> Place:
+        """Log out: this device, or everywhere.
+
+        Tokens are worthless at once, and connections are closed; over one of those the end may come before the
+        answer.
+        """
+        return Place.of(
+            await self._calls.perform(
+                VERBS["accounts.logout"], given({"everywhere": everywhere}, {"everywhere": False}), retry=retry
+            )
+        )
+
+    async def ticket(self, *, retry: bool = False) -> Ticket:
+        """Get a ticket for one connection, so that a page need not hold the token.
+
+        It is good for pages of the origin that asks for it, for half a minute, and for one try.
+
+        Raises Forbidden.
+        """
+        return Ticket.of(await self._calls.perform(VERBS["accounts.ticket"], {}, retry=retry))
+
+    async def profile(self, mid: int) -> Person:
+        """How a person shows itself.
+
+        Raises NoSuchAccount.
+        """
+        return Person.of(await self._calls.perform(VERBS["accounts.profile"], {"mid": mid}))
+
+    async def list(
+        self,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        state: Literal["pending", "active", "suspended", "deactivated"] | None = None,
+        search: str = "",
+    ) -> ListedAccounts:
+        """The accounts that there are, page by page; with a search those whose login or name has it in.
+
+        - `search`: a part of a login or a name
+        """
+        return ListedAccounts.of(
+            await self._calls.perform(
+                VERBS["accounts.list"],
+                given(
+                    {"after": after, "limit": limit, "state": state, "search": search},
+                    {"after": 0, "limit": 100, "state": None, "search": ""},
+                ),
+            )
+        )
+
+    async def suspend(self, mid: int, *, reason: str = "") -> Place:
+        """Suspend an account: it is logged out everywhere and cannot log in, until the suspension is lifted.
+
+        Raises NoSuchAccount, AccountInactive, Forbidden.
+        """
+        return Place.of(
+            await self._calls.perform(VERBS["accounts.suspend"], given({"mid": mid, "reason": reason}, {"reason": ""}))
+        )
+
+    async def restore(self, mid: int) -> Place:
+        """Lift a suspension.
+
+        Raises NoSuchAccount, AccountInactive, Forbidden.
+        """
+        return Place.of(await self._calls.perform(VERBS["accounts.restore"], {"mid": mid}))
+
+    async def set_role(self, mid: int, *, role: Literal["user", "moderator", "admin"]) -> Place:
+        """Say what somebody is to the whole server. One's own role is the highest to give, and nobody raises
+        himself.
+
+        Raises NoSuchAccount, AccountInactive, Forbidden.
+        """
+        return Place.of(await self._calls.perform(VERBS["accounts.set_role"], {"mid": mid, "role": role}))
+
+
+class AccountVerbs(Subject):
+    """The verbs of account."""
+
+    __slots__ = ()
+
+    async def renew(self, *, token: str, retry: bool = False) -> Renewed:
+        """Stay connected with a fresh token, before the one that the connection began with has expired.
+
+        Raises Forbidden.
+        """
+        return Renewed.of(await self._calls.perform(VERBS["account.renew"], {"token": token}, retry=retry))
+
+    async def show(self) -> Account:
+        """Your own account.
+
+        Raises NoSuchAccount.
+        """
+        return Account.of(await self._calls.perform(VERBS["account.show"], {}))
+
+    async def change(
+        self,
+        *,
+        name: str | None = None,
+        avatar: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        retry: bool = False,
+    ) -> Place:
+        """Change how you show yourself: name, avatar, and what the application keeps with you.
+
+        - `extra`: what the application keeps with a person; all of it is replaced
+
+        Raises NoSuchAccount, AccountInactive.
+        """
+        return Place.of(
+            await self._calls.perform(
+                VERBS["account.change"],
+                given({"name": name, "avatar": avatar, "extra": extra}, {"name": None, "avatar": None, "extra": None}),
+                retry=retry,
+            )
+        )
+
+    async def password(
+        self,
+        *,
+        old: str,
+        new: str,
+        key: str | None = None,
+        platform: str = "",
+        room_id: str = "",
+        accepts: Sequence[int] | None = None,
+        region: str = "",
+    ) -> LoggedIn:
+        """Change your password. Every login is over, on this device too, which is logged in anew by the answer.
+
+        - `key`: the device's own name, kept by it for ever; left out: one is made
+        - `region`: where it is, so that it is sent somewhere near
+
+        Raises WrongLogin, NoSuchAccount, AccountInactive, Overloaded.
+        """
+        return LoggedIn.of(
+            await self._calls.perform(
+                VERBS["account.password"],
+                given(
+                    {
+                        "key": key,
+                        "platform": platform,
+                        "room_id": room_id,
+                        "accepts": accepts,
+                        "region": region,
+                        "old": old,
+                        "new": new,
+                    },
+                    {"key": None, "platform": "", "room_id": "", "accepts": None, "region": ""},
+                ),
+            )
+        )
+
+    async def deactivate(self) -> Place:
+        """Give your account up, for good. Its name stays taken.
+
+        Raises NoSuchAccount, AccountInactive.
+        """
+        return Place.of(await self._calls.perform(VERBS["account.deactivate"], {}))
+
+
+class DevicesVerbs(Subject):
+    """The verbs of devices."""
+
+    __slots__ = ()
+
+    async def list(self) -> Devices:
+        """The devices on which you are logged in."""
+        return Devices.of(await self._calls.perform(VERBS["devices.list"], {}))
+
+    async def remove(self, key: str) -> Place:
+        """Log a device of yours out."""
+        return Place.of(await self._calls.perform(VERBS["devices.remove"], {"key": key}))
+
+
+class CodesVerbs(Subject):
+    """The verbs of codes."""
+
+    __slots__ = ()
+
+    async def create(self, *, uses: int = 1, expires_in_s: int = 604800, note: str = "", retry: bool = False) -> Code:
+        """Make an invitation code, for a service on which one needs it to register.
+
+        Raises AccountInactive.
+        """
+        return Code.of(
+            await self._calls.perform(
+                VERBS["codes.create"],
+                given(
+                    {"uses": uses, "expires_in_s": expires_in_s, "note": note},
+                    {"uses": 1, "expires_in_s": 604800, "note": ""},
+                ),
+                retry=retry,
+            )
+        )
+
+
+class AuditVerbs(Subject):
+    """The verbs of audit."""
+
+    __slots__ = ()
+
+    async def list(self, *, after: int | None = None, limit: int = 100) -> Audit:
+        """What admins, moderators and backends did to others.
+
+        - `after`: go on behind this one, towards the older
+        """
+        return Audit.of(
+            await self._calls.perform(
+                VERBS["audit.list"], given({"after": after, "limit": limit}, {"after": None, "limit": 100})
+            )
+        )
 
 
 class RoomsVerbs(Subject):
@@ -1206,6 +2159,35 @@ class RoomsVerbs(Subject):
             )
         )
 
+    async def typing(self, room: str, *, typing: bool = True, retry: bool = False) -> None:
+        """Tell the others in the room that you are typing, or not any more: an event of type `typing` at position
+        0, never stored.
+
+        Every few seconds while it goes on is right; whoever hears nothing for longer than that takes it as over.
+        Not to the connection that says it. In rooms with many members (`signals_room_members_max`) nobody is told,
+        and the answer is the same.
+
+        - `typing`: false: not any more
+
+        Raises NoSuchRoom, Muted, Forbidden, RateLimited.
+        """
+        await self._calls.perform(
+            VERBS["rooms.typing"], given({"room": room, "typing": typing}, {"typing": True}), retry=retry
+        )
+
+    async def signal(self, room: str, *, type: str, body: object = None, retry: bool = False) -> None:
+        """Tell the others in the room something that is never stored: an event of type `signal:<type>` at position
+        0, with your body.
+
+        The body is JSON of at most 1,024 bytes. As with `rooms.typing` it may be lost, and in rooms with many
+        members nobody is told.
+
+        Raises NoSuchRoom, Muted, Forbidden, RateLimited, TooLarge.
+        """
+        await self._calls.perform(
+            VERBS["rooms.signal"], given({"room": room, "type": type, "body": body}, {"body": None}), retry=retry
+        )
+
 
 class InboxVerbs(Subject):
     """The verbs of inbox."""
@@ -1463,6 +2445,27 @@ class MessagesVerbs(Subject):
             )
         )
 
+    async def search(
+        self, *, q: str, room: str | None = None, by: int | None = None, before: int | None = None, limit: int = 20
+    ) -> SearchPage:
+        """Find messages by their words.
+
+        All words of `q` must be in a message, in any order, whatever their case; the last may be the beginning of a
+        word. Chinese, Japanese, Korean and Thai are found by any characters that stand together. Only in your
+        rooms, what you see of them, as it reads now.
+
+        Raises NoSuchRoom, NotAllowed.
+        """
+        return SearchPage.of(
+            await self._calls.perform(
+                VERBS["messages.search"],
+                given(
+                    {"q": q, "room": room, "by": by, "before": before, "limit": limit},
+                    {"room": None, "by": None, "before": None, "limit": 20},
+                ),
+            )
+        )
+
 
 class MentionsVerbs(Subject):
     """The verbs of mentions."""
@@ -1578,6 +2581,155 @@ class AttachmentsVerbs(Subject):
         return Place.of(await self._calls.perform(VERBS["attachments.remove"], {"id": id}))
 
 
+class ReactionsVerbs(Subject):
+    """The verbs of reactions."""
+
+    __slots__ = ()
+
+    async def add(self, room: str, seq: int, reaction: str) -> Place:
+        """React to a message.
+
+        Doing so again is `unchanged`. A message takes 20 different reactions; one that was recalled takes none.
+
+        Raises NoSuchRoom, NoSuchMessage, Muted, Forbidden.
+        """
+        return Place.of(
+            await self._calls.perform(VERBS["reactions.add"], {"room": room, "seq": seq, "reaction": reaction})
+        )
+
+    async def remove(self, room: str, seq: int, reaction: str) -> Place:
+        """Take your reaction to a message back.
+
+        `unchanged` if there was none.
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden.
+        """
+        return Place.of(
+            await self._calls.perform(VERBS["reactions.remove"], {"room": room, "seq": seq, "reaction": reaction})
+        )
+
+    async def list(
+        self, room: str, seq: int, *, reaction: str | None = None, after: int = 0, limit: int = 100
+    ) -> ReactionsPage:
+        """Who reacts to a message, and with what.
+
+        The oldest reactions come first. With `reaction`, only those of one kind.
+
+        Raises NoSuchRoom, NoSuchMessage.
+        """
+        return ReactionsPage.of(
+            await self._calls.perform(
+                VERBS["reactions.list"],
+                given(
+                    {"room": room, "seq": seq, "reaction": reaction, "after": after, "limit": limit},
+                    {"reaction": None, "after": 0, "limit": 100},
+                ),
+            )
+        )
+
+
+class PinsVerbs(Subject):
+    """The verbs of pins."""
+
+    __slots__ = ()
+
+    async def add(self, room: str, seq: int) -> Place:
+        """Pin a message.
+
+        Pinning it again is `unchanged`. A room has at most 100 pins.
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden.
+        """
+        return Place.of(await self._calls.perform(VERBS["pins.add"], {"room": room, "seq": seq}))
+
+    async def remove(self, room: str, seq: int) -> Place:
+        """Unpin a message, whoever pinned it.
+
+        `unchanged` if it was not pinned.
+
+        Raises NoSuchRoom, NoSuchMessage, Forbidden.
+        """
+        return Place.of(await self._calls.perform(VERBS["pins.remove"], {"room": room, "seq": seq}))
+
+    async def list(self, room: str) -> PinsPage:
+        """The pinned messages of a room, as far as you see them.
+
+        Raises NoSuchRoom.
+        """
+        return PinsPage.of(await self._calls.perform(VERBS["pins.list"], {"room": room}))
+
+
+class ReceiptsVerbs(Subject):
+    """The verbs of receipts."""
+
+    __slots__ = ()
+
+    async def list(self, room: str, seq: int, *, after: int | None = None, limit: int = 100) -> ReceiptsPage:
+        """Who has read a message.
+
+        Who joined later and does not see it is not counted, nor is its sender. In rooms of more than
+        `receipts_members_max` members only the count is told.
+
+        Raises NoSuchRoom, NoSuchMessage, Unavailable.
+        """
+        return ReceiptsPage.of(
+            await self._calls.perform(
+                VERBS["receipts.list"],
+                given({"room": room, "seq": seq, "after": after, "limit": limit}, {"after": None, "limit": 100}),
+            )
+        )
+
+
+class PresenceVerbs(Subject):
+    """The verbs of presence."""
+
+    __slots__ = ()
+
+    async def of(self, *, mid: Sequence[int] = ()) -> People:
+        """Who of these people is online, on which devices, and when the others were last seen.
+
+        Of oneself, and of people with whom one shares a direct room or a room with few members
+        (`presence_room_members_max`), if they let one. Everybody else looks like somebody who was never there. A
+        second behind the truth at most, as a rule some milliseconds.
+        """
+        return People.of(await self._calls.perform(VERBS["presence.of"], given({"mid": mid}, {"mid": ()})))
+
+    async def room(self, room: str) -> RoomPresence:
+        """How many people of a room are online, and in rooms with few members (`presence_room_members_max`) who.
+
+        For members; of a live room for who is in it. People who hide from you are not counted; in large rooms
+        nobody is who does not let everybody see them.
+
+        Raises NoSuchRoom, Forbidden.
+        """
+        return RoomPresence.of(await self._calls.perform(VERBS["presence.room"], {"room": room}))
+
+    async def show(self, *, visible_to: Literal["everybody", "contacts", "nobody"]) -> Place:
+        """Choose who may see whether you are online: everybody with whom you share a small or a direct room,
+        contacts only, or nobody.
+
+        In force at once, for those who watch you too: to whom you hide you look as if you had gone offline. Your
+        own devices are told by the event `visibility_chosen`. Choosing the same again changes nothing.
+        """
+        return Place.of(await self._calls.perform(VERBS["presence.show"], {"visible_to": visible_to}))
+
+    async def watch(self, *, mids: Sequence[int], retry: bool = False) -> States:
+        """Be told when one of these people comes online or goes, or changes platforms, for as long as this
+        connection is open.
+
+        The answer says how they are now. Changes come as events of type `presence` at position 0, never stored; who
+        is back within some seconds was never away. People whom you may not see look offline, until the day on which
+        you may see them. At most `presence_watched_max` people a connection; after a reconnect ask again.
+
+        Raises Overloaded, Unavailable.
+        """
+        return States.of(await self._calls.perform(VERBS["presence.watch"], {"mids": mids}, retry=retry))
+
+    async def unwatch(self, *, mids: Sequence[int] = ()) -> None:
+        """Be told of these people no more; of nobody, if none are named. Those that were not watched are no error."""
+        await self._calls.perform(VERBS["presence.unwatch"], given({"mids": mids}, {"mids": ()}))
+
+
 class Subjects(Calls):
     """Every verb, by subject, over whatever carries calls."""
 
@@ -1585,6 +2737,31 @@ class Subjects(Calls):
     def server(self) -> ServerVerbs:
         """The verbs of server."""
         return ServerVerbs(self)
+
+    @property
+    def accounts(self) -> AccountsVerbs:
+        """The verbs of accounts."""
+        return AccountsVerbs(self)
+
+    @property
+    def account(self) -> AccountVerbs:
+        """The verbs of account."""
+        return AccountVerbs(self)
+
+    @property
+    def devices(self) -> DevicesVerbs:
+        """The verbs of devices."""
+        return DevicesVerbs(self)
+
+    @property
+    def codes(self) -> CodesVerbs:
+        """The verbs of codes."""
+        return CodesVerbs(self)
+
+    @property
+    def audit(self) -> AuditVerbs:
+        """The verbs of audit."""
+        return AuditVerbs(self)
 
     @property
     def rooms(self) -> RoomsVerbs:
@@ -1630,3 +2807,23 @@ class Subjects(Calls):
     def attachments(self) -> AttachmentsVerbs:
         """The verbs of attachments."""
         return AttachmentsVerbs(self)
+
+    @property
+    def reactions(self) -> ReactionsVerbs:
+        """The verbs of reactions."""
+        return ReactionsVerbs(self)
+
+    @property
+    def pins(self) -> PinsVerbs:
+        """The verbs of pins."""
+        return PinsVerbs(self)
+
+    @property
+    def receipts(self) -> ReceiptsVerbs:
+        """The verbs of receipts."""
+        return ReceiptsVerbs(self)
+
+    @property
+    def presence(self) -> PresenceVerbs:
+        """The verbs of presence."""
+        return PresenceVerbs(self)
