@@ -149,7 +149,7 @@ def test_every_name_that_the_client_exports_is_there_and_every_field_of_an_event
         assert f"`{one.name}`" in SAID, one.name
 
 
-@pytest.mark.parametrize("page", ["client.md", "writing-a-client.md"])
+@pytest.mark.parametrize("page", ["client.md", "tutorial.md", "writing-a-client.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (DOCS.parent / page).read_text()
     for target, mark in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
