@@ -401,7 +401,7 @@ def test_a_decision_does_what_the_table_says_of_every_standing(operation: str, p
                 world.when(AddMember(R, mid, OWNER))
             for made in (Invite(R, 5, OWNER), BanMember(R, 6, OWNER), Mute(R, 7, OWNER, NOW_MS + 1)):
                 world.when(made)
-            by = Actor(actor.mid, role)  # type: ignore[arg-type] # of these four
+            by = Actor(actor.mid, role)
             verdict = table().verdict(operation, "user" if role != "guest" else "guest", where)
             expected = REFUSALS["yes" if verdict == "below" else verdict]
             if not public and where in ("stranger", "banned"):
