@@ -104,6 +104,12 @@ class NoSuchRoom(Refused):
     code = "no_such_room"
 
 
+class NoSuchMessage(Refused):
+    """No such message, or it was recalled."""
+
+    code = "no_such_message"
+
+
 class NoSuchAttachment(Refused):
     """No such attachment, or it is not for you."""
 
@@ -138,6 +144,36 @@ class RoomExists(Refused):
     """There is a room of this name already."""
 
     code = "room_exists"
+
+
+class NoSuchAccount(Refused):
+    """There is no such account."""
+
+    code = "no_such_account"
+
+
+class NameTaken(Refused):
+    """This name, or one that looks like it, belongs to somebody."""
+
+    code = "name_taken"
+
+
+class WrongLogin(Refused):
+    """The name or the password is not right."""
+
+    code = "wrong_login"
+
+
+class WrongCode(Refused):
+    """The code is wrong, used up or expired."""
+
+    code = "wrong_code"
+
+
+class AccountInactive(Refused):
+    """The account cannot be used: it waits to be activated, is suspended, or was given up."""
+
+    code = "account_inactive"
 
 
 class TooLarge(Refused):

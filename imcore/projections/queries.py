@@ -15,7 +15,8 @@ import asyncpg
 
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
-from imcore.events.types import ROOM, Recorded
+from imcore.events.types import DIRECT, ROOM, SERVICE_MID, Recorded
+from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.departures import Departure
@@ -102,18 +103,30 @@ WHERE i.mid = $1 AND i.room > $2 AND r.dismissed = 0 ORDER BY i.room LIMIT $3
 """
 BLOCKS_PAGE: Final = "SELECT mid, at_ms FROM blocks WHERE by = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 
-# The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
-# by reading all sessions once.
+# The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
+# the page, where EXISTS would be answered by reading all sessions once. The contacts are those with whom there is a direct room.
 MEMBERS_PAGE: Final = """
+WITH contacts AS MATERIALIZED (
+  SELECT theirs.mid FROM members mine JOIN members theirs ON theirs.room = mine.room
+  WHERE mine.mid = $4 AND starts_with(mine.room, $6))
 SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
-LEFT JOIN LATERAL (SELECT o.mid FROM online o WHERE o.mid = m.mid LIMIT 1) present ON true
+JOIN rooms r ON r.room = m.room
+LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $4
+LEFT JOIN LATERAL (
+  SELECT o.mid FROM online o
+  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR b.by IS NULL AND (v.choice IS NULL AND r.members <= $5
+    OR v.choice IS DISTINCT FROM 'nobody' AND m.mid IN (SELECT c.mid FROM contacts c)))
+  LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
 LIMIT $3
 """
 
-# The rooms of a person in order of name: where each is, what is unread, and the newest message that the person may see. A row of
+# The rooms of a person in order of name: where each is, what is unread, how often it is named in that, and the newest message that the
+# person may see, with what became of it. Of the mentions those that were recalled are taken away again: to look for each of them among
+# the recalls would cost more. A row of
 # inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
 # The rows of inbox are as of its checkpoint and the heads of streams as of now, so own messages between the two are counted in the log.
 INBOX_PAGE: Final = """
@@ -121,7 +134,12 @@ SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_
   s.messages
     - coalesce(i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0)
     - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
-  last.*
+  (SELECT count(*) FROM mentions n
+    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.by <> m.mid AND n.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)))
+  - (SELECT count(*) FROM amendments a
+    JOIN mentions n ON n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = a.room AND n.seq = a.seq AND n.by <> m.mid
+    WHERE a.room = m.room AND a.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)) AND a.recalled > 0) AS mentioned,
+  last.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, a.body AS body_now, a.recalled, a.recalled_by
 FROM members m
 JOIN rooms r ON r.room = m.room
 JOIN streams s ON s.name = 'room:' || m.room
@@ -135,9 +153,63 @@ LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
   ORDER BY e.seq DESC LIMIT 1) last ON true
+LEFT JOIN amendments a ON a.room = m.room AND a.seq = last.seq
 WHERE m.mid = $1 AND m.room > $2 AND r.dismissed = 0
 ORDER BY m.room
 LIMIT $3
+"""
+
+# What became of the messages of a room between two seqs, and of these.
+AMENDMENTS: Final = """
+SELECT seq, edits, edited, edited_ms, format, body, recalled, recalled_by FROM amendments
+WHERE room = $1 AND (seq BETWEEN $2 AND $3 OR seq = ANY($4::bigint[]))
+"""
+# Which messages were recalled, of those between two seqs of each of these rooms.
+RECALLS: Final = """
+SELECT a.room, a.seq, a.recalled_by, a.recalled
+FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS asked(room, first, last)
+JOIN amendments a ON a.room = asked.room AND a.seq BETWEEN asked.first AND asked.last AND a.recalled > 0
+"""
+THREAD: Final = "SELECT seq FROM threads WHERE room = $1 AND thread = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+EDITS: Final = "SELECT seq FROM edits WHERE room = $1 AND target = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+
+# Where somebody is named, in the rooms that it is in, newest first: looked up in each of the rooms, because those of everybody are
+# rows of all rooms there are. $2: before which position; $3: only what is after the read mark.
+MENTIONS: Final = """
+SELECT named.room, e.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, a.body AS body_now
+FROM (
+  SELECT n.room, n.seq, n.position
+  FROM members m
+  LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+  CROSS JOIN LATERAL (
+    SELECT n.room, n.seq, n.position FROM mentions n
+    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.position < $2 AND n.by <> m.mid
+      AND n.seq > CASE WHEN $3 THEN greatest(m.since_seq, coalesce(i.read_seq, 0)) ELSE m.since_seq END
+      AND NOT EXISTS (SELECT FROM amendments a WHERE a.room = n.room AND a.seq = n.seq AND a.recalled > 0)
+    ORDER BY n.seq DESC LIMIT $4) n
+  WHERE m.mid = $1
+  ORDER BY n.position DESC LIMIT $4) named
+JOIN events e ON e.position = named.position
+LEFT JOIN amendments a ON a.room = named.room AND a.seq = named.seq
+ORDER BY named.position DESC
+"""
+
+# Whether what a message is about can be so: the room, from where on its sender sees it, how many of the seqs are messages that it sees,
+# and how many of the people are in the room.
+ABOUT: Final = """
+SELECT m.mid IS NOT NULL AS is_member,
+  (SELECT count(*) FROM events e WHERE e.stream_id = s.id AND e.seq = ANY($3::bigint[]) AND e.op > 0
+    AND e.seq >= CASE WHEN r.history = 'joined' THEN coalesce(m.since_seq, 0) ELSE 0 END) AS messages,
+  (SELECT count(*) FROM members p WHERE p.room = $1 AND p.mid = ANY($4::bigint[])) AS people
+FROM streams s
+LEFT JOIN members m ON m.room = $1 AND m.mid = $2
+LEFT JOIN rooms r ON r.room = $1
+WHERE s.name = 'room:' || $1
+"""
+USED: Final = """
+SELECT e.position, e.seq, s.name, e.version, e.body FROM client_ids c
+JOIN events e ON e.position = c.position JOIN streams s ON s.id = e.stream_id
+WHERE c.client_id = $2 AND c.mid = $1
 """
 
 # What a read mark at this seq covers: all messages up to it, and the person's own since the join. Counted on from the mark before
@@ -172,6 +244,50 @@ UPLOADED: Final = "SELECT day, bytes FROM uploads WHERE mid = $1"
 # Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
 SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
+"""
+# Open sessions with the position of each opening, of sessions on comets that nobody declared dead.
+DEVICES: Final = """
+SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms FROM sessions s JOIN nodes n ON n.node = s.node
+WHERE s.mid = ANY($1::bigint[]) ORDER BY s.mid, s.key
+"""
+SEEN: Final = "SELECT mid, at_ms FROM seen WHERE mid = ANY($1::bigint[])"
+
+# Whether each of these may see each of those: what they have in common, as the one who is to be seen chose. The rooms of the two are
+# joined in order of their index; of who chose nobody, or blocked the one who asks, nothing is looked at.
+SIGHTS: Final = """
+SELECT asked.viewer, asked.mid,
+  CASE v.choice WHEN 'nobody' THEN false WHEN 'contacts' THEN common.direct ELSE common.direct OR common.small END AS sees
+FROM unnest($1::bigint[], $2::bigint[]) AS asked(viewer, mid)
+LEFT JOIN visibility v ON v.mid = asked.mid
+LEFT JOIN blocks b ON b.by = asked.mid AND b.mid = asked.viewer
+CROSS JOIN LATERAL (
+  SELECT coalesce(bool_or(starts_with(mine.room, $4)), false) AS direct, coalesce(bool_or(r.members <= $3), false) AS small
+  FROM members mine
+  JOIN members theirs ON theirs.mid = asked.mid AND theirs.room = mine.room
+  JOIN rooms r ON r.room = mine.room
+  WHERE mine.mid = asked.viewer AND r.dismissed = 0 AND v.choice IS DISTINCT FROM 'nobody' AND b.by IS NULL) common
+"""
+
+# Who is in the room and online, and whom the asker may see of them: a room of this size is one that they have in common.
+ROOM_DEVICES: Final = """
+SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms
+FROM members m
+LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $2
+JOIN sessions s ON s.mid = m.mid
+JOIN nodes n ON n.node = s.node
+WHERE m.room = $1 AND ($3 OR m.mid = $2 OR b.by IS NULL AND (v.choice IS NULL OR v.choice = 'contacts' AND EXISTS (
+  SELECT FROM members mine JOIN members theirs ON theirs.room = mine.room AND theirs.mid = m.mid
+  WHERE mine.mid = $2 AND starts_with(mine.room, $4))))
+ORDER BY s.mid, s.key
+"""
+# How many members are online, of those who let everybody see them ($2: of all). The people who are online are looked up among the
+# members, so a room of 100,000 costs what is online and not what is in it.
+ROOM_ONLINE: Final = """
+SELECT count(*) FROM (SELECT DISTINCT s.mid FROM sessions s JOIN nodes n ON n.node = s.node) present
+JOIN members m ON m.room = $1 AND m.mid = present.mid
+LEFT JOIN visibility v ON v.mid = present.mid
+WHERE $2 OR v.choice IS NULL
 """
 ONLINE_TOTAL: Final = "SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM online"
 ONLINE_ROOMS: Final = """
@@ -281,7 +397,8 @@ class MemberLine(NamedTuple):
 
 
 class InboxLine(NamedTuple):
-    """A line of a person's list of rooms. `head` is the room's last seq, `last` its newest message that the person may see."""
+    """A line of a person's list of rooms. `head` is the room's last seq, `mentions` counts the unread messages that name the person,
+    and `last` is the newest that it may see, with what became of it."""
 
     room: str
     role: str
@@ -289,7 +406,16 @@ class InboxLine(NamedTuple):
     since_seq: int
     read_seq: int
     unread: int
+    mentions: int
     last: Recorded | None
+    amendment: Amendment | None
+
+
+class Named(NamedTuple):
+    """A message that names somebody, with what became of it."""
+
+    message: Recorded
+    amendment: Amendment | None
 
 
 class ReadFacts(NamedTuple):
@@ -309,6 +435,15 @@ class OnlineSession(NamedTuple):
     node: str
     address: str
     opened_at: datetime
+
+
+class Device(NamedTuple):
+    """An open session as presence knows it. `opened` is the position of its opening."""
+
+    key: str
+    opened: int
+    platform: str
+    since_ms: int
 
 
 class OnlineTotal(NamedTuple):
@@ -443,9 +578,20 @@ async def uploaded(source: Source, mid: int) -> Uploaded | None:
     return None if row is None else Uploaded(*row)
 
 
-async def members_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[MemberLine]:
-    """The next members of a room in order of mid; None begins."""
-    return [MemberLine(*row) for row in await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit)]
+async def members_page(
+    source: Source,
+    room: str,
+    after_mid: int | None,
+    limit: int,
+    *,
+    viewer: int = SERVICE_MID,
+    room_members_max: int = 0,
+) -> list[MemberLine]:
+    """The next members of a room in order of mid; None begins. Who is online is told as far as the viewer may see it, of members as
+    such in rooms with no more than so many; the service sees everybody."""
+    direct = f"{DIRECT}://"
+    rows = await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit, viewer, room_members_max, direct)
+    return [MemberLine(*row) for row in rows]
 
 
 async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> list[InboxLine]:
@@ -459,7 +605,9 @@ async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> l
             row["since_seq"],
             row["read_mark"],
             row["unread"],
+            row["mentioned"],
             None if row["position"] is None else _message(row, row["room"]),
+            _amendment(row),
         )
         for row in rows
     ]
@@ -479,6 +627,46 @@ async def sessions_of(source: Source, mids: Collection[int]) -> dict[int, list[O
     found: dict[int, list[OnlineSession]] = {mid: [] for mid in mids}
     for mid, key, platform, rooms, node, address, opened_at in await source.fetch(SESSIONS_OF, list(mids)):
         found[mid].append(OnlineSession(key, platform, tuple(rooms), node, address, opened_at))
+    return found
+
+
+async def devices(source: Source, mids: Collection[int]) -> dict[int, list[Device]]:
+    """The open sessions of these people on comets that are not dead; everybody asked for is there."""
+    return _devices(await source.fetch(DEVICES, list(mids)), mids)
+
+
+async def seen(source: Source, mids: Collection[int]) -> dict[int, int]:
+    """When each of these people was last heard of, in milliseconds since 1970; who never was is left out."""
+    return {row["mid"]: row["at_ms"] for row in await source.fetch(SEEN, list(mids))}
+
+
+async def sights(
+    source: Source, pairs: Collection[tuple[int, int]], room_members_max: int
+) -> dict[tuple[int, int], bool]:
+    """May the first of each pair see whether the second is online? By what they share, a direct room or one with no more members than
+    so many, and as the second chose. Nobody is asked of oneself."""
+    if not pairs:
+        return {}
+    viewers, mids = zip(*pairs, strict=True)
+    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max, f"{DIRECT}://")
+    return {(row["viewer"], row["mid"]): row["sees"] for row in rows}
+
+
+async def room_devices(source: Source, room: str, viewer: int, *, sees_all: bool) -> dict[int, list[Device]]:
+    """The members of a small room who are online, of those whom the viewer may see, and their sessions."""
+    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all, f"{DIRECT}://"))
+
+
+async def room_online(source: Source, room: str, *, sees_all: bool) -> int:
+    """How many members of the room are online, without those who hide from somebody."""
+    found: int = await source.fetchval(ROOM_ONLINE, room, sees_all)
+    return found
+
+
+def _devices(rows: Sequence[asyncpg.Record], mids: Collection[int] = ()) -> dict[int, list[Device]]:
+    found: dict[int, list[Device]] = {mid: [] for mid in mids}
+    for mid, *device in rows:
+        found.setdefault(mid, []).append(Device(*device))
     return found
 
 
@@ -504,6 +692,75 @@ async def online_elsewhere(source: Source, rooms: Sequence[str], node: str) -> d
 async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, int]]:
     """The rooms of this type with the most sessions in them, and how many."""
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
+
+
+async def amendments(
+    source: Source, room: str, first: int, last: int, others: Collection[int] = ()
+) -> dict[int, Amendment]:
+    """What became of the messages of a room from one seq to another, and of others; those that are as they were are left out."""
+    rows = await source.fetch(AMENDMENTS, room, first, last, list(others))
+    return {seq: Amendment(*row) for seq, *row in rows}
+
+
+async def recalls(source: Source, asked: Collection[tuple[str, int, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Which messages were recalled, of those from one seq to another of each of these rooms: by whom, and at which position."""
+    rooms, first, last = zip(*asked, strict=True) if asked else ((), (), ())
+    rows = await source.fetch(RECALLS, rooms, first, last)
+    return {(room, seq): (by, position) for room, seq, by, position in rows}
+
+
+async def thread(source: Source, room: str, thread: int, after: int, limit: int) -> list[int]:
+    """The next seqs of a thread, without that of its first message."""
+    return [row["seq"] for row in await source.fetch(THREAD, room, thread, after, limit)]
+
+
+async def edits(source: Source, room: str, target: int, after: int, limit: int) -> list[int]:
+    """The next seqs of the edits of a message."""
+    return [row["seq"] for row in await source.fetch(EDITS, room, target, after, limit)]
+
+
+async def mentions(source: Source, mid: int, before: int, *, unread: bool, limit: int) -> list[Named]:
+    """The last messages before a position that name this person, or all of a room that it is in, newest first."""
+    rows = await source.fetch(MENTIONS, mid, before, unread, limit)
+    return [Named(_message(row, row["room"]), _amendment(row)) for row in rows]
+
+
+class Judged(NamedTuple):
+    """Is the sender a member; how many of the seqs are messages that it sees; how many of the people are members?"""
+
+    is_member: bool
+    messages: int
+    people: int
+
+
+async def judge(source: Source, room: str, mid: int, seqs: Collection[int], people: Collection[int]) -> Judged | None:
+    """Whether what a message is about can be so; None where there is no such room."""
+    row = await source.fetchrow(ABOUT, room, mid, list(seqs), list(people))
+    return None if row is None else Judged(*row)
+
+
+class Used(NamedTuple):
+    """The message that was sent under an id."""
+
+    position: int
+    seq: int
+    stream: str
+    version: int
+    body: str
+
+
+async def used(source: Source, mid: int, client_id: str) -> Used | None:
+    """The message that this person sent under this id, or None."""
+    row = await source.fetchrow(USED, mid, client_id)
+    return None if row is None else Used(*row)
+
+
+def _amendment(row: asyncpg.Record) -> Amendment | None:
+    """What became of the message of a row, whose own columns have the names of the event's."""
+    if row["edits"] is None:
+        return None
+    recalled = (row.get("recalled") or 0, row.get("recalled_by") or 0)
+    return Amendment(row["edits"], row["edited"], row["edited_ms"], row["format_now"], row["body_now"], *recalled)
 
 
 def _after(mid: int | None) -> int:
