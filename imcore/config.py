@@ -389,6 +389,13 @@ class Settings(_Part):
     text_body_bytes_max: Annotated[int, Field(ge=16, le=2**24)] = Field(
         packet.TEXT_BODY_BYTES_MAX, description="The largest body of a message, as compact JSON. It is stored for ever."
     )
+    edit_within_s: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="For how long after it was sent its author may edit a message. 0: always."
+    )
+    recall_within_s: Annotated[float, Field(ge=0)] = Field(
+        120.0,
+        description="For how long after it was sent its author may recall a message; admins of the room may always. 0: always.",
+    )
     http_body_bytes_max: Annotated[int, Field(ge=1_024, le=2**26)] = Field(
         65_536, description="The largest body of a request to the HTTP API."
     )
@@ -497,6 +504,21 @@ class Settings(_Part):
     )
     append_timeout_s: Seconds = Field(
         10.0, description="When a commit's outcome is given up as unknown; clients then ask again."
+    )
+    search: bool = Field(
+        True, description="Find messages by their words. False: nothing is kept for it, and asking is refused."
+    )
+    search_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        0.33,
+        description="Of its time, how much the fold of words may work. High: all else waits for it. Low: new messages are found late.",
+    )
+    search_s: Seconds = Field(
+        2.0,
+        description="How long Postgres may look for one answer. Short: of frequent words, few of the older messages.",
+    )
+    receipts_members_max: Count = Field(
+        100,
+        description="In rooms of up to so many, who has read what is told, and pushed to all. Larger: the square of it is written.",
     )
     pool_connections_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
         10, description="Connections of one process to Postgres for reading. All processes together must fit into it."

@@ -111,6 +111,12 @@ class NoSuchRoom(ImcoreError):
     code, retry, status, close = "no_such_room", False, 404, None
 
 
+class NoSuchMessage(ImcoreError):
+    """No such message, or it was recalled."""
+
+    code, retry, status, close = "no_such_message", False, 404, None
+
+
 class NoSuchAttachment(ImcoreError):
     """No such attachment, or it is not for you."""
 

@@ -62,9 +62,10 @@ from imcore.events.store import HOLD_S, Log
 from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
-from imcore.projections import ASYNCHRONOUS, queries
+from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
+from imcore.receipts import Receipts
 from imcore.verbs.means import Means
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ LINGER_S: Final = 2.0  # how long a refused request's body is still read, so tha
 BEGIN_AGAIN_S: Final = 0.5
 KEEP_S: Final = 1.0  # between writings of what the next run is to know
 LAST_SEEN: Final = "last-seen.json"
+SEARCH_PAGE_EVENTS: Final = 200  # a fold holds up everybody else in the process: 20 µs a message
 ALL_ROLES: Final = frozenset(("comet", "api", "projector"))
 
 
@@ -158,6 +160,8 @@ class Process:
         self.comet: Comet | None = None
         self.bus: PostgresBus | None = None
         self.waiting: Runner  # set before the first event
+        self.seeking: Runner | None = None
+        self.receipts: Receipts | None = None
         self.workers: Workers | None = None
         self.uploads: Uploads | None = None
         self.sweeper: Sweeper | None = None
@@ -176,21 +180,26 @@ class Process:
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
-            self.waiting.wake(batch[-1].position)
+            self._wake(batch[-1].position)
         if self.bus is not None:
             self.bus.publish(batch[-1].position)
 
     def applied(self, batch: list[Recorded]) -> None:
         """The comet has taken a batch, from whatever process."""
         self.history.saw(batch[-1])
-        self.waiting.wake(batch[-1].position)
+        self._wake(batch[-1].position)
 
     def heard(self, position: int) -> None:
         """The bus rang."""
         if self.comet is not None:
             self.comet.tail.ring(position)
         else:
-            self.waiting.wake(position)
+            self._wake(position)
+
+    def _wake(self, position: int) -> None:
+        self.waiting.wake(position)
+        if self.seeking is not None:
+            self.seeking.wake(position)
 
     def push_ephemeral(
         self,
@@ -251,8 +260,15 @@ class Process:
         fields = {name: where for name, where in self.addresses.items() if name in type(self.settings).model_fields}
         self.settings = self.settings.model_copy(update=fields)
         self.node = new_node()
-        self.comet = self.bus = self.workers = None
+        self.comet = self.bus = self.workers = self.seeking = None
         self.history = History(lambda: [self.node], self.ended)
+
+
+async def _connect_at_leisure(process: Process, url: str) -> OwnConnection:
+    """A connection for rows that can be folded again: its commits do not wait for the disk. Rows and checkpoint are lost together."""
+    connection = await connect(url, application_name="imcore search", opened=process.opened("search"))
+    await connection.execute("SET synchronous_commit = off")
+    return connection
 
 
 @asynccontextmanager
@@ -366,6 +382,18 @@ async def _run(
         recent=process.recent,
         lead="projector" in roles,
     )
+    seeking: Runner | None = None
+    if settings.search:
+        seeking = process.seeking = Runner(
+            lambda: _connect_at_leisure(process, url),
+            reader,
+            LEISURELY,
+            recent=process.recent,
+            lead="projector" in roles,
+            page_events_max=SEARCH_PAGE_EVENTS,
+            rest=1 / settings.search_share - 1,
+        )
+    receipts = process.receipts = Receipts(pool, process.push_ephemeral, settings.receipts_members_max)
     authenticate = authenticator(settings)
     reading = reads.Reads(
         pool=pool,
@@ -374,6 +402,8 @@ async def _run(
         reached=runner.reached,
         live_types=frozenset(settings.live_room_types),
         presence_room_members_max=settings.presence_room_members_max,
+        searched=None if seeking is None else seeking.reached,
+        marked=receipts.marked,
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
@@ -401,6 +431,9 @@ async def _run(
         if process.bus is not None:
             owned.append(tasks.create_task(process.bus.run(), name="bus"))
         owned.append(tasks.create_task(runner.run(), name="projector"))
+        owned.append(tasks.create_task(receipts.run(), name="receipts"))
+        if seeking is not None:
+            owned.append(tasks.create_task(seeking.run(), name="search"))
         owned.append(tasks.create_task(process.history.watch(pool), name="history"))
         if process.is_main:
             owned.append(tasks.create_task(_keep(process), name="last seen"))
@@ -632,6 +665,8 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
     bus = process.bus
     if bus is not None:
         told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
+    if process.receipts is not None:
+        told |= {"receipts_waiting": process.receipts.waiting, "receipts_dropped_total": process.receipts.dropped}
     if process.uploads is not None:
         told |= {
             "attachment_uploads_under_way": process.uploads.under_way,
@@ -651,6 +686,12 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
             "projection_events_total": runner.events,
             "projection_quarantined_total": runner.quarantined,
         }
+        if process.seeking is not None:
+            told |= {
+                "search_lag_events": process.seeking.lag_events,
+                "search_events_total": process.seeking.events,
+                "search_quarantined_total": process.seeking.quarantined,
+            }
     return told
 
 

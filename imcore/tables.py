@@ -2,10 +2,11 @@
 
 Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
-`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `visibility`, `attachments` and `uploads` (inline: in the append's
-transaction), `sessions`, `seen`, `deliveries` and `inbox` (asynchronous), `checkpoints` that says how far each of these has come, and
-`quarantine` that names the events which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`,
-the running comets; not derived from the log, and worthless after a restart.
+`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
+`reaction_counts`, `pins`, `pin_counts` and `visibility` (inline: in the append's transaction), `sessions`, `seen`, `deliveries`,
+`inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous), `search` (the same, at a pace of its own), `checkpoints` that
+says how far each of these has come, and `quarantine` that names the events which one went past; all of them can be thrown away
+and folded again from the log. Leases: `nodes`, the running comets; not derived from the log, and worthless after a restart.
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -388,6 +389,127 @@ inbox = Table(
     Column("sent_seen", BigInteger, nullable=False, comment="own messages since the join up to the read mark"),
     PrimaryKeyConstraint("mid", "room"),
     postgresql_with={"fillfactor": "70"},
+)
+
+# A message that is not as it was sent. Inline: an edit of what was recalled is refused.
+amendments = Table(
+    "amendments",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message, in the room"),
+    Column("edits", BigInteger, nullable=False, comment="how many"),
+    Column("edited", BigInteger, nullable=False, comment="position of the last edit, or 0"),
+    Column("edited_ms", BigInteger, nullable=False, comment="its time, in milliseconds since 1970"),
+    Column("format", SmallInteger, nullable=False, comment="of body: 0 JSON, 1 text, 2 base64 of bytes"),
+    Column("body", Text, nullable=False, comment="how it reads since the last edit; empty once it is recalled"),
+    Column("recalled", BigInteger, nullable=False, comment="position of the recall, or 0"),
+    Column("recalled_by", BigInteger, nullable=False, comment="who recalled it"),
+    PrimaryKeyConstraint("room", "seq"),
+    Index("amendments_recalled_idx", "room", "seq", postgresql_where=text("recalled > 0")),
+)
+
+mentions = Table(
+    "mentions",
+    metadata,
+    Column("mid", BigInteger, nullable=False, comment="who is named; 0 is everybody in the room"),
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("by", BigInteger, nullable=False, comment="who sent the message"),
+    PrimaryKeyConstraint("mid", "room", "seq"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("thread", BigInteger, nullable=False, comment="seq of its first message"),
+    Column("seq", BigInteger, nullable=False),
+    Column("by", BigInteger, nullable=False, comment="who sent the message"),
+    PrimaryKeyConstraint("room", "thread", "seq"),
+)
+
+edits = Table(
+    "edits",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("target", BigInteger, nullable=False, comment="seq of the message"),
+    Column("seq", BigInteger, nullable=False, comment="of the edit"),
+    Column("by", BigInteger, nullable=False, comment="who made it"),
+    PrimaryKeyConstraint("room", "target", "seq"),
+)
+
+# Who reacts to which message with what.
+reactions = Table(
+    "reactions",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message"),
+    Column("reaction", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the event: those of a message are paged by it"),
+    Column("time_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "seq", "reaction", "mid"),
+    Index("reactions_room_seq_position_idx", "room", "seq", "position"),
+)
+
+# The same by message, in the order in which each came up: what a page of messages shows, and what bounds them.
+reaction_counts = Table(
+    "reaction_counts",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message"),
+    Column("reactions", ARRAY(Text), nullable=False),
+    Column("counts", ARRAY(BigInteger), nullable=False, comment="of each of reactions; never 0"),
+    PrimaryKeyConstraint("room", "seq"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message"),
+    Column("position", BigInteger, nullable=False, comment="of the pinning"),
+    Column("by", BigInteger, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "seq"),
+)
+
+pin_counts = Table(
+    "pin_counts",
+    metadata,
+    Column("room", Text, primary_key=True),
+    Column("pins", BigInteger, nullable=False),
+)
+
+# How far each member has read, by room: who has read this message?
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("since_seq", BigInteger, nullable=False, comment="seq of the join"),
+    Column("read_seq", BigInteger, nullable=False, comment="read mark; since_seq: nothing was marked since the join"),
+    Column("time_ms", BigInteger, nullable=False, comment="when the mark was made"),
+    PrimaryKeyConstraint("room", "mid"),
+    postgresql_with={"fillfactor": "70"},  # changed again and again, in no index: room for HOT updates
+)
+
+# What messages are found by. The room is looked for together with the words, so that what is frequent elsewhere costs nothing.
+search = Table(
+    "search",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("mid", BigInteger, nullable=False, comment="who sent it"),
+    Column("time_ms", BigInteger, nullable=False, comment="when it was sent"),
+    Column("position", BigInteger, nullable=False),
+    Column("text_at", BigInteger, nullable=False, comment="position of the event with its newest text"),
+    Column("words", ARRAY(Text), nullable=False, comment="see projections.words"),
+    PrimaryKeyConstraint("room", "seq"),
+    Index("search_position_idx", "position"),
+    Index("search_words_idx", text("array_to_tsvector(array_append(words, '@' || room))"), postgresql_using="gin"),
 )
 
 # --- leases ------------------------------------------------------------------------------------------------------------------

@@ -104,6 +104,12 @@ class NoSuchRoom(Refused):
     code = "no_such_room"
 
 
+class NoSuchMessage(Refused):
+    """No such message, or it was recalled."""
+
+    code = "no_such_message"
+
+
 class NoSuchAttachment(Refused):
     """No such attachment, or it is not for you."""
 

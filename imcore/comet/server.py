@@ -176,7 +176,7 @@ class Comet:
             recent_events_max=settings.recent_events_max,
             recent_bytes_max=settings.recent_bytes_max,
         )
-        self.pages = Pages(reader)
+        self.pages = Pages(reader, pool)
         self.catching = CatchUp(
             self.hub,
             self.tail.recent,
@@ -330,8 +330,8 @@ class Comet:
         position: int = 0,
     ) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. How many
-        sessions got it at once.
+        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. With op 0 and a
+        `type_` of its own it is no message, and clients of version 1 do not get it. How many sessions got it at once.
 
         Of another type than a pushed message it is a signal of `mid`. The connection that it came over (`key`) does not get it,
         and it is the first to be shed: a session whose socket holds anything unsent is passed over.
@@ -788,6 +788,7 @@ class Comet:
             "comet_audiences": len(hub.audiences),
             "comet_fresh_streams": len(hub.fresh),
             "comet_marks": len(hub.marks),
+            "comet_recalls": len(hub.recalls),
             "comet_sessions_known": hub.sessions_known,
             "comet_senders_paced": len(self.sends),
             "tail_recent_events": tail.recent_events,

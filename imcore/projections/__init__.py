@@ -4,7 +4,8 @@ A projection is a table whose rows are a fold over the log. `keys` says which ro
 a row; both are pure, and the same two run live, in a rebuild, in an audit and in tests. So every row here can be thrown away.
 
 `INLINE` projections are folded in the append's own transaction, because a send is checked against them there. `ASYNCHRONOUS`
-ones follow behind the log, rows and checkpoint in one transaction (see runner). A module that defines a projection holds its
+ones follow behind the log, rows and checkpoint in one transaction (see runner); `LEISURELY` ones the same, with a runner of
+their own that rests between pages, so that nobody waits for them. A module that defines a projection holds its
 row, its keys and its apply, and nothing else.
 """
 
@@ -13,19 +14,27 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    amendments,
     attachments,
     bans,
     blocks,
     deliveries,
     departures,
+    edits,
     inbox,
     invitations,
     join_requests,
     members,
+    mentions,
+    pins,
+    reactions,
+    receipts,
     restrictions,
     rooms,
+    search,
     seen,
     sessions,
+    threads,
     uploads,
     visibility,
 )
@@ -42,6 +51,11 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     blocks.projection,
     attachments.projection,
     uploads.projection,
+    amendments.projection,
+    reactions.projection,
+    reactions.counts,
+    pins.projection,
+    pins.count,
     visibility.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
@@ -49,5 +63,10 @@ ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     seen.projection,
     deliveries.projection,
     inbox.projection,
+    mentions.projection,
+    threads.projection,
+    edits.projection,
+    receipts.projection,
 )
-PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}
+LEISURELY: Final[tuple[AnyProjection, ...]] = (search.projection,)
+PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS, *LEISURELY)}

@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import attachments, direct, members, presence, rooms, server, sessions, signals
+from imcore.verbs import (
+    attachments,
+    direct,
+    members,
+    messages,
+    pins,
+    presence,
+    reactions,
+    receipts,
+    rooms,
+    search,
+    server,
+    sessions,
+    signals,
+)
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
@@ -16,7 +30,12 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *members.VERBS,
     *direct.VERBS,
     *sessions.VERBS,
+    *messages.VERBS,
     *attachments.VERBS,
+    *reactions.VERBS,
+    *pins.VERBS,
+    *receipts.VERBS,
+    *search.VERBS,
     *presence.VERBS,
     *signals.VERBS,
 )

@@ -17,6 +17,7 @@ from imcore.reads import Reads
 class PushEphemeral(Protocol):
     """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost.
 
+    With op 0 and a `type_` of its own it is an event that is no message: version 2 and JSON get it as an envelope, version 1 never.
     With a `type_` it is a signal of `mid`, which came over the connection `key`: not for that connection, and the first to be shed.
     """
 

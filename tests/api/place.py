@@ -32,7 +32,7 @@ from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.nodes import AliveNode
 from imcore.paces import Paces
-from imcore.projections import ASYNCHRONOUS
+from imcore.projections import ASYNCHRONOUS, LEISURELY
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
 from imcore.verbs.means import Means
@@ -73,6 +73,7 @@ class Place:
     checks: dict[str, str]
     pushed: list[dict[str, object]]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    marks: list[tuple[str, int, int]] = field(default_factory=list)  # read marks that receipts were told of
 
     async def ask(self, method: str, path: str, *, mid: int | None = None, json: object = None, **rest: Any) -> Answer:
         """One request: as the person `mid`, or as a service. The path goes out as it is written here."""
@@ -128,7 +129,9 @@ class Place:
 
     async def followed(self) -> None:
         """The projections have everything."""
-        assert await self.reads.reached((await self.reads.reader.head()).position, 10)
+        head = (await self.reads.reader.head()).position
+        assert await self.reads.reached(head, 10)
+        assert self.reads.searched is None or await self.reads.searched(head, 10)
 
 
 async def answered(response: ClientResponse) -> Answer:
@@ -172,9 +175,16 @@ async def serving(
         flags["auth_keys"] = [{"kid": KEY.kid, "alg": KEY.alg, "key": KEY.key.decode()}]
     settings = load(flags=flags).settings
     async with create_pool(database_url) as pool:
-        log = Log(lambda: connect(database_url), InlineProjections(), lambda batch: runner.wake(batch[-1].position))
+
+        def committed(batch: list[Recorded]) -> None:
+            runner.wake(batch[-1].position)
+            seeking.wake(batch[-1].position)
+
+        log = Log(lambda: connect(database_url), InlineProjections(), committed)
         reader = Reader(pool, log.names)
         runner = Runner(lambda: connect(database_url), reader, ASYNCHRONOUS)
+        seeking = Runner(lambda: connect(database_url), reader, LEISURELY, rest=0.1)
+        marks: list[tuple[str, int, int]] = []
         reading = reads.Reads(
             pool,
             reader,
@@ -182,6 +192,8 @@ async def serving(
             runner.reached,
             frozenset(settings.live_room_types),
             settings.presence_room_members_max,
+            searched=seeking.reached if settings.search else None,
+            marked=lambda *mark: marks.append(mark),
         )
         nodes: list[AliveNode] = []
         checks = {"database": "ok", "log": "ok", "tail": "ok"}
@@ -215,7 +227,7 @@ async def serving(
         app = make_app(wrap(services))
         # As the server does it; aiohttp's own TestServer cancels handlers whose client is gone.
         served = web.AppRunner(app, access_log=None, keepalive_timeout=15, handle_signals=False, shutdown_timeout=1)
-        tasks = [asyncio.create_task(log.run()), asyncio.create_task(runner.run())]
+        tasks = [asyncio.create_task(log.run()), asyncio.create_task(runner.run()), asyncio.create_task(seeking.run())]
         await served.setup()
         await web.TCPSite(served, "127.0.0.1", 0).start()
         host, port = served.addresses[0][:2]
@@ -233,6 +245,7 @@ async def serving(
                     checks,
                     pushed,
                     tasks,
+                    marks,
                 )
         finally:
             await served.cleanup()

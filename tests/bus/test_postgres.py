@@ -22,6 +22,7 @@ TERMINATE = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'bus' AND datname = current_database()
 """
 PUSH = Ephemeral(1000, b"\xff\x00{}", "live://1", (1, 2), ("k",), everybody=False)
+SIGNAL = Ephemeral(0, b"{}", "group://1", (), (), everybody=False, position=7, type="receipt")
 
 
 class Ears:
@@ -86,10 +87,11 @@ async def test_many_rings_become_few_and_the_last_is_among_them(database_url: st
 async def test_a_message_that_is_not_stored_is_passed_on_to_the_others_only(database_url: str) -> None:
     async with two(database_url) as (one, other):
         one.bus.pass_on(PUSH)
+        one.bus.pass_on(SIGNAL)
         one.bus.publish(5_000)
         await one.hears(5_000)
         await other.hears(5_000)
-        assert [PUSH] == other.messages
+        assert [PUSH, SIGNAL] == other.messages
         assert [] == one.messages
 
 
