@@ -12,7 +12,7 @@ import pytest
 
 from api.place import Answer, Place
 from imcore import reacting, reads
-from imcore.errors import NoSuchMessage
+from imcore.errors import NoSuchMessage, NoSuchRoom
 from imcore.permissions import Actor
 from imcore.projections import INLINE
 from imcore.projections.members import Member
@@ -371,3 +371,16 @@ async def test_what_a_page_shows_is_looked_up_however_many_react(api: Place) -> 
     assert "Seq Scan on reactions" not in plan
     rows = await api.pool.fetch(f"EXPLAIN {PAGE}", G, 1, 5_000, None, 101)
     assert "reactions_room_seq_position_idx" in "\n".join(row[0] for row in rows)
+
+
+async def test_what_only_the_platform_allows_is_audited(api: Place) -> None:
+    """A moderator who is not in the room may pin there, and react nowhere."""
+    await api.room(G, 7)
+    (seq,) = await said(api, 7)
+    moderator = Actor(99, "moderator")
+
+    events = await api.log.decide(reacting.Pin(G, seq, moderator, adds=True))
+
+    assert ["message_pinned", "admin_acted"] == [event.type for event in events]
+    with pytest.raises(NoSuchRoom):
+        await api.log.decide(reacting.React(G, seq, UP, moderator, adds=True))
