@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
+from imcore.events import messages
 from imcore.events.store import MEMBER, NO_GUARD, NOT_DISMISSED, UNFENCED, Draft, Outcome, draft, ignore
 from imcore.events.types import (
     ALL,
@@ -72,6 +73,12 @@ def send(
         tag=tag,
         done=done,
     )
+
+
+def about(draft: Draft, what: messages.About) -> Draft:
+    """The same message, about something. `what` has been checked (reads.check_about)."""
+    draft.version, draft.body = messages.stored(what, draft.body)
+    return draft
 
 
 def push(stream: str, op: int, payload: bytes) -> Draft:

@@ -366,6 +366,13 @@ class Settings(_Part):
     text_body_bytes_max: Annotated[int, Field(ge=16, le=2**24)] = Field(
         packet.TEXT_BODY_BYTES_MAX, description="The largest body of a message, as compact JSON. It is stored for ever."
     )
+    edit_within_s: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="For how long after it was sent its author may edit a message. 0: always."
+    )
+    recall_within_s: Annotated[float, Field(ge=0)] = Field(
+        120.0,
+        description="For how long after it was sent its author may recall a message; admins of the room may always. 0: always.",
+    )
     http_body_bytes_max: Annotated[int, Field(ge=1_024, le=2**26)] = Field(
         65_536, description="The largest body of a request to the HTTP API."
     )

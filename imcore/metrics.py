@@ -50,6 +50,7 @@ MEANINGS: Mapping[str, str] = {
     "comet_people": "People with sessions here.",
     "comet_audiences": "Streams that somebody here is to get events of.",
     "comet_fresh_streams": "Streams whose last position is in memory.",
+    "comet_recalls": "Recalls of messages that are in memory because they went by lately.",
     "comet_marks": "Delivery marks that are in memory because they went by lately.",
     "comet_sessions_known": "Sessions of all comets that are in memory because they were opened or closed lately.",
     "comet_senders_paced": "People whose pace of sending is remembered.",

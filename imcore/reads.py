@@ -1,8 +1,11 @@
-"""What a person may read, once for connections and for HTTP: history, inbox, members, and the read mark.
+"""What a person may read, once for connections and for HTTP: messages, history, threads, mentions, inbox, members, and the read mark.
 
 Each function takes what it reads from (`Reads`), who asks, and gives the reply as JSON. The service (mid 0) may read every room. Who
 is not in a room gets NoSuchRoom, whether there is such a room or not. Live rooms have no members: whoever lets somebody in there has
 asked already, and asks before it calls `history`.
+
+Messages read as they are now: an edited one with its last words, a recalled one with none. What became of them is looked up after they
+were read, so that what is recalled before the answer is made is not in it.
 
 Pages are bounded in rows and in bytes. The order of reading matters for history: the head first, then the membership, then events up
 to that head. A member then, joined no later than the page begins, was a member all the way; what is said after a removal is never in
@@ -23,14 +26,17 @@ from typing import Final, NamedTuple
 import orjson
 
 from imcore import commands, membership
-from imcore.envelope import envelope
-from imcore.errors import BadRequest, NoSuchMessage, NoSuchRoom, Unavailable
+from imcore.envelope import edited, envelope
+from imcore.errors import BadRequest, ImcoreError, NoSuchMessage, NoSuchRoom, Unavailable
+from imcore.events import messages
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.store import UNFENCED, Log
-from imcore.events.types import ROOM, SERVICE_MID, Recorded, room_type
-from imcore.permissions import Actor, Standing
+from imcore.events.store import UNFENCED, Log, draft
+from imcore.events.types import AUDIT, ROOM, AdminActed, Recorded, room_type
+from imcore.permissions import Actor, Standing, table
 from imcore.projections import queries
+from imcore.projections.amendments import Amendment
+from imcore.protocol.packet import INT64_MAX
 
 PAGE_BYTES_MAX: Final = 1 << 20  # of a reply; the rest is the next page
 REACHED_S: Final = 1.0
@@ -66,31 +72,170 @@ class Reads:
 
 
 async def history(
-    reads: Reads, room: str, mid: int, *, before: int | None = None, after: int | None = None, limit: int
+    reads: Reads,
+    room: str,
+    who: Actor,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    around: int | None = None,
+    limit: int,
 ) -> bytes:
-    """A page of the room's events in order of seq: those just before a seq, just after one, or the newest.
+    """A page of the room's events in order of seq, as they read now: those just before a seq, just after one, on both sides of one
+    (half of them before it), or the newest.
 
     A member sees the room from its join on, or from the beginning if the room shows its history. `more` says that there are
-    events beyond the page, in the direction that was asked for. Raises NoSuchRoom.
+    events beyond the page, in the direction that was asked for; with `around` those before it, and `more_after` those behind it. Raises
+    NoSuchRoom.
     """
     head = (await reads.reader.stream_head(ROOM + room)).seq
-    first = await _first_seq(reads, room, mid, head)
-    is_back = after is None
-    if after is not None:
-        events = await reads.reader.read_on(ROOM + room, max(after, first - 1), limit + 1)
-        events = [event for event in events if event.seq <= head]
-    else:
-        events = await reads.reader.read_back(ROOM + room, min(before or head + 1, head + 1), limit + 1)
-        events = [event for event in events if event.seq >= first]
-    taken, more = _page([envelope(event) for event in events], limit)
-    if is_back:
-        taken.reverse()
-    return b'{"room":%b,"events":[%b],"head":%d,"more":%b}' % (
+    first = await _first_seq(reads, room, who, head, "messages.history")
+    older, newer = list[Recorded](), list[Recorded]()
+    rows_before, rows_after = limit, limit
+    if around is not None:
+        rows_before = limit // 2
+        rows_after = limit - rows_before
+    if after is None:
+        until = head + 1 if before is None and around is None else before or around or 0
+        older = await reads.reader.read_back(ROOM + room, min(until, head + 1), rows_before + 1)
+        older = [event for event in older if event.seq >= first]
+    if after is not None or around is not None:
+        since = around - 1 if around is not None else after or 0
+        newer = await reads.reader.read_on(ROOM + room, max(since, first - 1), rows_after + 1)
+        newer = [event for event in newer if event.seq <= head]
+    shown = iter(await _as_now(reads, room, [*older, *newer]))
+    bytes_max = PAGE_BYTES_MAX if around is None else PAGE_BYTES_MAX // 2
+    back, more_before = _page([next(shown) for _ in older], rows_before, bytes_max)
+    on, more_after = _page(list(shown), rows_after, bytes_max)
+    back.reverse()
+    more = more_after if after is not None else more_before
+    return b'{"room":%b,"events":[%b],"head":%d,"more":%b%b}' % (
         orjson.dumps(room),
-        b",".join(taken),
+        b",".join([*back, *on]),
         head,
-        b"true" if more else b"false",
+        orjson.dumps(more),
+        b"" if around is None else b',"more_after":%b' % orjson.dumps(more_after),
     )
+
+
+async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str = "messages.show") -> Recorded:
+    """A message that this person sees, as it was sent. Raises NoSuchRoom, and NoSuchMessage for a seq that is that of none."""
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    first = await _first_seq(reads, room, who, head, operation)
+    found = await reads.reader.read_seqs(ROOM + room, [seq]) if first <= seq <= head else []
+    if not found or not found[0].op:
+        raise NoSuchMessage
+    return found[0]
+
+
+async def show(reads: Reads, room: str, seq: int, who: Actor) -> bytes:
+    """A message as it reads now. Raises NoSuchRoom, NoSuchMessage."""
+    (shown,) = await _as_now(reads, room, [await message(reads, room, seq, who)])
+    return shown
+
+
+async def amendment(reads: Reads, room: str, seq: int) -> Amendment | None:
+    """What became of a message; None if it is as it was sent."""
+    return (await queries.amendments(reads.pool, room, seq, seq)).get(seq)
+
+
+async def thread(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0, limit: int) -> bytes:
+    """A page of the messages of a thread, in order, as they read now; `seq` is that of its first message, which is not among them.
+
+    Raises NoSuchRoom, NoSuchMessage, and Unavailable when the rows do not follow the log.
+    """
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    first = await _first_seq(reads, room, who, head, "messages.thread")
+    if not any(event.op for event in await reads.reader.read_seqs(ROOM + room, [seq])):
+        raise NoSuchMessage
+    await _follow(reads, (await reads.reader.head()).position)
+    seqs = await queries.thread(reads.pool, room, seq, max(after, first - 1), limit + 1)
+    events = await reads.reader.read_seqs(ROOM + room, [one for one in seqs if one <= head])
+    taken, more = _page(await _as_now(reads, room, events), limit)
+    next_ = b',"next":%d' % events[len(taken) - 1].seq if more else b""
+    return b'{"room":%b,"thread":%d,"events":[%b]%b}' % (orjson.dumps(room), seq, b",".join(taken), next_)
+
+
+async def edits(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0, limit: int) -> bytes:
+    """A message as it was sent, and a page of its edits in order. Of one that was recalled they are without words.
+
+    Raises NoSuchRoom, NoSuchMessage, and Unavailable when the rows do not follow the log.
+    """
+    original = await message(reads, room, seq, who, "messages.edits")
+    await _follow(reads, (await reads.reader.head()).position)
+    seqs = await queries.edits(reads.pool, room, seq, after, limit + 1)
+    events = [original, *await reads.reader.read_seqs(ROOM + room, seqs)]
+    now = await amendment(reads, room, seq)
+    if now is not None and now.recalled:
+        events = [messages.hidden(event, now.recalled_by, now.recalled) for event in events]
+    first, *others = map(envelope, events)
+    taken, more = _page(others, limit)
+    next_ = b',"next":%d' % events[len(taken)].seq if more else b""
+    return b'{"message":%b,"edits":[%b]%b}' % (first, b",".join(taken), next_)
+
+
+async def mentions(reads: Reads, mid: int, *, unread: bool = False, after: int | None = None, limit: int) -> bytes:
+    """A page of the messages that name this person, or all of a room that it is in, newest first, as they read now; without its own,
+    those that were recalled, and those from before it joined. With `unread` only those after its read mark in the room.
+
+    Raises Unavailable when the rows do not follow the log.
+    """
+    await _follow(reads, (await reads.reader.head()).position)
+    before = INT64_MAX if after is None else after
+    found = await queries.mentions(reads.pool, mid, before, unread=unread, limit=limit + 1)
+    taken, more = _page([as_now(one.message, one.amendment) for one in found], limit)
+    next_ = b',"next":%d' % found[len(taken) - 1].message.position if more else b""
+    return b'{"mentions":[%b]%b}' % (b",".join(taken), next_)
+
+
+def as_now(event: Recorded, row: Amendment | None) -> bytes:
+    """An event as it reads now, given what became of its message."""
+    if row is None:
+        return envelope(event)
+    if row.recalled:
+        return envelope(messages.hidden(event, row.recalled_by, row.recalled))
+    if not event.op:
+        return envelope(event)
+    return edited(event, row.format, row.body, position=row.edited, time_ms=row.edited_ms, count=row.edits)
+
+
+async def check_about(reads: Reads, room: str, who: Actor, what: messages.About, *, client_id: str) -> None:
+    """Passes what a message may be about: messages of the room that its sender sees, and members of it.
+
+    A retry passes too, of whom was named and has left meanwhile: the log compares it with the first. Raises NoSuchMessage, BadRequest,
+    and NoSuchRoom for who is not in the room.
+    """
+    seqs = {seq for seq in (what.reply_to, what.thread) if seq}
+    people = set(what.mentions) - {messages.EVERYBODY_MID}
+    if not seqs and not what.mentions:
+        return
+    is_live = room_type(room) in reads.live_types
+    if is_live and what.mentions:
+        raise BadRequest("mentions: a room of this type has no members")
+    found = await queries.judge(reads.pool, room, who.mid, seqs, people)
+    fault: ImcoreError
+    if found is None or not (found.is_member or is_live or who.role == "service"):
+        fault = NoSuchMessage() if is_live else NoSuchRoom()
+    elif found.messages < len(seqs):
+        fault = NoSuchMessage("reply_to or thread is no message of this room that you see")
+    elif found.people < len(people):
+        fault = BadRequest("mentions: not all of these are in the room")
+    else:
+        return
+    if await queries.used(reads.pool, who.mid, client_id) is None:
+        raise fault
+
+
+async def _as_now(reads: Reads, room: str, events: list[Recorded]) -> list[bytes]:
+    """Events of a room as they read now; one query a page. What is looked up after the page was read is no older than it."""
+    targets = [messages.target(event) for event in events]
+    own = [event.seq for event in events if event.op]
+    others = {target for target, event in zip(targets, events, strict=True) if target and not event.op}
+    if not own and not others:
+        return [envelope(event) for event in events]
+    first, last = (min(own), max(own)) if own else (0, -1)
+    rows = await queries.amendments(reads.pool, room, first, last, others)
+    return [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
 
 
 async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = None, limit: int) -> bytes:
@@ -127,14 +272,15 @@ async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes
     await _follow(reads, (await reads.reader.head()).position)
     lines = await queries.inbox_page(reads.pool, mid, after, limit + 1)
     shown = [
-        b'{"room":%b,"head":%d,"read":%d,"unread":%d,"role":%b,"last":%b}'
+        b'{"room":%b,"head":%d,"read":%d,"unread":%d,"mentions":%d,"role":%b,"last":%b}'
         % (
             orjson.dumps(line.room),
             line.head,
             line.read_seq,
             max(0, line.unread),
+            line.mentions,
             orjson.dumps(line.role),
-            b"null" if line.last is None else envelope(line.last),
+            b"null" if line.last is None else as_now(line.last, line.amendment),
         )
         for line in lines
     ]
@@ -158,8 +304,8 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     if mark is not None and mark["read_seq"] >= facts.seq:
         position = (await reads.reader.head()).position
     else:
-        draft = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
-        position = (await reads.log.appending(draft)).position
+        marked = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
+        position = (await reads.log.appending(marked)).position
         reads.marked(room, mid, facts.seq)
     await _follow(reads, position)
     mark = await reads.pool.fetchrow(MARK, mid, room)
@@ -246,19 +392,23 @@ def standing_of(found: queries.Standings) -> Standing:
     return membership.standing(found.member, found.ban, found.invitation, time.time_ns() // 1_000_000)
 
 
-async def _first_seq(reads: Reads, room: str, mid: int, head: int) -> int:
-    """From where on this person sees the room."""
+async def _first_seq(reads: Reads, room: str, who: Actor, head: int, operation: str) -> int:
+    """From where on this person sees the room. Raises what the permission table says, and NoSuchRoom for a room that is not there.
+    Whoever sees it by privilege only is seen to do so: that is in the log before the answer is made."""
     if room_type(room) in reads.live_types:
+        table().check(operation, who, "member")
         return 1
-    if mid == SERVICE_MID:
+    if who.role == "service":
+        table().check(operation, who)
         if head == 0:
             raise NoSuchRoom
         return 1
-    member = await queries.member(reads.pool, room, mid)
-    if member is None:
-        raise NoSuchRoom
-    found = await queries.room(reads.pool, room)
-    return 1 if found is not None and found.history == "all" else member.since_seq
+    found = await check(reads, operation, room, who)
+    if found.member is None:
+        acted = AdminActed(verb=operation, role=who.role, room=room)
+        await reads.log.appending(draft(AUDIT, acted, who.mid))
+        return 1
+    return 1 if found.room.history == "all" else found.member.since_seq
 
 
 async def _follow(reads: Reads, position: int) -> None:
@@ -266,11 +416,11 @@ async def _follow(reads: Reads, position: int) -> None:
         raise Unavailable("the inbox does not follow the log at the moment; ask again", retry_after_ms=1000)
 
 
-def _page(rows: list[bytes], limit: int) -> tuple[list[bytes], bool]:
+def _page(rows: list[bytes], limit: int, bytes_max: int = PAGE_BYTES_MAX) -> tuple[list[bytes], bool]:
     """As many rows as fit into a page, at least one; and whether any were left."""
     size = 0
     for n, row in enumerate(rows[:limit]):
         size += len(row)
-        if n and size > PAGE_BYTES_MAX:
+        if n and size > bytes_max:
             return rows[:n], True
     return rows[:limit], len(rows) > limit

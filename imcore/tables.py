@@ -2,11 +2,11 @@
 
 Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
-`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `reactions`, `reaction_counts`, `pins` and
-`pin_counts` (inline: in the append's transaction), `sessions`, `deliveries`, `inbox` and `receipts` (asynchronous), `search` (the
-same, at a pace of its own), `checkpoints` that says how far each of these has come, and `quarantine` that names the events which one
-went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running comets; not derived from the log,
-and worthless after a restart.
+`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
+`reaction_counts`, `pins` and `pin_counts` (inline: in the append's transaction), `sessions`, `deliveries`, `inbox`, `mentions`,
+`threads`, `edits` and `receipts` (asynchronous), `search` (the same, at a pace of its own), `checkpoints` that says how far each of
+these has come, and `quarantine` that names the events which one went past; all of them can be thrown away and folded again from the
+log. Leases: `nodes`, the running comets; not derived from the log, and worthless after a restart.
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -372,6 +372,54 @@ inbox = Table(
     Column("sent_seen", BigInteger, nullable=False, comment="own messages since the join up to the read mark"),
     PrimaryKeyConstraint("mid", "room"),
     postgresql_with={"fillfactor": "70"},
+)
+
+# A message that is not as it was sent. Inline: an edit of what was recalled is refused.
+amendments = Table(
+    "amendments",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message, in the room"),
+    Column("edits", BigInteger, nullable=False, comment="how many"),
+    Column("edited", BigInteger, nullable=False, comment="position of the last edit, or 0"),
+    Column("edited_ms", BigInteger, nullable=False, comment="its time, in milliseconds since 1970"),
+    Column("format", SmallInteger, nullable=False, comment="of body: 0 JSON, 1 text, 2 base64 of bytes"),
+    Column("body", Text, nullable=False, comment="how it reads since the last edit; empty once it is recalled"),
+    Column("recalled", BigInteger, nullable=False, comment="position of the recall, or 0"),
+    Column("recalled_by", BigInteger, nullable=False, comment="who recalled it"),
+    PrimaryKeyConstraint("room", "seq"),
+    Index("amendments_recalled_idx", "room", "seq", postgresql_where=text("recalled > 0")),
+)
+
+mentions = Table(
+    "mentions",
+    metadata,
+    Column("mid", BigInteger, nullable=False, comment="who is named; 0 is everybody in the room"),
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("by", BigInteger, nullable=False, comment="who sent the message"),
+    PrimaryKeyConstraint("mid", "room", "seq"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("thread", BigInteger, nullable=False, comment="seq of its first message"),
+    Column("seq", BigInteger, nullable=False),
+    Column("by", BigInteger, nullable=False, comment="who sent the message"),
+    PrimaryKeyConstraint("room", "thread", "seq"),
+)
+
+edits = Table(
+    "edits",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("target", BigInteger, nullable=False, comment="seq of the message"),
+    Column("seq", BigInteger, nullable=False, comment="of the edit"),
+    Column("by", BigInteger, nullable=False, comment="who made it"),
+    PrimaryKeyConstraint("room", "target", "seq"),
 )
 
 # Who reacts to which message with what.

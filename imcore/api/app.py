@@ -19,7 +19,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from imcore.api import goim, messages, metrics, page, verbs
+from imcore.api import goim, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
 from imcore.api.services import ADDRESS, CORS, IDENTITY, SERVICES, Services
 from imcore.auth import ANONYMOUS, SERVICE, Claim, Identity
@@ -68,7 +68,7 @@ def make_app(services: Services) -> web.Application:
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[_REQUESTS])
-    for routes in (goim, verbs, messages, metrics, page):
+    for routes in (goim, verbs, metrics, page):
         routes.add_routes(app)
     return app
 

@@ -23,6 +23,7 @@ import random
 import ssl
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -380,18 +381,41 @@ class Client:
     # --- requests ------------------------------------------------------------------------------------------------------------
 
     async def send(
-        self, room: str, body: object, *, id: str | None = None, op: int = PUSH_OP_MIN, timeout_s: float | None = None
+        self,
+        room: str,
+        body: object,
+        *,
+        id: str | None = None,
+        op: int = PUSH_OP_MIN,
+        reply_to: int | None = None,
+        thread: int | None = None,
+        mentions: Iterable[int] | Literal["all"] = (),
+        is_text: bool = False,
+        timeout_s: float | None = None,
     ) -> Sent:
         """Store a message in the room and have it delivered. Returns when it is stored for good.
 
         Over broken connections and "later"s of the server it is sent again, with its id, until the outcome is known, so it is stored
         once. With an `id` of your own (a UUID) you may also repeat the call, even in another process.
 
+        `reply_to` is the seq of the message that it answers, `thread` that of the first message of its thread; `mentions` names people
+        of the room, or "all". A body of bytes arrives as bytes; with `is_text` a string is text to old clients too, and no JSON.
+
         Raises Refused (NoSuchRoom, Muted, …) when the server will not take it, SendTimeout when there is no outcome in time,
         ConnectionClosed when the client ends first, and TypeError for a body that is no JSON.
         """
         id = str(uuid.uuid4()) if id is None else id.lower()
-        request = {"room": _checked(room), "id": id, "body": body, "op": op}
+        request: dict[str, object] = {"room": _checked(room), "id": id, "body": body, "op": op}
+        if isinstance(body, bytes):
+            request |= {"body": b64encode(body).decode(), "format": "base64"}
+        elif is_text:
+            request["format"] = "text"
+        if reply_to is not None:
+            request["reply_to"] = reply_to
+        if thread is not None:
+            request["thread"] = thread
+        if mentions:
+            request["mentions"] = "all" if mentions == "all" else list(mentions)
         bytes_long = len(orjson.dumps(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
         if bytes_long > self._limits.packet_bytes_max:
             raise TooLarge(f"the packet would be {bytes_long} bytes long, {self._limits.packet_bytes_max} is the limit")
@@ -416,11 +440,22 @@ class Client:
         self._core.left(room)
 
     async def history(
-        self, room: str, *, before: int | None = None, after: int | None = None, limit: int | None = None
+        self,
+        room: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        around: int | None = None,
+        limit: int | None = None,
     ) -> Page:
-        """A page of the room's events: the last before a seq, the first after a seq, or the newest. Raises NoSuchRoom."""
-        page = await self._ask(Op.HISTORY, {"room": _checked(room), "before": before, "after": after, "limit": limit})
-        return Page(room, [from_envelope(one) for one in page["events"]], page["head"], page["more"])
+        """A page of the room's events: the last before a seq, the first after a seq, those around one, or the newest; messages as they
+        read now. Raises NoSuchRoom."""
+        request = {"room": _checked(room), "before": before, "after": after, "limit": limit}
+        if around is not None:
+            request["around"] = around
+        page = await self._ask(Op.HISTORY, request)
+        events = [from_envelope(one) for one in page["events"]]
+        return Page(room, events, page["head"], page["more"], page.get("more_after", False))
 
     async def mark_read(self, room: str, seq: int) -> Unread:
         """The person has read the room up to this seq, on whatever device. Raises NoSuchRoom."""
@@ -456,6 +491,7 @@ class Client:
                 one["unread"],
                 one["role"],
                 None if one["last"] is None else from_envelope(one["last"]),
+                one.get("mentions", 0),
             )
             for one in reply["rooms"]
         ]

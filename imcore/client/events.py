@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,13 +49,69 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a forwarded message was said first, and by whom."""
+
+    room: str
+    seq: int
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message(Event):
-    """An event that is a message: `message_sent` by somebody, or `message_pushed` by a backend."""
+    """An event that is a message: `message_sent` by somebody, or `message_pushed` by a backend.
+
+    `reply_to` is the seq of the message that it answers, `thread` that of the first of its thread, `mentions` are those whom it names,
+    or "all" who are in the room, `forwarded` says where it was said first. In history a message reads as it does now: `edits` counts
+    how often it was edited, and one that was recalled (`is_recalled`) has None for a body.
+    """
+
+    reply_to: int | None = None
+    thread: int | None = None
+    mentions: tuple[int, ...] | Literal["all"] = ()
+    forwarded: Origin | None = None
+    edits: int = 0
+    is_recalled: bool = False
 
     @property
     def is_message(self) -> bool:
         """Always."""
         return True
+
+    def names(self, mid: int) -> bool:
+        """Does it name this person, or everybody in the room?"""
+        return self.mentions == "all" or mid in self.mentions
+
+
+@dataclass(frozen=True, slots=True)
+class Edited(Event):
+    """The message with the seq `target` reads `says` from here on; None if it was recalled meanwhile."""
+
+    @property
+    def target(self) -> int:
+        """The seq of the message."""
+        return int(self.body["target"])
+
+    @property
+    def says(self) -> Any:
+        """Its new body; bytes where that is no text."""
+        body = self.body["body"]
+        return b64decode(body) if self.body.get("format") == "base64" else body
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled(Event):
+    """The message with the seq `target` is to be shown no more; `mid` recalled it."""
+
+    @property
+    def target(self) -> int:
+        """The seq of the message."""
+        return int(self.body["target"])
+
+    @property
+    def author(self) -> int:
+        """Who had sent it."""
+        return int(self.body["author"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +163,14 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events of a room in order of seq; `head` is its last seq, `more` says that there are events beyond the page."""
+    """Events of a room in order of seq; `head` is its last seq, `more` says that there are events beyond the page. Around a seq that is
+    before the page, and `more_after` says it of those behind it."""
 
     room: str
     events: Sequence[Event]
     head: int
     more: bool
+    more_after: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +203,8 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A room in the inbox: its last seq, your read mark, what is unread, your role, and the newest message that you may see."""
+    """A room in the inbox: its last seq, your read mark, what is unread, your role, the newest message that you may see, and how many
+    of the unread name you."""
 
     room: str
     head: int
@@ -153,6 +212,7 @@ class Conversation:
     unread: int
     role: str
     last: Event | None
+    mentions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +228,7 @@ def from_envelope(envelope: Mapping[str, Any]) -> Event:
     room = envelope.get("room")
     body = envelope["body"]
     type_ = envelope["type"]
-    return (Message if type_ in MESSAGE_TYPES else Event)(
+    facts = (
         envelope["position"],
         room,
         f"room:{room}" if room is not None else envelope["stream"],
@@ -181,3 +241,22 @@ def from_envelope(envelope: Mapping[str, Any]) -> Event:
         envelope.get("op", 0),
         b64decode(body) if envelope.get("base64") else body,
     )
+    if type_ not in MESSAGE_TYPES:
+        return KINDS.get(type_, Event)(*facts)
+    if "about" not in envelope and "edited" not in envelope and "recalled" not in envelope:
+        return Message(*facts)
+    about = envelope.get("about") or {}
+    mentions = about.get("mentions") or ()
+    forwarded = about.get("forwarded")
+    return Message(
+        *facts,
+        reply_to=about.get("reply_to"),
+        thread=about.get("thread"),
+        mentions="all" if mentions == "all" else tuple(mentions),
+        forwarded=None if forwarded is None else Origin(forwarded["room"], forwarded["seq"], forwarded["mid"]),
+        edits=(envelope.get("edited") or {}).get("count", 0),
+        is_recalled="recalled" in envelope,
+    )
+
+
+KINDS: Final[dict[str, type[Event]]] = {"message_edited": Edited, "message_recalled": Recalled}

@@ -3,6 +3,8 @@
 Recent events come from memory, older ones are pages of the log. Reading them and letting others have their turn is the caller's
 business (`read` and `pause`); what is decided here is decided between two awaits.
 
+What was recalled meanwhile is given without its words: pages of the log come so, and of what is in memory the hub knows.
+
 The trap: anything may happen during a read. The hub moves on, the person is removed from a room, the socket fills, the connection
 ends. So what a page may hold is asked again after the read, and turning live follows the last page without an await between.
 """
@@ -85,7 +87,7 @@ class CatchUp:
             if self.is_up_to_date(session):
                 return
             recent = self._recent(session.position, self._scan_events_max)
-            if recent is not None:
+            if recent is not None and session.position >= hub.recalls_from:
                 events = filtered(recent, hub.entitled(session), session)
                 upto = recent[-1].position
             else:
@@ -96,7 +98,7 @@ class CatchUp:
                 # Who was removed from a room while the page was read gets nothing of it any more.
                 events = filtered(page.events, hub.entitled(session), session)
                 upto = page.upto
-            self._write(session, events, upto)
+            self._write(session, hub.hide(events), upto)
             if hub.settle(session):
                 return
             await self._pause()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -40,6 +41,7 @@ from imcore.errors import (
     Unauthenticated,
     UnknownOperation,
 )
+from imcore.events import messages
 from imcore.events.store import Draft, Outcome
 from imcore.events.types import Recorded, room_type
 from imcore.paces import Line
@@ -50,6 +52,7 @@ from imcore.protocol.requests import (
     Auth,
     Call,
     ChangeRoom,
+    Extra,
     Heartbeat,
     History,
     Inbox,
@@ -118,6 +121,7 @@ class Connection(Session):
         "acked",
         "began_at",
         "carrier",
+        "checking",
         "comet",
         "early",
         "early_bytes",
@@ -168,6 +172,8 @@ class Connection(Session):
         self.shouted: Line | None = None  # packets refused lately for coming too fast
         self.hushed = False  # nothing is read because of them
         self.pending = 0  # sends whose outcome is not known yet
+        # Sends that are about something, which is being looked up, and those behind them; of the pending.
+        self.checking: deque[tuple[Draft, Extra | None]] | None = None
         self.reading = 0  # tasks under way
         self.replies: list[bytes] | None = None
         self.early: list[Packet | tuple[int, int, object, bytes]] | None = None
@@ -364,7 +370,7 @@ class Connection(Session):
             self._refuse(op, seq, error)
 
     def _send(self, seq: int, request: Send) -> None:
-        room, client_id, body, op = request
+        room, client_id, body, op, extra = request
         room = room or self.room
         if not room:
             raise BadRequest("room is missing, and no room is entered")
@@ -395,8 +401,43 @@ class Connection(Session):
             tag=seq,
             done=_sent,
         )
-        comet.log.submit(draft)
+        if extra is not None or self.checking is not None:
+            self._check_first(draft, extra)
+        else:
+            comet.log.submit(draft)
         self.pending += 1
+
+    def _check_first(self, draft: Draft, extra: Extra | None) -> None:
+        """What a message is about is looked up before it is submitted. What this connection sends meanwhile waits behind it: it is
+        stored in the order in which it was sent."""
+        if self.checking is None:
+            self.checking = deque()
+            self.comet.spawn(self._submit_checked(self.checking))
+        self.checking.append((draft, extra))
+
+    async def _submit_checked(self, waiting: deque[tuple[Draft, Extra | None]]) -> None:
+        comet, identity = self.comet, self.identity
+        assert identity is not None
+        try:
+            while waiting:
+                draft, extra = waiting[0]
+                try:
+                    if extra is not None:
+                        what = messages.About(extra.reply_to, extra.thread, extra.mentions, None, extra.format)
+                        commands.about(draft, what)
+                        assert draft.client_id is not None, "a send has an id"
+                        room = draft.stream[5:]
+                        await comet.guarded(
+                            reads.check_about(comet.reads, room, identity.actor, what, client_id=draft.client_id)
+                        )
+                    comet.log.submit(draft)
+                except ImcoreError as error:
+                    draft.done(draft, error, False)
+                waiting.popleft()
+        finally:
+            self.checking = None
+            for draft, _ in waiting:  # nothing of them was stored: the process stops
+                draft.done(draft, Overloaded("the server is stopping", retry_after_ms=1000), False)
 
     def _heartbeat(self, seq: int) -> None:
         online = self.comet.online(self.room) if self.room else 0
@@ -563,8 +604,15 @@ class Connection(Session):
         room = request.room
         if room_type(room) in self.comet.live_types and "room:" + room not in self.entered:
             raise NoSuchRoom
+        assert self.identity is not None
         return await reads.history(
-            self.comet.reads, room, self.mid, before=request.before, after=request.after, limit=request.limit
+            self.comet.reads,
+            room,
+            self.identity.actor,
+            before=request.before,
+            after=request.after,
+            around=request.around,
+            limit=request.limit,
         )
 
     async def _mark_read(self, room: str, upto: int, fence: int) -> bytes:

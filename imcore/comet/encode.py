@@ -4,8 +4,8 @@ A codec is a form (goim's version 1, version 2, JSON) on a carrier (TCP, WebSock
 WebSocket a run is one frame: the packet itself, or a batch (operation 9) with the packets inside. Server frames are not masked, so
 the same bytes serve every WebSocket too.
 
-Version 1 receives messages only, under the operation that the sender gave, with the body as it was sent. Version 2 and JSON receive
-every event, as an envelope.
+Version 1 receives messages only, under the operation that the sender gave, with the body as it was sent, and of what was recalled
+nothing. Version 2 and JSON receive every event, as an envelope.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from imcore.envelope import envelope
+from imcore.events import messages
+from imcore.events.messages import RECALLED
 from imcore.events.types import BASE64, Recorded
 from imcore.protocol import binary, text, websocket
 from imcore.protocol.packet import Op
@@ -29,13 +31,15 @@ TEXT_FRAME, BINARY_FRAME = 1, 2
 
 
 def payload(event: Recorded) -> bytes:
-    """The body as its sender gave it."""
+    """The body of a plain message as its sender gave it."""
     return base64.b64decode(event.body) if event.format == BASE64 else event.body.encode()
 
 
 def packet(event: Recorded, form: int) -> bytes:
     """One event as a packet of the form; b"" if that form does not show it."""
     if form == FORM_V1:
+        if event.version != 1 and event.op:
+            return b"" if event.format == RECALLED else binary.encode(1, event.op, 0, messages.payload(event))
         return binary.encode(1, event.op, 0, payload(event)) if event.op else b""
     if form == FORM_V2:
         return binary.encode(2, EVENT, 0, envelope(event))

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
 from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
+from imcore.events import messages
 from imcore.events.types import (
     ALL,
     KEY,
@@ -32,6 +33,8 @@ from imcore.events.types import (
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    MessageEdited,
+    MessageRecalled,
     Recorded,
     RoomDismissed,
     RoomsEntered,
@@ -50,12 +53,13 @@ ROUTING_TYPES: Final = frozenset(
     fact.type
     for fact in (
         MemberJoined, MemberLeft, MemberRemoved, SessionOpened, SessionClosed, RoomsEntered, RoomSwitched,
-        DeliveryAcked,
+        DeliveryAcked, MessageRecalled,
     )
 )  # fmt: skip
 DISMISSED: Final = RoomDismissed.type
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
+RECALLS_MAX: Final = 50_000
 # Of one person, so that what is kept of many has a bound. Who has more is asked for again.
 PLACES_MAX: Final = 16
 REMEMBERED_ROOMS_MAX: Final = 1_000
@@ -221,6 +225,10 @@ class Hub:
         # negative if that one is closed. Bounded by SESSIONS_MAX.
         self.lately: dict[int, dict[str, int]] = {}
         self.sessions_known = 0
+        # Which messages were recalled lately: (stream, seq) -> by whom, and the position of that; all after `recalls_from` are there.
+        # Bounded by RECALLS_MAX.
+        self.recalls: dict[tuple[str, int], tuple[int, int]] = {}
+        self.recalls_from = position
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -526,6 +534,10 @@ class Hub:
                     if delivered is not None:
                         self.mark(event.mid, key, delivered)
                     self._close(int(event.stream[len(SESSION) :]), key, opened, reason)
+                case MessageRecalled(target=target):
+                    self.recalls.setdefault((event.stream, target), (event.mid, event.position))
+                    if len(self.recalls) > RECALLS_MAX:
+                        _, self.recalls_from = self.recalls.pop(next(iter(self.recalls)))
                 case SessionOpened(key=key):
                     self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
@@ -550,6 +562,21 @@ class Hub:
         person = self.people.get(mid)
         if person is not None:
             person.marks[mark[1]] = max(position, person.marks.get(mark[1], 0))
+
+    def hide(self, events: list[Recorded]) -> list[Recorded]:
+        """The events as they may be shown to who was away: what was recalled meanwhile, as far as is known here, without its words.
+
+        What was said after `recalls_from` is safe to show then."""
+        recalls = self.recalls
+        if not recalls:
+            return events
+        shown = list(events)
+        for n, event in enumerate(events):
+            if event.op or event.type == MessageEdited.type:
+                by = recalls.get((event.stream, messages.target(event)))
+                if by is not None and event.format != messages.RECALLED:
+                    shown[n] = messages.hidden(event, *by)
+        return shown
 
     def count(self, person: Person, stored: Mapping[str, int]) -> None:
         """The open sessions of a person on all comets, as they were stored; what went by since is known here."""

@@ -18,9 +18,21 @@ from weakref import WeakSet
 from imcore.comet.hub import Left
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import Unavailable
+from imcore.events import messages
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.types import ALL, KEY, ROOM, USER, MemberLeft, MemberRemoved, Page, RoomDismissed, device
+from imcore.events.types import (
+    ALL,
+    KEY,
+    ROOM,
+    USER,
+    MemberLeft,
+    MemberRemoved,
+    MessageEdited,
+    Page,
+    RoomDismissed,
+    device,
+)
 from imcore.projections import queries
 
 BATCH_MAX: Final = 500
@@ -167,10 +179,14 @@ class Pages:
 
     A storm comes drop by drop. So after a reading those who come newly wait for each other, for `GATHER_S` from its beginning; who
     goes on waits for nobody, and takes them along.
+
+    Messages that were recalled are without their words. That is looked up after the pages were read, in one query for all of them: what
+    was recalled before is hidden.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, pool: Pool) -> None:
         self._reader = reader
+        self._pool = pool
         # Bounded by the sessions that are behind: each waits for one page at a time.
         self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
@@ -219,6 +235,7 @@ class Pages:
             limit = min(asked, max(PAGE_EVENTS_MIN, asked // len(batch)))
             try:
                 pages = await self._reader.read_pages([(one.streams, one.upto) for one in batch], limit)
+                pages = await self._hide(pages)
             except DATABASE_ERRORS as error:
                 for one in batch:
                     if not one.future.done():
@@ -228,6 +245,32 @@ class Pages:
             for one, page in zip(batch, pages, strict=True):
                 if not one.future.done():
                     one.future.set_result(page)
+
+    async def _hide(self, pages: list[Page]) -> list[Page]:
+        asked: set[tuple[str, int, int]] = set()
+        for page in pages:
+            ranges: dict[str, tuple[int, int]] = {}
+            for event in page.events:
+                if event.op and event.stream.startswith(ROOM):
+                    first, _ = ranges.get(event.room, (event.seq, 0))
+                    ranges[event.room] = first, event.seq
+                elif event.type == MessageEdited.type:
+                    target = messages.target(event)
+                    asked.add((event.room, target, target))
+            asked.update((room, first, last) for room, (first, last) in ranges.items())
+        recalls = await queries.recalls(self._pool, asked) if asked else {}
+        if not recalls:
+            return pages
+        return [
+            page._replace(
+                events=[
+                    event if by is None else messages.hidden(event, *by)
+                    for event in page.events
+                    for by in (recalls.get((event.room, messages.target(event))),)
+                ]
+            )
+            for page in pages
+        ]
 
     def _take(self) -> list[Waiting]:
         waiting = self._waiting

@@ -140,7 +140,7 @@ class Comet:
             recent_events_max=settings.recent_events_max,
             recent_bytes_max=settings.recent_bytes_max,
         )
-        self.pages = Pages(reader)
+        self.pages = Pages(reader, pool)
         self.catching = CatchUp(
             self.hub,
             self.tail.recent,
@@ -635,6 +635,7 @@ class Comet:
             "comet_audiences": len(hub.audiences),
             "comet_fresh_streams": len(hub.fresh),
             "comet_marks": len(hub.marks),
+            "comet_recalls": len(hub.recalls),
             "comet_sessions_known": hub.sessions_known,
             "comet_senders_paced": len(self.sends),
             "tail_recent_events": tail.recent_events,

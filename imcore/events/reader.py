@@ -19,8 +19,9 @@ HEAD = "SELECT position, epoch FROM log_head"
 STREAM = "SELECT id, seq, position, messages FROM streams WHERE name = $1"
 # The next page of the whole log.
 READ = "SELECT * FROM events WHERE position > $1 ORDER BY position LIMIT $2"
-# A page of one stream, on from a seq, or back from one.
+# A page of one stream, on from a seq, or back from one; and these events of it.
 READ_ON = "SELECT * FROM events WHERE stream_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+READ_SEQS = "SELECT * FROM events WHERE stream_id = $1 AND seq = ANY($2::bigint[]) ORDER BY seq"
 READ_BACK = "SELECT * FROM events WHERE stream_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
 # The next page of several streams together, each from a position of its own, in order of position, for several readers: to the n-th
 # belong the streams from $3[n] to $4[n], and it wants nothing after $5[n]. Only streams that have grown are looked into.
@@ -95,6 +96,14 @@ class Reader:
             if stream not in self._names.ids:
                 return []
             return await self._events(connection, READ_BACK, self._names.ids[stream], before_seq, limit)
+
+    async def read_seqs(self, stream: str, seqs: Sequence[int]) -> list[Recorded]:
+        """The events of a stream with these seqs, in order; those that are not there are left out."""
+        async with self._pool.acquire() as connection:
+            await self._names.find(connection, (stream,))
+            if stream not in self._names.ids:
+                return []
+            return await self._events(connection, READ_SEQS, self._names.ids[stream], seqs)
 
     async def read_streams(self, after: Mapping[str, int], upto: int, limit: int = PAGE_EVENTS_MAX) -> list[Recorded]:
         """The next events of these streams together, each after its own position and none after `upto`, in order of position.

@@ -700,7 +700,7 @@ class Log:
             first = originals.get(position)
             if first is None:
                 item.done(item, IdConflict("this id was used before, for a message that is no longer kept"), False)
-            elif (first.stream, first.op, first.format, first.body) == (item.stream, item.op, item.format, item.body):
+            elif _said(first) == _said(item):
                 item.done(item, first, True)
             else:
                 item.done(item, IdConflict(), False)
@@ -944,6 +944,11 @@ async def _newest(connection: Connection, items: list[Draft | Decision], opened:
         return {}
     mids, keys = zip(*asking, strict=True)
     return {(mid, key): newest for mid, key, newest in await connection.fetch(NEWEST, mids, keys)}
+
+
+def _said(one: Draft | Recorded) -> tuple[str, int, int, int, str]:
+    """What makes a message with a used id the same message."""
+    return one.stream, one.version, one.op, one.format, one.body
 
 
 def _sender(item: Draft | Decision) -> tuple[int, str]:

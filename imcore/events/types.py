@@ -2,7 +2,8 @@
 
 An event type is a name (never a Python path), an integer version, a pydantic model of the newest version, and pure dict-to-dict
 upcasters from each older one. A message is special only in speed: its payload is the client's own and is never parsed on the
-way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself.
+way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself; version 2
+of message_sent has something beside the payload (see messages).
 
 Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
 `session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection

@@ -14,15 +14,18 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    amendments,
     attachments,
     bans,
     blocks,
     deliveries,
     departures,
+    edits,
     inbox,
     invitations,
     join_requests,
     members,
+    mentions,
     pins,
     reactions,
     receipts,
@@ -30,6 +33,7 @@ from imcore.projections import (
     rooms,
     search,
     sessions,
+    threads,
     uploads,
 )
 from imcore.projections.projection import AnyProjection
@@ -45,6 +49,7 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     blocks.projection,
     attachments.projection,
     uploads.projection,
+    amendments.projection,
     reactions.projection,
     reactions.counts,
     pins.projection,
@@ -54,6 +59,9 @@ ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     sessions.projection,
     deliveries.projection,
     inbox.projection,
+    mentions.projection,
+    threads.projection,
+    edits.projection,
     receipts.projection,
 )
 LEISURELY: Final[tuple[AnyProjection, ...]] = (search.projection,)

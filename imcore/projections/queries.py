@@ -16,6 +16,7 @@ import asyncpg
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
 from imcore.events.types import ROOM, Recorded
+from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.departures import Departure
@@ -113,7 +114,9 @@ ORDER BY m.mid
 LIMIT $3
 """
 
-# The rooms of a person in order of name: where each is, what is unread, and the newest message that the person may see. A row of
+# The rooms of a person in order of name: where each is, what is unread, how often it is named in that, and the newest message that the
+# person may see, with what became of it. Of the mentions those that were recalled are taken away again: to look for each of them among
+# the recalls would cost more. A row of
 # inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
 # The rows of inbox are as of its checkpoint and the heads of streams as of now, so own messages between the two are counted in the log.
 INBOX_PAGE: Final = """
@@ -121,7 +124,12 @@ SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_
   s.messages
     - coalesce(i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0)
     - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
-  last.*
+  (SELECT count(*) FROM mentions n
+    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.by <> m.mid AND n.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)))
+  - (SELECT count(*) FROM amendments a
+    JOIN mentions n ON n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = a.room AND n.seq = a.seq AND n.by <> m.mid
+    WHERE a.room = m.room AND a.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)) AND a.recalled > 0) AS mentioned,
+  last.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, a.body AS body_now, a.recalled, a.recalled_by
 FROM members m
 JOIN rooms r ON r.room = m.room
 JOIN streams s ON s.name = 'room:' || m.room
@@ -135,9 +143,63 @@ LEFT JOIN LATERAL (
   SELECT e.* FROM events e
   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
   ORDER BY e.seq DESC LIMIT 1) last ON true
+LEFT JOIN amendments a ON a.room = m.room AND a.seq = last.seq
 WHERE m.mid = $1 AND m.room > $2 AND r.dismissed = 0
 ORDER BY m.room
 LIMIT $3
+"""
+
+# What became of the messages of a room between two seqs, and of these.
+AMENDMENTS: Final = """
+SELECT seq, edits, edited, edited_ms, format, body, recalled, recalled_by FROM amendments
+WHERE room = $1 AND (seq BETWEEN $2 AND $3 OR seq = ANY($4::bigint[]))
+"""
+# Which messages were recalled, of those between two seqs of each of these rooms.
+RECALLS: Final = """
+SELECT a.room, a.seq, a.recalled_by, a.recalled
+FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS asked(room, first, last)
+JOIN amendments a ON a.room = asked.room AND a.seq BETWEEN asked.first AND asked.last AND a.recalled > 0
+"""
+THREAD: Final = "SELECT seq FROM threads WHERE room = $1 AND thread = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+EDITS: Final = "SELECT seq FROM edits WHERE room = $1 AND target = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+
+# Where somebody is named, in the rooms that it is in, newest first: looked up in each of the rooms, because those of everybody are
+# rows of all rooms there are. $2: before which position; $3: only what is after the read mark.
+MENTIONS: Final = """
+SELECT named.room, e.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, a.body AS body_now
+FROM (
+  SELECT n.room, n.seq, n.position
+  FROM members m
+  LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+  CROSS JOIN LATERAL (
+    SELECT n.room, n.seq, n.position FROM mentions n
+    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.position < $2 AND n.by <> m.mid
+      AND n.seq > CASE WHEN $3 THEN greatest(m.since_seq, coalesce(i.read_seq, 0)) ELSE m.since_seq END
+      AND NOT EXISTS (SELECT FROM amendments a WHERE a.room = n.room AND a.seq = n.seq AND a.recalled > 0)
+    ORDER BY n.seq DESC LIMIT $4) n
+  WHERE m.mid = $1
+  ORDER BY n.position DESC LIMIT $4) named
+JOIN events e ON e.position = named.position
+LEFT JOIN amendments a ON a.room = named.room AND a.seq = named.seq
+ORDER BY named.position DESC
+"""
+
+# Whether what a message is about can be so: the room, from where on its sender sees it, how many of the seqs are messages that it sees,
+# and how many of the people are in the room.
+ABOUT: Final = """
+SELECT m.mid IS NOT NULL AS is_member,
+  (SELECT count(*) FROM events e WHERE e.stream_id = s.id AND e.seq = ANY($3::bigint[]) AND e.op > 0
+    AND e.seq >= CASE WHEN r.history = 'joined' THEN coalesce(m.since_seq, 0) ELSE 0 END) AS messages,
+  (SELECT count(*) FROM members p WHERE p.room = $1 AND p.mid = ANY($4::bigint[])) AS people
+FROM streams s
+LEFT JOIN members m ON m.room = $1 AND m.mid = $2
+LEFT JOIN rooms r ON r.room = $1
+WHERE s.name = 'room:' || $1
+"""
+USED: Final = """
+SELECT e.position, e.seq, s.name, e.version, e.body FROM client_ids c
+JOIN events e ON e.position = c.position JOIN streams s ON s.id = e.stream_id
+WHERE c.client_id = $2 AND c.mid = $1
 """
 
 # What a read mark at this seq covers: all messages up to it, and the person's own since the join. Counted on from the mark before
@@ -281,7 +343,8 @@ class MemberLine(NamedTuple):
 
 
 class InboxLine(NamedTuple):
-    """A line of a person's list of rooms. `head` is the room's last seq, `last` its newest message that the person may see."""
+    """A line of a person's list of rooms. `head` is the room's last seq, `mentions` counts the unread messages that name the person,
+    and `last` is the newest that it may see, with what became of it."""
 
     room: str
     role: str
@@ -289,7 +352,16 @@ class InboxLine(NamedTuple):
     since_seq: int
     read_seq: int
     unread: int
+    mentions: int
     last: Recorded | None
+    amendment: Amendment | None
+
+
+class Named(NamedTuple):
+    """A message that names somebody, with what became of it."""
+
+    message: Recorded
+    amendment: Amendment | None
 
 
 class ReadFacts(NamedTuple):
@@ -459,7 +531,9 @@ async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> l
             row["since_seq"],
             row["read_mark"],
             row["unread"],
+            row["mentioned"],
             None if row["position"] is None else _message(row, row["room"]),
+            _amendment(row),
         )
         for row in rows
     ]
@@ -504,6 +578,75 @@ async def online_elsewhere(source: Source, rooms: Sequence[str], node: str) -> d
 async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, int]]:
     """The rooms of this type with the most sessions in them, and how many."""
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
+
+
+async def amendments(
+    source: Source, room: str, first: int, last: int, others: Collection[int] = ()
+) -> dict[int, Amendment]:
+    """What became of the messages of a room from one seq to another, and of others; those that are as they were are left out."""
+    rows = await source.fetch(AMENDMENTS, room, first, last, list(others))
+    return {seq: Amendment(*row) for seq, *row in rows}
+
+
+async def recalls(source: Source, asked: Collection[tuple[str, int, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Which messages were recalled, of those from one seq to another of each of these rooms: by whom, and at which position."""
+    rooms, first, last = zip(*asked, strict=True) if asked else ((), (), ())
+    rows = await source.fetch(RECALLS, rooms, first, last)
+    return {(room, seq): (by, position) for room, seq, by, position in rows}
+
+
+async def thread(source: Source, room: str, thread: int, after: int, limit: int) -> list[int]:
+    """The next seqs of a thread, without that of its first message."""
+    return [row["seq"] for row in await source.fetch(THREAD, room, thread, after, limit)]
+
+
+async def edits(source: Source, room: str, target: int, after: int, limit: int) -> list[int]:
+    """The next seqs of the edits of a message."""
+    return [row["seq"] for row in await source.fetch(EDITS, room, target, after, limit)]
+
+
+async def mentions(source: Source, mid: int, before: int, *, unread: bool, limit: int) -> list[Named]:
+    """The last messages before a position that name this person, or all of a room that it is in, newest first."""
+    rows = await source.fetch(MENTIONS, mid, before, unread, limit)
+    return [Named(_message(row, row["room"]), _amendment(row)) for row in rows]
+
+
+class Judged(NamedTuple):
+    """Is the sender a member; how many of the seqs are messages that it sees; how many of the people are members?"""
+
+    is_member: bool
+    messages: int
+    people: int
+
+
+async def judge(source: Source, room: str, mid: int, seqs: Collection[int], people: Collection[int]) -> Judged | None:
+    """Whether what a message is about can be so; None where there is no such room."""
+    row = await source.fetchrow(ABOUT, room, mid, list(seqs), list(people))
+    return None if row is None else Judged(*row)
+
+
+class Used(NamedTuple):
+    """The message that was sent under an id."""
+
+    position: int
+    seq: int
+    stream: str
+    version: int
+    body: str
+
+
+async def used(source: Source, mid: int, client_id: str) -> Used | None:
+    """The message that this person sent under this id, or None."""
+    row = await source.fetchrow(USED, mid, client_id)
+    return None if row is None else Used(*row)
+
+
+def _amendment(row: asyncpg.Record) -> Amendment | None:
+    """What became of the message of a row, whose own columns have the names of the event's."""
+    if row["edits"] is None:
+        return None
+    recalled = (row.get("recalled") or 0, row.get("recalled_by") or 0)
+    return Amendment(row["edits"], row["edited"], row["edited_ms"], row["format_now"], row["body_now"], *recalled)
 
 
 def _after(mid: int | None) -> int:

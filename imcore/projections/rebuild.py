@@ -38,10 +38,10 @@ SWAP_AGAIN_S: Final = 0.5
 DIFFERENCES_MAX: Final = 100
 LOCK_SPACE: Final = int.from_bytes(b"imcr")
 
-# What the projection wants of a stretch of the log, and the bodies of messages only if it reads them.
+# What the projection wants of a stretch of the log. The bodies of plain messages only if it reads them.
 READ = """
 SELECT position, stream_id, seq, messages, type, version, mid, key, client_id, op, format, recorded_at,
-  CASE WHEN op > 0 AND NOT $5 THEN '' ELSE body END AS body
+  CASE WHEN op > 0 AND version = 1 AND NOT $5 THEN '' ELSE body END AS body
 FROM events WHERE position > $1 AND position <= $2 AND type = ANY($3::text[])
 ORDER BY position LIMIT $4
 """

@@ -32,6 +32,7 @@ TOKEN_BYTES_MAX: Final = 4_096
 CURSOR_BYTES_MAX: Final = 256
 VERB_BYTES_MAX: Final = 64
 PAGE_ROWS_MAX: Final = 500  # events, members or rooms in one reply
+MENTIONS_MAX: Final = 100  # people whom one message names
 SHOWN_CHARS_MAX: Final = 64  # of the input, in the text of an error
 PUSH_OP_MIN: Final = 1_000  # goim's custom: below are operations of the protocol
 INT32_MIN: Final = -(2**31)

@@ -14,9 +14,10 @@ The trap: `Send` is read once per message of every client. It has its own way th
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 import orjson
 
@@ -30,6 +31,7 @@ from imcore.protocol.packet import (
     INT64_MAX,
     INT64_MIN,
     KEY_BYTES_MAX,
+    MENTIONS_MAX,
     PAGE_ROWS_MAX,
     PLATFORM_BYTES_MAX,
     PUSH_OP_MIN,
@@ -44,9 +46,11 @@ from imcore.protocol.packet import (
 from imcore.protocol.strict import check_json, check_keys, looks_plain
 
 Object: TypeAlias = dict[str, object]
+Format: TypeAlias = Literal["json", "text", "base64"]
 
 HISTORY_ROWS: Final = 50  # when the request names no limit
 MEMBERS_ROWS: Final = 100
+PLACES_EXCLUDE: Final = "before, after and around exclude each other"
 INBOX_ROWS: Final = 100
 
 
@@ -69,6 +73,15 @@ class Heartbeat:
     """The connection is alive."""
 
 
+class Extra(NamedTuple):
+    """What a message is about beside its body. In `mentions` 0 is everybody in the room."""
+
+    reply_to: int = 0
+    thread: int = 0
+    mentions: tuple[int, ...] = ()
+    format: Format = "json"
+
+
 class Send(NamedTuple):
     """Store and deliver a message. `room` "" is the room entered; `body` is compact JSON text."""
 
@@ -76,6 +89,7 @@ class Send(NamedTuple):
     id: str
     body: str
     op: int
+    extra: Extra | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +136,13 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A page of a room: before a seq, after a seq, or the newest."""
+    """A page of a room: before a seq, after a seq, around one, or the newest."""
 
     room: str
     before: int | None
     after: int | None
     limit: int
+    around: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +250,7 @@ _UUID = b"00000000-0000-0000-0000-000000000000"  # any of them, after _HEX: a th
 _loads = orjson.loads
 _dumps = orjson.dumps
 _new = tuple.__new__
+_NO_EXTRA: Final = Extra()
 
 
 def _send(value: object, raw: bytes, in_frame: bool, text_body_bytes_max: int) -> Send:
@@ -245,7 +261,8 @@ def _send(value: object, raw: bytes, in_frame: bool, text_body_bytes_max: int) -
     plain = looks_plain(raw)
     if not plain:
         check_json(raw, value, in_frame=in_frame)
-    marks = 2 * len(value) + 2  # quotation marks that belong to the keys and the id
+    keys = len(value)
+    marks = 2 * keys + 2  # quotation marks that belong to the keys and the id
     if type(id) is not str:
         raise _wrong("id", id, "a UUID")
     if id.encode().translate(_HEX) != _UUID:
@@ -255,11 +272,13 @@ def _send(value: object, raw: bytes, in_frame: bool, text_body_bytes_max: int) -
     elif type(room) is not str:
         raise _wrong("room", room, "a string")
     else:
+        keys -= 1
         marks += 2
         if room:
             check_room(room)
     if op is None:
         op = PUSH_OP_MIN
+        keys += 1
     elif type(op) is not int or not 1000 <= op <= 0x7FFFFFFF:
         raise _wrong("op", op, f"an integer from {PUSH_OP_MIN} to {INT32_MAX}")
     if body is None and "body" not in value:
@@ -271,7 +290,53 @@ def _send(value: object, raw: bytes, in_frame: bool, text_body_bytes_max: int) -
         marks += text.count(b'"')
         if raw.count(b'"') != (marks + _FRAME_MARKS if in_frame and raw.startswith(_FRAME_STARTS) else marks):
             check_keys(raw)
-    return _new(Send, (room, id.lower(), text.decode(), op))
+    return _new(Send, (room, id.lower(), text.decode(), op, None if keys == 3 else _extra(value, body)))
+
+
+def _extra(fields: Object, body: object) -> Extra | None:
+    """What else a message may have; keys that nobody knows are ignored. None if it is a plain one."""
+    reply_to, thread, format_ = fields.get("reply_to"), fields.get("thread"), fields.get("format")
+    extra = Extra(
+        0 if reply_to is None else _integer(fields, "reply_to", 1, INT64_MAX),
+        0 if thread is None else _integer(fields, "thread", 1, INT64_MAX),
+        mentioned(fields.get("mentions")),
+        "json" if format_ is None else check_format(format_, body),
+    )
+    return None if extra == _NO_EXTRA else extra
+
+
+def mentioned(value: object) -> tuple[int, ...]:
+    """Whom a message names: mids, each once, in order; (0,) for "all". Raises BadRequest."""
+    if value is None:
+        return ()
+    if value == "all":
+        return (0,)
+    if type(value) is not list:
+        raise _wrong("mentions", value, 'a list of mids, or "all"')
+    if len(value) > MENTIONS_MAX:
+        raise BadRequest(f"mentions has {len(value)} people, and {MENTIONS_MAX} is the limit")
+    for mid in value:
+        if type(mid) is not int or not INT64_MIN <= mid <= INT64_MAX or mid == 0:
+            raise _wrong("a mid in mentions", mid, "the mid of a person")
+    return tuple(dict.fromkeys(value))
+
+
+def check_format(format_: object, body: object) -> Format:
+    """The format, if it is one and the body is of it. Raises BadRequest."""
+    if format_ == "json":
+        return "json"
+    if format_ != "text" and format_ != "base64":
+        raise BadRequest('format is none of "json", "text" and "base64"')
+    if type(body) is not str:
+        raise _wrong("body", body, f"a string, as its format is {format_}")
+    if format_ == "base64":
+        try:
+            is_canonical = b64encode(b64decode(body, validate=True)).decode() == body
+        except ValueError:
+            is_canonical = False
+        if not is_canonical:
+            raise BadRequest("body is not base64")
+    return "text" if format_ == "text" else "base64"
 
 
 # --- the other requests ----------------------------------------------------------------------------------------------
@@ -293,14 +358,15 @@ def _auth(fields: Object) -> Auth:
 
 
 def _history(fields: Object) -> History:
-    before, after = fields.get("before"), fields.get("after")
-    if before is not None and after is not None:
-        raise BadRequest("before and after exclude each other")
+    before, after, around = fields.get("before"), fields.get("after"), fields.get("around")
+    if [before, after, around].count(None) < 2:
+        raise BadRequest(PLACES_EXCLUDE)
     return History(
         room=_room(fields),
         before=None if before is None else _integer(fields, "before", 1, INT64_MAX),
         after=None if after is None else _integer(fields, "after", 0, INT64_MAX),
         limit=_limit(fields, HISTORY_ROWS),
+        around=None if around is None else _integer(fields, "around", 1, INT64_MAX),
     )
 
 

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import attachments, direct, members, pins, reactions, receipts, rooms, search, server, sessions
+from imcore.verbs import (
+    attachments,
+    direct,
+    members,
+    messages,
+    pins,
+    reactions,
+    receipts,
+    rooms,
+    search,
+    server,
+    sessions,
+)
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
@@ -16,6 +28,7 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *members.VERBS,
     *direct.VERBS,
     *sessions.VERBS,
+    *messages.VERBS,
     *attachments.VERBS,
     *reactions.VERBS,
     *pins.VERBS,

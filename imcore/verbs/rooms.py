@@ -189,6 +189,7 @@ class InboxRoom(Answer):
     head: int
     read: int
     unread: int
+    mentions: int = Field(description="how many of the unread name the person, or everybody")
     role: str
     last: dict[str, object] | None
 

@@ -486,10 +486,10 @@ async def ask_rubbish(api: Place, mid: int | None) -> None:
 def test_every_route_is_in_the_tables_of_these_tests() -> None:
     """A new route without a row here has no test of who may use it."""
     from api.test_goim import ROUTES as GOIMS
-    from imcore.api import goim, messages, metrics
+    from imcore.api import goim, metrics
 
     app = web.Application()
-    for routes in (goim, messages, metrics):
+    for routes in (goim, metrics):
         routes.add_routes(app)
 
     def pattern(path: str) -> str:

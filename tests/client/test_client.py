@@ -13,6 +13,7 @@ from conftest import copy_cluster, temporary_folder
 from imcore.client import (
     Client,
     ConnectionClosed,
+    Edited,
     Event,
     Forbidden,
     ForeignCursor,
@@ -21,6 +22,8 @@ from imcore.client import (
     MemoryCursor,
     Message,
     NoSuchRoom,
+    Origin,
+    Recalled,
     Removed,
     Reset,
     State,
@@ -131,6 +134,67 @@ async def test_all_events_are_there_for_who_wants_them(server: Server, api: Back
     assert ("only for you", None, f"user:{mid}") == (direct.body, direct.room, direct.place)
     assert isinstance(removed, Removed)
     assert (room, "member_removed", 0) == (removed.room, removed.type, removed.by)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_a_message_is_about_and_what_becomes_of_it_is_typed(server: Server, api: Backend, way: Way) -> None:
+    anna, ben, room, other = server.new_mid(), server.new_mid(), server.new_room(), server.new_room()
+    await api.create(room, anna, ben)
+    await api.create(other, anna, ben)
+    path = f"/v1/rooms/{room.replace('://', '/')}/messages"
+    async with (
+        connect(url(server, way), mid=anna, limits=QUICK) as alice,
+        connect(url(server, way), mid=ben, limits=QUICK) as bob,
+    ):
+        root = await alice.send(room, "root")
+        answer = await alice.send(room, b"\xff\x00", reply_to=root.seq, thread=root.seq, mentions=[ben])
+        await alice.send(room, "to all", mentions="all", is_text=True)
+        await api.edit(f"{path}/{root.seq}", anna, "changed")
+        await api.recall(f"{path}/{answer.seq}")
+        await api.forward(f"{path}/{root.seq}", ben, other)
+
+        heard: list[Event] = []
+        async for event in bob.events():
+            if isinstance(event, Event) and event.type not in ("member_joined", "room_created"):
+                heard.append(event)
+                if len(heard) == 6:
+                    break
+
+        first, second, third, edited, recalled, passed = heard
+        assert isinstance(first, Message)
+        assert ((), None, None, 0, False) == (
+            first.mentions,
+            first.reply_to,
+            first.forwarded,
+            first.edits,
+            first.is_recalled,
+        )
+        assert isinstance(second, Message)
+        assert (b"\xff\x00", root.seq, root.seq, (ben,)) == (
+            second.body,
+            second.reply_to,
+            second.thread,
+            second.mentions,
+        )
+        assert second.names(ben)
+        assert not second.names(anna)
+        assert isinstance(third, Message)
+        assert ("to all", "all", True) == (third.body, third.mentions, third.names(anna))
+        assert isinstance(edited, Edited)
+        assert (root.seq, "changed") == (edited.target, edited.says)
+        assert isinstance(recalled, Recalled)
+        assert (answer.seq, anna) == (recalled.target, recalled.author)
+        assert isinstance(passed, Message)
+        assert (Origin(room, root.seq, anna), "changed") == (passed.forwarded, passed.body)
+
+        page = await bob.history(room, around=answer.seq, limit=2)
+        now = {event.seq: event for event in page.events if isinstance(event, Message)}
+        assert ("changed", 1) == (now[root.seq].body, now[root.seq].edits)
+        assert (None, True) == (now[answer.seq].body, now[answer.seq].is_recalled)
+        assert page.more
+        assert page.more_after
+        assert 1 == next(one for one in (await bob.inbox()).rooms if one.room == room).mentions
+        assert (0, 0) == (bob.statistics.gaps, bob.statistics.resets - 1)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -10,9 +10,10 @@ import pytest
 from comet.facts import happened, said
 from comet.listener import LIVE_TYPES, Listener, alive, behind
 from imcore.bus.tail import Tail
+from imcore.comet import hub as hub_module
 from imcore.comet.catchup import CHUNK_BYTES, CatchUp, admit
 from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Place
-from imcore.events.types import ALL, ROOM, MemberRemoved, Page, Recorded
+from imcore.events.types import ALL, ROOM, MemberRemoved, MessageEdited, MessageRecalled, Page, Recorded
 
 ANNA, BEN = 1, 2
 A, B, STAGE = "group://a", "group://b", "live://stage"
@@ -98,6 +99,60 @@ async def test_who_misses_nothing_is_live_without_a_read() -> None:
     await shelf.catch_up.run(anna)
 
     assert (LIVE, 10, []) == (anna.state, anna.position, shelf.asked)
+
+
+def recall(position: int, target: int, room: str = A) -> Recorded:
+    return happened(position, ROOM + room, MessageRecalled(room=room, target=target, author=99), mid=BEN)
+
+
+async def test_what_was_recalled_is_given_from_memory_without_its_words() -> None:
+    shelf = Shelf(kept=20)
+    anna = behind(shelf.hub, ANNA, "anna", rooms=[A], start=0)
+    secret, edit = said(10, A, '"secret"'), MessageEdited(room=A, target=10, body="secret")
+    shelf.grow(secret, happened(11, ROOM + A, edit), recall(12, 10), said(13, A))
+
+    await shelf.catch_up.run(anna)
+
+    assert ([1, 2, 4, 5, 7, 8, 10, 11, 12, 13], []) == (anna.heard, shelf.asked)
+    assert b"secret" not in b"".join(anna.written)
+    assert b'"body":null,"recalled":{"by":2,"position":12}' in b"".join(anna.written)
+
+
+async def test_what_is_recalled_while_a_page_is_read_is_not_in_it() -> None:
+    shelf = Shelf()
+    shelf.grow(said(10, A, '"secret"'))
+    anna = behind(shelf.hub, ANNA, "anna", rooms=[A], start=9)
+    shelf.grows_meanwhile(recall(11, 10))
+
+    await shelf.catch_up.run(anna)
+
+    assert [10, 11] == anna.heard
+    assert b"secret" not in b"".join(anna.written)
+
+
+async def test_whoever_is_live_gets_messages_as_they_were_sent() -> None:
+    shelf = Shelf()
+    anna = alive(shelf.hub, ANNA, "anna", rooms=[A])
+    shelf.grow(said(10, A, '"first"'), recall(11, 10))
+    shelf.hub.flush()
+
+    assert [10, 11] == anna.heard
+    assert b"first" in b"".join(anna.written)
+
+
+async def test_who_is_behind_the_recalls_in_memory_reads_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that are forgotten only the log can tell."""
+    monkeypatch.setattr(hub_module, "RECALLS_MAX", 2)
+    shelf = Shelf(kept=20)
+    shelf.grow(*(recall(position, position - 9) for position in range(10, 14)))
+    assert (2, 11) == (len(shelf.hub.recalls), shelf.hub.recalls_from)
+    anna = behind(shelf.hub, ANNA, "anna", rooms=[A], start=10)
+    ben = behind(shelf.hub, BEN, "ben", rooms=[A], start=11)
+
+    await shelf.catch_up.run(ben)
+    assert ([12, 13], []) == (ben.heard, shelf.asked)
+    await shelf.catch_up.run(anna)
+    assert ([11, 12, 13], [(10, 13)]) == (anna.heard, shelf.asked)
 
 
 async def test_what_comes_during_a_read_is_read_next() -> None:

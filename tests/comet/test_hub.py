@@ -24,7 +24,9 @@ from imcore.events.types import (
     MemberLeft,
     MemberRemoved,
     Recorded,
+    RoomDismissed,
     RoomsEntered,
+    RoomSwitched,
     SessionClosed,
     SessionOpened,
 )
@@ -148,6 +150,45 @@ def test_who_is_behind_is_told_of_a_removal_at_once_and_reads_nothing_of_the_roo
     assert [A] == ben.heard
     assert ROOM + A not in hub.entitled(ben)
     assert [] == filtered([said(1, A)], hub.entitled(ben), ben)
+
+
+def dismissed(position: int, room: str) -> Recorded:
+    return happened(position, ROOM + room, RoomDismissed(room=room))
+
+
+def test_a_dismissed_room_tells_its_members_and_forgets_them(hub: Hub) -> None:
+    """Everybody who is live has the event itself, in its place among what was said in other rooms."""
+    anna, ben = alive(hub, ANNA, "anna", rooms=[A, B]), alive(hub, BEN, "ben", rooms=[A])
+    cara = behind(hub, CARA, "cara", rooms=[A])
+
+    give(hub, said(1, A), said(2, B), dismissed(3, A), said(4, B))
+
+    assert [1, 2, 3, A, 4] == anna.heard
+    assert [1, 3, A] == ben.heard
+    assert [A] == cara.heard
+    assert ROOM + A not in hub.audiences
+    assert {ROOM + B: 0} == hub.people[ANNA].rooms
+    assert [(ROOM + A, Left(3, 0, "room_dismissed"))] == hub.left_since(hub.people[BEN], 2)
+
+
+def test_who_comes_while_its_rooms_are_read_is_in_no_room_that_was_dismissed_meanwhile(hub: Hub) -> None:
+    person = hub.hold(BEN)
+    give(hub, dismissed(1, A))
+
+    hub.know(person, 0, {ROOM + A: 0, ROOM + B: 0})
+
+    assert {ROOM + B: 0} == person.rooms
+
+
+def test_a_connection_that_is_told_to_switch_rooms_is_told_once_and_no_other_of_its_key(hub: Hub) -> None:
+    ben = alive(hub, BEN, "ben", opened=0)
+
+    def switch(position: int, opened: int) -> Recorded:
+        return of_session(position, RoomSwitched(key="ben", opened=opened, room=STAGE), mid=BEN, key="")
+
+    give(hub, switch(1, opened=7), switch(2, opened=0))
+
+    assert [f"into {STAGE}"] == ben.heard
 
 
 def test_a_join_of_a_member_and_a_leave_of_a_stranger_change_no_membership(hub: Hub) -> None:

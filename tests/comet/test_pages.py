@@ -24,7 +24,7 @@ LONG, SHORT = "live://long", "live://short"
 async def paging(url: str) -> AsyncIterator[tuple[AtWork, Pages]]:
     """A log, and pages of it."""
     async with appending(url) as here:
-        pages = Pages(here.reader)
+        pages = Pages(here.reader, here.pool)
         async with running(pages.run()):
             yield here, pages
 
@@ -145,7 +145,7 @@ async def test_all_who_share_a_reading_that_fails_are_told_and_the_next_is_read(
         return await pages.read({"all:": 0}, 1, 10)
 
     async with create_pool("postgresql://nobody@127.0.0.1:1/nothing", connections_min=0) as pool:
-        pages = Pages(Reader(pool, Names()))
+        pages = Pages(Reader(pool, Names()), pool)
         async with running(pages.run()):
             for _ in range(2):
                 found = await asyncio.gather(*(ask(pages) for _ in range(3)), return_exceptions=True)

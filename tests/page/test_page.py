@@ -375,6 +375,27 @@ async def test_what_is_read_elsewhere_is_read_here(browser: Chromium, imcore: Ru
         await window.tab.until(f"{in_list(bob, LOBBY, '.badge')}.hidden")
 
 
+async def test_a_message_reads_as_it_was_edited_and_not_at_all_when_it_was_taken_back(
+    browser: Chromium, imcore: Running
+) -> None:
+    """At once, and after a reload, when the history has it so."""
+    async with looking(browser) as window:
+        alice, bob = await window.open(imcore)
+        await window.write(alice, "frist")
+        await window.until_shown(bob, "frist")
+        seq = int(await window.tab.run(f"{part(bob, '.message')}.dataset.seq"))
+        async with connected(imcore, alice) as phone:
+            await ask(phone, 38, {"verb": "messages.edit", "args": {"room": LOBBY, "seq": seq, "body": "first"}})
+            await window.until_shown(bob, "first")
+            await window.reload()
+            await window.until_shown(bob, "first")
+            await ask(phone, 38, {"verb": "messages.recall", "args": {"room": LOBBY, "seq": seq}})
+        await window.until_shown(bob, "(taken back)")
+        await window.until_shown(alice, "(taken back)")
+        await window.reload()
+        await window.until_shown(bob, "(taken back)")
+
+
 async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_dir: Path) -> None:
     """And who has a wrong one is told so."""
     async with looking(browser) as window, serving(data_dir, "--auth", "jwt") as imcore:

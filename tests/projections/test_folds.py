@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Literal
 
+import pytest
+from pydantic import JsonValue
+
+from imcore.events import messages
+from imcore.events.messages import EVERYBODY_MID, About
 from imcore.events.store import MEMBER, Draft, Key, Rows
 from imcore.events.types import (
+    BASE64,
     JSON,
     MESSAGE_PUSHED,
     MESSAGE_SENT,
     ROOM,
     SERVICE_MID,
     SESSION,
+    TEXT,
     USER,
     AttachmentRemoved,
     AttachmentStored,
@@ -49,46 +56,59 @@ from imcore.events.types import (
 )
 from imcore.projections import (
     PROJECTIONS,
+    amendments,
     attachments,
     deliveries,
     departures,
+    edits,
     inbox,
     members,
+    mentions,
     rooms,
     sessions,
+    threads,
     uploads,
 )
+from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
+from imcore.projections.edits import Edit
 from imcore.projections.inbox import Inbox
 from imcore.projections.inline import InlineProjections
 from imcore.projections.members import Member
+from imcore.projections.mentions import Mention
 from imcore.projections.projection import fold
 from imcore.projections.rooms import Room
 from imcore.projections.sessions import Session
+from imcore.projections.threads import Part
 from imcore.projections.uploads import DAY_MS, Uploaded
 
 R = "group://r"
 NOBODY = 99
 
 
-def given(*happened: Fact | int, by: int = 7, mid: int = 7) -> list[Recorded]:
-    """Facts in order; a number is a message of that person in the room. Session facts are those of `mid`."""
+def given(*happened: Fact | About | int, by: int = 7, mid: int = 7) -> list[Recorded]:
+    """Facts in order; a number is a message of that person in the room, an About one of `by`. Session facts are those of `mid`."""
     events: list[Recorded] = []
     seqs: dict[str, int] = {}
     said = 0
     for position, what in enumerate(happened, 1):
-        if isinstance(what, int):
+        version = 1
+        if isinstance(what, About):
+            version, body = messages.stored(what, '"hi"')
+            stream, type_, who, op = ROOM + R, MESSAGE_SENT, by, 1000
+            said += 1
+        elif isinstance(what, int):
             stream, type_, body, who, op = ROOM + R, MESSAGE_SENT if what else MESSAGE_PUSHED, "hi", what, 1000
             said += 1
         else:
             stream = _stream(what, mid)
             type_, body, who, op = what.type, what.model_dump_json(), by, 0
         seqs[stream] = seq = seqs.get(stream, 0) + 1
-        messages = said if stream == ROOM + R else 0
+        count = said if stream == ROOM + R else 0
         events.append(
-            Recorded(position, stream, seq, messages, type_, 1, who, "", None, op, JSON, 1000 + position, body)
+            Recorded(position, stream, seq, count, type_, version, who, "", None, op, JSON, 1000 + position, body)
         )
     return events
 
@@ -112,6 +132,16 @@ def joined(mid: int = 7) -> MemberJoined:
 
 def left(mid: int = 7) -> MemberLeft:
     return MemberLeft(room=R, mid=mid)
+
+
+def edited(
+    target: int = 1, body: JsonValue = "new", format_: Literal["json", "text", "base64"] = "json"
+) -> MessageEdited:
+    return MessageEdited(room=R, target=target, body=body, format=format_)
+
+
+def recalled(target: int = 1) -> MessageRecalled:
+    return MessageRecalled(room=R, target=target, author=7)
 
 
 def opened(key: str = "phone", node: str = "a") -> SessionOpened:
@@ -293,6 +323,47 @@ def test_who_is_no_member_and_the_service_have_no_inbox() -> None:
     assert {} == fold(inbox.projection, given(NOBODY, marked(1, 1, 1, mid=NOBODY), joined(SERVICE_MID), 8))
 
 
+# --- amendments ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_reads_as_its_last_edit_and_says_how_often_it_was_edited() -> None:
+    log = given(7, edited(body={"text": "b"}), edited(body="c", format_="text"), edited(body="/w==", format_="base64"))
+
+    assert {(R, 1): Amendment(1, 2, 1002, JSON, '{"text":"b"}', 0, 0)} == fold(amendments.projection, log[:2])
+    assert {(R, 1): Amendment(2, 3, 1003, TEXT, "c", 0, 0)} == fold(amendments.projection, log[:3])
+    assert {(R, 1): Amendment(3, 4, 1004, BASE64, "/w==", 0, 0)} == fold(amendments.projection, log)
+
+
+def test_of_a_recalled_message_no_words_are_left_and_nothing_changes_it() -> None:
+    gone = Amendment(1, 2, 1002, JSON, "", 3, 9)
+
+    assert {(R, 1): gone} == fold(amendments.projection, given(7, edited(body="secret"), recalled(), by=9))
+    assert {(R, 1): gone} == fold(amendments.projection, given(7, edited(), recalled(), edited(), recalled(), by=9))
+
+
+def test_every_edit_is_found_by_its_message() -> None:
+    log = given(7, edited(), 7, edited(3), edited(), by=9)
+
+    assert {(R, 1, 2): Edit(9), (R, 3, 4): Edit(9), (R, 1, 5): Edit(9)} == fold(edits.projection, log)
+
+
+# --- mentions and threads --------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_a_message_names_has_a_row() -> None:
+    log = given(7, About(mentions=(8, 9)), About(mentions=(EVERYBODY_MID,)), About(reply_to=1), by=5)
+
+    assert {
+        (8, R, 2): Mention(2, 5), (9, R, 2): Mention(2, 5), (EVERYBODY_MID, R, 3): Mention(3, 5),
+    } == fold(mentions.projection, log)  # fmt: skip
+
+
+def test_a_thread_has_its_messages_and_not_its_first() -> None:
+    log = given(7, About(thread=1), 8, About(thread=1, reply_to=2), About(thread=3), by=5)
+
+    assert {(R, 1, 2): Part(5), (R, 1, 4): Part(5), (R, 3, 5): Part(5)} == fold(threads.projection, log)
+
+
 # --- attachments and uploads ---------------------------------------------------------------------------------------------------
 
 
@@ -330,8 +401,10 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
-        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), attached("a"), AttachmentRemoved(room=R, id="a"),
-        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
+        DeliveryAcked(key="phone", position=1), closed(9, delivered=1), edited(3), recalled(3),
+        About(thread=3, mentions=(7,)),
+        RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
+        attached("a"), AttachmentRemoved(room=R, id="a"),
         MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
         InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
         PersonUnblocked(by=7, mid=8), RoomDismissed(room=R),

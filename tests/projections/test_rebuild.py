@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from imcore import commands
+from imcore.events.messages import About
 from imcore.events.store import Draft, draft
 from imcore.events.types import (
     ROOM,
@@ -16,6 +18,8 @@ from imcore.events.types import (
     DeliveryAcked,
     MemberJoined,
     MemberLeft,
+    MessageEdited,
+    MessageRecalled,
     SessionClosed,
     SessionOpened,
 )
@@ -39,9 +43,13 @@ async def life(here: Place) -> AsyncIterator[None]:
             mid = n % 7 + 1
             fact = MemberLeft(room=R, mid=mid) if n % 5 == 4 else MemberJoined(room=R, mid=mid)
             (joined,) = await here.happen(draft(ROOM + R, fact, mid))
+            edit = MessageEdited(room=R, target=n // 3 + 1, body=n)
+            recall = MessageRecalled(room=R, target=n // 2 + 1, author=mid)
+            await here.happen(draft(ROOM + R, recall if n % 4 == 3 else edit, mid))
             (opened,) = await here.happen(draft(f"{SESSION}{mid}", SessionOpened(key="phone", node="n"), mid))
             await here.submit(
                 *(message(R, mid) for _ in range(3)),
+                commands.about(message(R, mid, '"hi"'), About(thread=joined.seq, mentions=(mid, mid + 1))),
                 draft(f"{SESSION}{mid}", DeliveryAcked(key="phone", position=joined.position), mid),
                 draft(f"{SESSION}{mid}", SessionClosed(key="phone", opened=opened.position - n % 2, reason=""), mid),
             )

@@ -33,6 +33,7 @@ LIMITS = {
     "`cursor`": packet.CURSOR_BYTES_MAX,
     "rooms in one auth": packet.ROOMS_MAX,
     "operations in `accepts`, in one subscribe or unsubscribe": packet.ACCEPTS_MAX,
+    "people in `mentions`": packet.MENTIONS_MAX,
     "`limit` of a page": packet.PAGE_ROWS_MAX,
 }
 

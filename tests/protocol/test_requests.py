@@ -20,6 +20,7 @@ from imcore.protocol.packet import (
     CURSOR_BYTES_MAX,
     GOIM_BODY_BYTES_MAX,
     KEY_BYTES_MAX,
+    MENTIONS_MAX,
     PLATFORM_BYTES_MAX,
     ROOMS_MAX,
     TEXT_BODY_BYTES_MAX,
@@ -31,6 +32,7 @@ from imcore.protocol.requests import (
     Auth,
     Call,
     ChangeRoom,
+    Extra,
     Heartbeat,
     History,
     Inbox,
@@ -381,6 +383,71 @@ def test_the_room_of_a_send_is_a_string(room: object) -> None:
     refused(4, {"id": ID, "body": 1, "room": room}, "^room is .*not a string")
 
 
+@pytest.mark.parametrize(
+    ("fields", "extra"),
+    [
+        ({}, None),
+        ({"reply_to": None, "thread": None, "mentions": None, "format": None}, None),
+        ({"mentions": [], "format": "json"}, None),
+        ({"reply_to": 1}, Extra(reply_to=1)),
+        ({"reply_to": INT64_MAX, "thread": 3}, Extra(reply_to=INT64_MAX, thread=3)),
+        ({"mentions": [7, -8, 7, INT64_MIN]}, Extra(mentions=(7, -8, INT64_MIN))),
+        ({"mentions": list(range(1, MENTIONS_MAX + 1))}, Extra(mentions=tuple(range(1, MENTIONS_MAX + 1)))),
+        ({"mentions": "all"}, Extra(mentions=(0,))),
+        ({"format": "text", "body": "é"}, Extra(format="text")),
+        ({"format": "base64", "body": "/w=="}, Extra(format="base64")),
+        ({"format": "base64", "body": ""}, Extra(format="base64")),
+    ],
+)
+@pytest.mark.parametrize(
+    "plain", [{}, {"room": ROOM}, {"op": 1000}, {"room": ROOM, "op": 1000}, {"room": None, "op": None}]
+)
+def test_what_a_message_is_about_is_read_beside_it(
+    fields: dict[str, object], extra: Extra | None, plain: dict[str, object]
+) -> None:
+    """Whatever of the other keys is there."""
+    body = {"id": ID, "body": "x", **plain, **fields}
+
+    assert both(4, body) == Send(ROOM if plain.get("room") else "", ID, f'"{body["body"]}"', 1000, extra)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"reply_to": 0}, "reply_to is 0, not an integer from 1"),
+        ({"reply_to": True}, "reply_to is a boolean"),
+        ({"reply_to": 1.0}, "reply_to is a fraction"),
+        ({"reply_to": "1"}, "reply_to is a string"),
+        ({"thread": -1}, "thread is -1, not an integer from 1"),
+        ({"thread": [1]}, "thread is a list"),
+        ({"mentions": 7}, 'mentions is 7, not a list of mids, or "all"'),
+        ({"mentions": "everybody"}, "mentions is a string"),
+        ({"mentions": {}}, "mentions is an object"),
+        ({"mentions": [0]}, "a mid in mentions is 0, not the mid of a person"),
+        ({"mentions": [7, None]}, "a mid in mentions is missing"),
+        ({"mentions": [7, True]}, "a mid in mentions is a boolean"),
+        ({"mentions": [7.0]}, "a mid in mentions is a fraction"),
+        ({"mentions": list(range(1, MENTIONS_MAX + 2))}, "mentions has 101 people, and 100 is the limit"),
+        ({"format": "xml"}, "format is none of"),
+        ({"format": 1}, "format is none of"),
+        ({"format": ["text"]}, "format is none of"),
+        ({"format": "text", "body": 1}, "body is 1, not a string, as its format is text"),
+        ({"format": "base64", "body": "a"}, "body is not base64"),
+        ({"format": "base64", "body": "/x=="}, "body is not base64"),
+        ({"format": "base64", "body": "/w==\n"}, "body is not base64"),
+        ({"format": "base64", "body": "ü"}, "body is not base64"),
+    ],
+)
+def test_what_a_message_cannot_be_about(fields: dict[str, object], says: str) -> None:
+    refused(4, {"id": ID, "body": "x", **fields}, says)
+
+
+def test_the_same_key_twice_is_refused_beside_the_body_too() -> None:
+    raw = b'{"id":"%b","body":1,"mentions":"all","mentions":[7]}' % ID.encode()
+    with pytest.raises(BadRequest, match="the key 'mentions' is twice"):
+        from_packet(4, raw, 2)
+
+
 def test_what_a_send_does_not_know_is_ignored() -> None:
     extra = {"mid": 1, "key": "k", "seq": 1, "position": 1, "time": 1, "role": "owner", "sender_id": 1, "epoch": "e"}
 
@@ -465,6 +532,7 @@ SAMPLES: list[tuple[int, dict[str, object], Request]] = [
     (26, {"room": ROOM}, History(ROOM, None, None, 50)),
     (26, {"room": ROOM, "before": None, "after": None, "limit": None}, History(ROOM, None, None, 50)),
     (26, {"room": ROOM, "before": 1}, History(ROOM, 1, None, 50)),
+    (26, {"room": ROOM, "around": 1, "before": None}, History(ROOM, None, None, 50, 1)),
     (26, {"room": ROOM, "after": 0, "limit": 1}, History(ROOM, None, 0, 1)),
     (26, {"room": ROOM, "before": INT64_MAX, "after": None, "limit": 500}, History(ROOM, INT64_MAX, None, 500)),
     (28, {"room": ROOM, "seq": 0}, Read(ROOM, 0)),

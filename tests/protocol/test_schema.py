@@ -37,7 +37,7 @@ REPLIES: dict[int, dict[str, object]] = {
     27: {"room": ROOM, "events": [ENVELOPE], "head": 3, "more": False},
     29: {"room": ROOM, "seq": 0, "unread": 0},
     31: {"room": ROOM, "members": [{"mid": 7, "role": "admin", "since": 4, "online": True}], "next": 7},
-    33: {"rooms": [{"room": ROOM, "head": 3, "read": 0, "unread": 3, "role": "owner", "last": ENVELOPE}]},
+    33: {"rooms": [{"room": ROOM, "head": 3, "read": 0, "unread": 3, "mentions": 1, "role": "owner", "last": ENVELOPE}]},
     35: {"position": 0, "cursor": "e.0"},
     39: {"answer": {"anything": 1}},
 }  # fmt: skip
@@ -136,12 +136,12 @@ def test_an_envelope_is_of_a_room_or_of_a_stream() -> None:
 
 fields = st.sampled_from(
     ["mid", "key", "room_id", "rooms", "platform", "accepts", "token", "cursor", "room", "id", "body", "op",
-     "position", "before",
+     "position", "before", "around", "reply_to", "thread", "mentions", "format",
      "after", "limit", "seq"]
 )  # fmt: skip
 values: st.SearchStrategy[object] = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.integers(-3, 1100), st.just(1.5),
-    st.sampled_from([ID, ID.upper(), ROOM, "", "x"]),
+    st.sampled_from([ID, ID.upper(), ROOM, "", "x", "all", "text", "base64", "aGk=", "aGl="]),
     st.lists(st.one_of(st.integers(-(2**31) - 1, 2**31), st.sampled_from([ROOM, "x", None])), max_size=3),
 )  # fmt: skip
 

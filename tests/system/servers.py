@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -295,6 +296,18 @@ class Backend:
         place: dict[str, Any] = await self._call("DELETE", f"{_path(room)}/members/{mid}", {})
         return place
 
+    async def edit(self, path: str, mid: int, body: object) -> None:
+        """A message reads so from now on; where believed, in the name of its author."""
+        await self._call("PUT", path, {}, {"body": body}, mid=mid)
+
+    async def recall(self, path: str) -> None:
+        """A message is taken back."""
+        await self._call("DELETE", path, {})
+
+    async def forward(self, path: str, mid: int, room: str) -> None:
+        """Somebody says it in another room."""
+        await self._call("POST", f"{path}/forward", {}, {"to": room, "id": str(uuid.uuid4())}, mid=mid)
+
     async def sessions(self, *mids: int) -> list[dict[str, Any]]:
         """Who of them is online, and where."""
         found: list[dict[str, Any]] = (await self.get("/v1/sessions", mid=list(mids)))["sessions"]
@@ -311,13 +324,16 @@ class Backend:
         assert answer is not None
         return answer[0]
 
-    async def _call(self, method: str, path: str, query: Mapping[str, Any], body: object = None) -> Any:
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, Any], body: object = None, *, mid: int | None = None
+    ) -> Any:
         url = f"http://{self._server.http}{path}"
         pairs = [
             (name, str(one)) for name, value in query.items() for one in (value if isinstance(value, list) else [value])
         ]
         content = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
-        async with self._session.request(method, url, params=pairs, headers=self._headers, **content) as response:
+        headers = self._headers if mid is None else {**self._headers, "Imcore-Mid": str(mid)}
+        async with self._session.request(method, url, params=pairs, headers=headers, **content) as response:
             assert response.status < 300, f"{method} {path}: {response.status} {await response.text()}"
             return await response.json()
 

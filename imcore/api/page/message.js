@@ -11,7 +11,8 @@ const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-di
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 
 /** What an event says: ours have a text; a push may be anything. */
-export function textOf({ body, base64 }) {
+export function textOf({ body, base64, recalled }) {
+  if (recalled) return "(taken back)";
   if (base64) return `(${Math.floor((body.replace(/=+$/, "").length * 3) / 4).toLocaleString("en")} bytes)`;
   if (typeof body === "string") return body;
   return typeof body?.text === "string" ? body.text : JSON.stringify(body) ?? "";
@@ -58,7 +59,7 @@ export function messageItem(entry, look, acts) {
   return item;
 }
 
-function meta({ time, seq, position }, state) {
+function meta({ time, seq, position, edited }, state) {
   const line = make("p", "meta");
   const clock = make("time", "", hour.format(time));
   clock.dateTime = new Date(time).toISOString();
@@ -69,6 +70,7 @@ function meta({ time, seq, position }, state) {
     place.title = `event ${seq} of this room, position ${position} of the log`;
     line.append(" ", place);
   }
+  if (edited) line.append(" ", make("span", "state", "edited"));
   if (state) line.append(" ", make("span", "state", state));
   return line;
 }
@@ -92,6 +94,8 @@ export function noticeText({ type, mid, body }, nameOf) {
     case "member_left": return `${who} left`;
     case "member_removed": return `${by} removed ${whom}`;
     case "member_muted": return body?.until_ms ? `${by} muted ${whom}` : `${by} let ${whom} speak again`;
+    case "message_edited": return `${by} edited #${body?.target}`;
+    case "message_recalled": return `${by} took #${body?.target} back`;
     case "role_changed": return `${by} made ${whom} ${body?.role}`;
     default: return type;
   }

@@ -530,7 +530,7 @@ export class Panel {
         const isFirst = date !== today || before?.mid !== event.mid || event.time - before.time > GROUP_MS;
         const look = { isOwn, isFirst, isOpen: this.opened.has(key), state: isOwn ? this.#stateOf(event) : "" };
         const build = () => messageItem({ ...event, name }, look, this.#actsOn(room, event, key));
-        yield [key, [look, name, event.seq], build];
+        yield [key, [look, name, event.seq, event.edited?.position, event.recalled?.position], build];
       } else {
         const text = noticeText(event, (mid) => this.#nameOf(mid));
         yield [event.seq, [text], () => noticeItem(event, text)];

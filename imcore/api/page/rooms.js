@@ -49,6 +49,7 @@ export class Room {
   take(event) {
     if (event.id && event.mid === this.mid) this.discard(event.id);
     if (!this.#insert(event)) return;
+    if (event.type === "message_edited" || event.type === "message_recalled") this.#amend(event);
     if (isMessage(event) && event.seq >= (this.last?.seq ?? 0)) this.last = event;
     if (event.seq <= this.head) return;
     this.head = event.seq;
@@ -120,6 +121,18 @@ export class Room {
 
   #isUnread(event) {
     return isMessage(event) && event.mid !== this.mid;
+  }
+
+  /** A message reads otherwise from here on, or says nothing any more. A page of history has it so already. */
+  #amend({ type, mid, position, body }) {
+    const amended = (message) => {
+      if (message?.seq !== body.target || message.recalled || message.edited?.position >= position) return message;
+      return type === "message_recalled"
+        ? { ...message, body: null, base64: false, recalled: { by: mid, position } }
+        : { ...message, body: body.body, base64: body.format === "base64", edited: { position } };
+    };
+    this.events = this.events.map(amended);
+    this.last = amended(this.last);
   }
 
   #insert(event) {

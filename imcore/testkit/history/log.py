@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 import orjson
 
+from imcore.events import messages
 from imcore.events.names import Connection, Names
 from imcore.events.store import recorded
 from imcore.events.types import (
@@ -240,7 +241,8 @@ def entry_of(event: Recorded, names: dict[str, str] | None = None) -> Entry:
     whom = 0
     said = ""
     if event.type in MESSAGE_TYPES:
-        said = body_hash(orjson.loads(event.body) if event.format == JSON else event.body)
+        format_, text = messages.written(event)
+        said = body_hash(orjson.loads(text) if format_ == JSON else text)
     elif isinstance(
         fact := event.fact, MemberJoined | MemberLeft | MemberRemoved | MemberMuted | RoleChanged | ReadMarked
     ):
