@@ -32,8 +32,8 @@ from imcore.events import messages
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import UNFENCED, Log, draft
-from imcore.events.types import AUDIT, ROOM, AdminActed, Recorded, room_type
-from imcore.permissions import Actor, Standing, table
+from imcore.events.types import AUDIT, ROOM, SERVICE_MID, AdminActed, Recorded, room_type
+from imcore.permissions import SEE_EVERYBODY, Actor, Standing, table
 from imcore.projections import queries
 from imcore.projections.amendments import Amendment
 from imcore.protocol.packet import INT64_MAX
@@ -59,14 +59,15 @@ WHERE i.mid = $1 AND i.room = $2
 @dataclass(frozen=True, slots=True)
 class Reads:
     """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time.
-    `searched` is the same for what messages are found by, or None where they are not. `marked(room, mid, seq)` is told of read marks
-    that went forward."""
+    `presence_room_members_max` is up to which size members of a room see who of them is online. `searched` is the same as `reached` for
+    what messages are found by, or None where they are not. `marked(room, mid, seq)` is told of read marks that went forward."""
 
     pool: Pool
     reader: Reader
     log: Log
     reached: Callable[[int, float], Awaitable[bool]]
     live_types: frozenset[str]
+    presence_room_members_max: int
     searched: Callable[[int, float], Awaitable[bool]] | None = None
     marked: Callable[[str, int, int], None] = lambda room, mid, seq: None
 
@@ -253,11 +254,15 @@ def _with_reactions(shown: bytes, reactions: Sequence[ReactionCount]) -> bytes:
 
 
 async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = None, limit: int) -> bytes:
-    """A page of the members of the room in order of mid, and who of them is online. `version` is a position at which all of it was so,
+    """A page of the members of the room in order of mid, and who of them is online, of those who let whoever asks
+    see it. `version` is a position at which all of it was so,
     or later: what changed after it, `changes` knows. Raises NoSuchRoom."""
     await check(reads, "rooms.members", room, actor)
     version = await reads.pool.fetchval(queries.HEAD)
-    lines = await queries.members_page(reads.pool, room, after, limit + 1)
+    viewer = SERVICE_MID if actor.role in SEE_EVERYBODY else actor.mid
+    lines = await queries.members_page(
+        reads.pool, room, after, limit + 1, viewer=viewer, room_members_max=reads.presence_room_members_max
+    )
     reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid

@@ -24,7 +24,7 @@ import ssl
 import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +33,13 @@ from typing import Final
 from aiohttp import web
 
 from imcore import failpoints, nodes, reads
+from imcore.accounts import Accounts
 from imcore.api.app import make_app
 from imcore.api.services import Services
 from imcore.attachments import opening as attachments
 from imcore.attachments.sweep import Sweeper
 from imcore.attachments.uploads import Uploads
-from imcore.auth import Authenticate, authenticator
+from imcore.auth import OwnKeys
 from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.comet.server import Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
@@ -59,7 +60,7 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import MESSAGE_PUSHED, Recorded
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
@@ -162,6 +163,7 @@ class Process:
         self.waiting: Runner  # set before the first event
         self.seeking: Runner | None = None
         self.receipts: Receipts | None = None
+        self.accounts: Accounts  # so is this
         self.workers: Workers | None = None
         self.uploads: Uploads | None = None
         self.sweeper: Sweeper | None = None
@@ -180,6 +182,7 @@ class Process:
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
+            self.accounts.revocations.take(batch)
             self._wake(batch[-1].position)
         if self.bus is not None:
             self.bus.publish(batch[-1].position)
@@ -211,25 +214,25 @@ class Process:
         keys: tuple[str, ...] = (),
         everybody: bool = False,
         type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
     ) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
-        comet = self.comet
-        position = max(self.position, 0 if comet is None else comet.tail.position)
+        position = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position, type_))
-        if comet is None:
-            return 0
-        return comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, position=position
-        )
+            self.bus.pass_on(message)
+        return self.passed_on(message)
 
-    def passed_on(self, message: Ephemeral) -> None:
-        """Another process pushed a message without storing it."""
-        if self.comet is not None:
-            op, payload, room, mids, keys, everybody, position, type_ = message
-            self.comet.push_ephemeral(
-                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, position=position
-            )
+    def passed_on(self, message: Ephemeral) -> int:
+        """A message was pushed without storing it, here or by another process. How many got it here at once."""
+        if self.comet is None:
+            return 0
+        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
+        return self.comet.push_ephemeral(
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody,
+            type_=type_, mid=mid, key=key, position=position,
+        )  # fmt: skip
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
@@ -328,15 +331,24 @@ def _say_nothing(line: dict[str, object]) -> None:
 
 
 async def _begin(process: Process, url: str, stop: asyncio.Event) -> None:
-    """Look at the log for the first time. Waits for a database that is away, as long as there was one before."""
+    """Look at the log for the first time."""
+
+    async def look() -> None:
+        connection = await connect(url, application_name="imcore start")
+        try:
+            await process.history.begin(connection, history.kept(process.last_seen) if process.is_main else None)
+        finally:
+            connection.terminate()
+
+    await _when_there(process, stop, look)
+
+
+async def _when_there(process: Process, stop: asyncio.Event, look: Callable[[], Awaitable[None]]) -> None:
+    """Do this. Waits for a database that is away, as long as there was one before."""
     while True:
         try:
-            connection = await connect(url, application_name="imcore start")
-            try:
-                await process.history.begin(connection, history.kept(process.last_seen) if process.is_main else None)
-                return
-            finally:
-                connection.terminate()
+            await look()
+            return
         except DATABASE_ERRORS as error:
             heed_cancellation()
             if not process.addresses or stop.is_set():
@@ -394,29 +406,42 @@ async def _run(
             rest=1 / settings.search_share - 1,
         )
     receipts = process.receipts = Receipts(pool, process.push_ephemeral, settings.receipts_members_max)
-    authenticate = authenticator(settings)
     reading = reads.Reads(
         pool=pool,
         reader=reader,
         log=events,
         reached=runner.reached,
         live_types=frozenset(settings.live_room_types),
+        presence_room_members_max=settings.presence_room_members_max,
         searched=None if seeking is None else seeking.reached,
         marked=receipts.marked,
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
+    if settings.auth_mode == "open":
+        log.warning("auth_mode is open: whoever gives no token is believed; use jwt where strangers can connect")
+    accounts = process.accounts = Accounts(
+        settings, events, pool, nodes=lambda: nodes.alive(pool), keys=OwnKeys(Path(settings.data))
+    )
+    stack.push_async_callback(accounts.close)
+    await _when_there(process, stop, accounts.begin)
     kept = await attachments.opened(settings)
     stack.push_async_callback(kept.store.close)
     process.uploads = kept.uploads
     means = Means(
-        settings=settings, reads=reading, push_ephemeral=process.push_ephemeral, sends=sends, attachments=kept
+        settings=settings,
+        reads=reading,
+        push_ephemeral=process.push_ephemeral,
+        sends=sends,
+        signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+        accounts=accounts,
+        attachments=kept,
     )
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
-            events, reader, pool, authenticate, means,
+            events, reader, pool, means,
             node=process.node, history=process.history, applied=process.applied,
         )  # fmt: skip
 
@@ -435,6 +460,8 @@ async def _run(
             owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
             process.sweeper = Sweeper(kept.store, pool)
             owned.append(tasks.create_task(process.sweeper.run(), name="sweeper"))
+        follows, sweeps = comet is None, "projector" in roles
+        owned.append(tasks.create_task(accounts.run(follows=follows, sweeps=sweeps), name="accounts"))
         if comet is not None:
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
@@ -445,7 +472,7 @@ async def _run(
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    app = make_app(_services(process, authenticate, means))
+                    app = make_app(_services(process, means))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -656,6 +683,7 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
         "log_names": len(events.names.ids),
     }
     told |= {f"statements_total|purpose={purpose}": count for purpose, count in process.statements.items()}
+    told |= process.accounts.stats()
     bus = process.bus
     if bus is not None:
         told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
@@ -689,9 +717,9 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
     return told
 
 
-def _services(process: Process, authenticate: Authenticate, means: Means) -> Services:
+def _services(process: Process, means: Means) -> Services:
     """What the HTTP API works with."""
-    events, pool = means.log, means.pool
+    events = means.log
 
     def counts() -> dict[int, dict[str, float]]:
         workers = process.workers
@@ -720,8 +748,7 @@ def _services(process: Process, authenticate: Authenticate, means: Means) -> Ser
 
     return Services(
         means=means,
-        authenticate=authenticate,
-        nodes=lambda: nodes.alive(pool),
+        nodes=means.accounts.nodes,
         ready=ready,
         metrics=registry(counts),
         ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",

@@ -27,6 +27,7 @@ SERVING: Final = (
     "receipts.py",
     "nodes.py",
     "server.py",
+    "accounts",
     "api",
     "bus",
     "comet",

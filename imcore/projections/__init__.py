@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    accounts,
     amendments,
     attachments,
     bans,
@@ -21,9 +22,12 @@ from imcore.projections import (
     deliveries,
     departures,
     edits,
+    handles,
     inbox,
     invitations,
     join_requests,
+    logins,
+    logouts,
     members,
     mentions,
     pins,
@@ -32,9 +36,11 @@ from imcore.projections import (
     restrictions,
     rooms,
     search,
+    seen,
     sessions,
     threads,
     uploads,
+    visibility,
 )
 from imcore.projections.projection import AnyProjection
 
@@ -54,9 +60,15 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     reactions.counts,
     pins.projection,
     pins.count,
+    visibility.projection,
+    accounts.projection,
+    handles.projection,
+    logins.projection,
+    logouts.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     sessions.projection,
+    seen.projection,
     deliveries.projection,
     inbox.projection,
     mentions.projection,

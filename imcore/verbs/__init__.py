@@ -8,22 +8,26 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.verbs import (
+    accounts,
     attachments,
     direct,
     members,
     messages,
     pins,
+    presence,
     reactions,
     receipts,
     rooms,
     search,
     server,
     sessions,
+    signals,
 )
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
     *server.VERBS,
+    *accounts.VERBS,
     *rooms.VERBS,
     *members.VERBS,
     *direct.VERBS,
@@ -34,4 +38,6 @@ VERBS: Final[tuple[AnyVerb, ...]] = (
     *pins.VERBS,
     *receipts.VERBS,
     *search.VERBS,
+    *presence.VERBS,
+    *signals.VERBS,
 )

@@ -13,16 +13,21 @@ from comet.wires import CODECS, frames, inside, packets, position_of
 from imcore.comet import hub as hub_module
 from imcore.comet.encode import JSON_WS, V1_TCP, V1_WS, V2_TCP, V2_WS
 from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Left, Place, Session, filtered
-from imcore.errors import Displaced, GoingAway, TakenOver
+from imcore.errors import Displaced, GoingAway, TakenOver, Unauthenticated
 from imcore.events.types import (
     ALL,
     KEY,
     ROOM,
     USER,
+    AccountDeactivated,
+    AccountSuspended,
     DeliveryAcked,
+    Fact,
+    LoggedOut,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    PlatformRoleChanged,
     Recorded,
     RoomDismissed,
     RoomsEntered,
@@ -407,6 +412,58 @@ def test_a_session_that_opens_on_another_comet_closes_the_one_here(hub: Hub) -> 
 
     assert isinstance(here.ended, TakenOver)
     assert ({}, {}) == (hub.people, hub.audiences)
+
+
+def ended(position: int, fact: Fact) -> Recorded:
+    return happened(position, f"{USER}{ANNA}", fact, mid=ANNA)
+
+
+def logged_in(session: Listener, sid: str, as_of: int = 0) -> Listener:
+    session.sid, session.as_of = sid, as_of
+    return session
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_logout_ends_the_sessions_of_that_login_after_what_was_said_before_it(hub: Hub, is_live: bool) -> None:
+    make = alive if is_live else behind
+    phone, desk = (
+        logged_in(make(hub, ANNA, "phone", rooms=[A]), "s"),
+        logged_in(make(hub, ANNA, "desk", rooms=[A]), "t"),
+    )
+    ben = alive(hub, BEN, "ben", rooms=[A])
+
+    give(hub, said(1, A), ended(2, LoggedOut(mid=ANNA, sids=("s", "u"), everywhere=False)), said(3, A))
+
+    assert isinstance(phone.ended, Unauthenticated)
+    assert CLOSED == phone.state
+    assert ([1] if is_live else []) == phone.heard
+    assert desk.ended is None
+    assert ([1, 2, 3] if is_live else []) == desk.heard
+    assert [1, 3] == ben.heard
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        LoggedOut(mid=ANNA, sids=(), everywhere=True),
+        AccountSuspended(mid=ANNA, reason="", sids=()),
+        AccountDeactivated(mid=ANNA, sids=()),
+        PlatformRoleChanged(mid=ANNA, role="admin"),
+    ],
+    ids=lambda fact: fact.type,
+)
+def test_what_ends_all_logins_ends_every_session_whose_token_knew_less(hub: Hub, fact: Fact) -> None:
+    """One that is of a later token stays: a comet may come to the event when its person has logged in anew."""
+    old, new = logged_in(alive(hub, ANNA, "old"), "s", as_of=1), logged_in(alive(hub, ANNA, "new"), "t", as_of=3)
+    word = alive(hub, ANNA, "without a token")
+    ben = alive(hub, BEN, "ben")
+
+    give(hub, said(1, A), said(2, A), ended(3, fact), said(4, A))
+
+    assert isinstance(old.ended, Unauthenticated)
+    assert isinstance(word.ended, Unauthenticated)
+    assert (None, None) == (new.ended, ben.ended)
+    assert [3] == new.heard
 
 
 def test_a_session_is_not_closed_by_its_own_opening_nor_by_an_earlier_one(hub: Hub) -> None:

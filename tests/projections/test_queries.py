@@ -356,6 +356,8 @@ WHERE (mid, room) <> (40, 'group://{BIG_ROOM}');
 INSERT INTO deliveries SELECT mid, 'phone', 1 FROM generate_series(1, 20000) mid;
 INSERT INTO departures SELECT mid, 'group://' || r, r, 0, true FROM generate_series(1, 20000) mid, generate_series(1, 3) r;
 INSERT INTO sessions SELECT mid, 'phone', mid, 'n', '', '10.0.0.1', '{{}}', 0 FROM generate_series(1, 20000) mid;
+INSERT INTO seen SELECT mid, 1 FROM generate_series(1, 20000) mid;
+INSERT INTO visibility SELECT mid * 100, 'contacts' FROM generate_series(1, 200) mid;
 INSERT INTO nodes VALUES ('n', '', '', 1, 1, 1, '', 1, 0, 0, now(), now() + '1 day', 15);
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT (n - 1) * {ROOMS} + r, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
@@ -368,7 +370,8 @@ INSERT INTO bans SELECT 'group://{BIG_ROOM}', mid, 1, 1, 0, '' FROM generate_ser
 INSERT INTO invitations SELECT 'group://' || r, mid, 1, 1, 0 FROM generate_series(1, 5) r, generate_series(1, 20000) mid;
 INSERT INTO join_requests SELECT 'group://{BIG_ROOM}', mid, 1, '', 0 FROM generate_series(1, 20000) mid;
 INSERT INTO blocks SELECT 7, mid, 0 FROM generate_series(1, 20000) mid;
-ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, nodes, events, bans, invitations, join_requests, blocks;
+ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, seen, visibility, nodes, events;
+ANALYZE bans, invitations, join_requests, blocks;
 """
 STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
 QUERIES = {  # what is asked, for whom, and how many blocks that may take
@@ -387,14 +390,19 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "invited": (queries.INVITED_PAGE, "7, '', 50", 60),
     "requests": (queries.REQUESTS_PAGE, "'group://5', 3, 50", 20),
     "blocks": (queries.BLOCKS_PAGE, "7, 3, 50", 20),
-    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),
+    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
+    "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "sights of one": (queries.SIGHTS, f"array_fill(5::bigint, ARRAY[200]), {STORM}, 200, 'direct://'", 16_000),
+    "sights of many": (queries.SIGHTS, f"{STORM}, array_fill(5::bigint, ARRAY[200]), 200, 'direct://'", 16_000),
+    "room_devices": (queries.ROOM_DEVICES, "'group://7', 50, false, 'direct://'", 200),
     "sessions_of": (queries.SESSIONS_OF, "ARRAY[5, 6, 7]::bigint[]", 20),
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "departures", "sessions"}
+BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
