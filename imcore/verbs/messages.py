@@ -34,6 +34,7 @@ from imcore.projections import queries
 from imcore.protocol.packet import INT32_MAX, INT64_MAX, MENTIONS_MAX, PUSH_OP_MIN
 from imcore.protocol.requests import HISTORY_ROWS, PLACES_EXCLUDE, check_format, mentioned
 from imcore.verbs.means import Means
+from imcore.verbs.reactions import Counted
 from imcore.verbs.verb import (
     Answer,
     AnyVerb,
@@ -116,6 +117,7 @@ class Envelope(Answer):
     base64: bool | None = None
     edited: Edited | None = None
     recalled: Recalled | None = None
+    reactions: list[Counted] | None = None
 
 
 class Events(Answer):
