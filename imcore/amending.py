@@ -24,6 +24,7 @@ from imcore.permissions import Actor, Standing, table
 from imcore.projections import inline, restrictions
 from imcore.projections.amendments import Amendment
 from imcore.projections.restrictions import Restriction
+from imcore.reacting import pin_keys, unpins
 
 
 class Target(NamedTuple):
@@ -54,7 +55,12 @@ class AmendingDecision(RoomDecision):
     __slots__ = ("target", "within_s")
 
     def __init__(self, target: Target, actor: Actor, within_s: float, *, key: str = "") -> None:
-        keys = [amendment_key(target.room, target.seq), member_key(target.room, target.author), rules_key(target.room)]
+        keys = [
+            amendment_key(target.room, target.seq),
+            *pin_keys(target.room, target.seq),
+            member_key(target.room, target.author),
+            rules_key(target.room),
+        ]
         # The message is there, and so is its stream: what this may begin is that of audits only.
         is_audited = actor.role in membership.PRIVILEGED
         super().__init__(target.room, actor, target.author, keys=keys, creates=is_audited, key=key)
@@ -144,11 +150,12 @@ class RecallMessage(AmendingDecision):
     operation = "messages.recall"
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
-        """One recall, perhaps with its audit, or none."""
+        """One recall, perhaps with the end of a pin and with its audit, or none."""
         is_privileged = self._allowed(rows)
         amendment = self._amendment(rows)
         if amendment is not None and amendment.recalled:
             return []
         target = self.target
         recalled = self._in_room(MessageRecalled(room=target.room, target=target.seq, author=target.author))
-        return [recalled, self._audited()] if is_privileged else [recalled]
+        unpinned = unpins(rows, target.room, target.seq, self.actor.mid, key=self.key)
+        return [recalled, *unpinned, *([self._audited()] if is_privileged else ())]

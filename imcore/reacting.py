@@ -12,8 +12,9 @@ from typing import Final, Self
 from imcore.errors import BadRequest, NoSuchMessage, NoSuchRoom
 from imcore.events.store import Draft, Key, Rows, draft
 from imcore.events.types import ROOM, MessagePinned, MessageUnpinned, ReactionAdded, ReactionRemoved
-from imcore.membership import RoomDecision
+from imcore.membership import PRIVILEGED, RoomDecision
 from imcore.permissions import Actor
+from imcore.projections.amendments import Amendment
 from imcore.projections.pins import PinCount
 from imcore.projections.reactions import ReactionCounts
 
@@ -28,7 +29,9 @@ class _AboutMessage(RoomDecision):
     __slots__ = ("adds", "operation", "seq")
 
     def __init__(self, operation: str, room: str, seq: int, actor: Actor, keys: Sequence[Key], *, adds: bool) -> None:
-        super().__init__(room, actor, keys=[("amendments", (room, seq)), *keys])
+        # The message is there, and so is its stream: what this may begin is that of audits only.
+        is_audited = actor.role in PRIVILEGED
+        super().__init__(room, actor, keys=[("amendments", (room, seq)), *keys], creates=is_audited)
         self.operation, self.seq, self.adds = operation, seq, adds
 
     def fenced(self, mid: int, key: str, fence: int) -> Self:
@@ -51,8 +54,10 @@ class _AboutMessage(RoomDecision):
 
 
 def is_recalled(rows: Rows, room: str, seq: int) -> bool:
-    """Was the message recalled? Of the row of amendments that the decision has named, if messages are amended here."""
-    return bool(getattr(rows.get(("amendments", (room, seq))), "recalled", 0))
+    """Was the message recalled? Of the row of amendments that the decision has named."""
+    row = rows["amendments", (room, seq)]
+    assert row is None or isinstance(row, Amendment)
+    return row is not None and row.recalled > 0
 
 
 class React(_AboutMessage):

@@ -104,7 +104,7 @@ async def history(
         since = around - 1 if around is not None else after or 0
         newer = await reads.reader.read_on(ROOM + room, max(since, first - 1), rows_after + 1)
         newer = [event for event in newer if event.seq <= head]
-    shown = iter(await _as_now(reads, room, [*older, *newer]))
+    shown = iter(await _as_now(reads, room, [*older, *newer], who))
     bytes_max = PAGE_BYTES_MAX if around is None else PAGE_BYTES_MAX // 2
     back, more_before = _page([next(shown) for _ in older], rows_before, bytes_max)
     on, more_after = _page(list(shown), rows_after, bytes_max)
@@ -131,7 +131,7 @@ async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str 
 
 async def show(reads: Reads, room: str, seq: int, who: Actor) -> bytes:
     """A message as it reads now. Raises NoSuchRoom, NoSuchMessage."""
-    (shown,) = await _as_now(reads, room, [await message(reads, room, seq, who)])
+    (shown,) = await _as_now(reads, room, [await message(reads, room, seq, who)], who)
     return shown
 
 
@@ -152,7 +152,7 @@ async def thread(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 
     await _follow(reads, (await reads.reader.head()).position)
     seqs = await queries.thread(reads.pool, room, seq, max(after, first - 1), limit + 1)
     events = await reads.reader.read_seqs(ROOM + room, [one for one in seqs if one <= head])
-    taken, more = _page(await _as_now(reads, room, events), limit)
+    taken, more = _page(await _as_now(reads, room, events, who), limit)
     next_ = b',"next":%d' % events[len(taken) - 1].seq if more else b""
     return b'{"room":%b,"thread":%d,"events":[%b]%b}' % (orjson.dumps(room), seq, b",".join(taken), next_)
 
@@ -227,8 +227,9 @@ async def check_about(reads: Reads, room: str, who: Actor, what: messages.About,
         raise fault
 
 
-async def _as_now(reads: Reads, room: str, events: list[Recorded]) -> list[bytes]:
-    """Events of a room as they read now; one query a page. What is looked up after the page was read is no older than it."""
+async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor) -> list[bytes]:
+    """Events of a room as they read now, and messages with the reactions to them: one query a page for each. What is looked up after
+    the page was read is no older than it."""
     targets = [messages.target(event) for event in events]
     own = [event.seq for event in events if event.op]
     others = {target for target, event in zip(targets, events, strict=True) if target and not event.op}
@@ -236,7 +237,20 @@ async def _as_now(reads: Reads, room: str, events: list[Recorded]) -> list[bytes
         return [envelope(event) for event in events]
     first, last = (min(own), max(own)) if own else (0, -1)
     rows = await queries.amendments(reads.pool, room, first, last, others)
-    return [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
+    shown = [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
+    left = [seq for seq in own if (row := rows.get(seq)) is None or not row.recalled]
+    reactions = await reactions_of(reads, room, left, who.mid)
+    if not reactions:
+        return shown
+    return [
+        _with_reactions(one, reactions[event.seq]) if event.op and event.seq in reactions else one
+        for one, event in zip(shown, events, strict=True)
+    ]
+
+
+def _with_reactions(shown: bytes, reactions: Sequence[ReactionCount]) -> bytes:
+    said = [{"reaction": one.reaction, "count": one.people, "mine": one.mine} for one in reactions]
+    return b'%b,"reactions":%b}' % (shown[:-1], orjson.dumps(said))
 
 
 async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = None, limit: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -64,7 +64,7 @@ from imcore.membership import (
     Uninvite,
     standing,
 )
-from imcore.permissions import SERVICE_ACTOR, Actor, person
+from imcore.permissions import SERVICE_ACTOR, Actor, Standing, person, table
 from imcore.projections.bans import Ban
 from imcore.projections.inline import InlineProjections
 from imcore.projections.invitations import Invitation
@@ -354,6 +354,66 @@ def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:
     world.when(AddMember(R, 9, OWNER, role="admin"))
 
     assert [(ROOM + R, MemberMuted(room=R, mid=3, until_ms=9))] == world.when(Mute(R, 3, MODERATOR, 9))
+
+
+# --- the table ---------------------------------------------------------------------------------------------------------------
+
+TARGET = 3  # a plain member
+STANDINGS_OF: dict[Standing, Actor] = {
+    "stranger": person(4), "invited": person(5), "banned": person(6), "muted": person(7), "member": person(8),
+    "room_admin": ADMIN, "owner": OWNER,
+}  # fmt: skip
+OPERATIONS: dict[str, Callable[[Actor], Decision]] = {
+    "rooms.change": lambda actor: ChangeRoom(R, actor, Settings(topic="x")),
+    "rooms.dismiss": lambda actor: DismissRoom(R, actor),
+    "rooms.mute_all": lambda actor: MuteAll(R, actor, 9),
+    "rooms.add": lambda actor: AddMember(R, 50, actor),
+    "rooms.kick": lambda actor: RemoveMember(R, TARGET, actor),
+    "rooms.set_role": lambda actor: SetRole(R, TARGET, actor, "member"),
+    "rooms.mute": lambda actor: Mute(R, TARGET, actor, 9),
+    "rooms.ban": lambda actor: BanMember(R, TARGET, actor),
+    "rooms.unban": lambda actor: UnbanMember(R, 6, actor),
+    "rooms.transfer": lambda actor: TransferRoom(R, TARGET, actor, former=[actor.mid]),
+    "rooms.invite": lambda actor: Invite(R, 50, actor),
+    "rooms.uninvite": lambda actor: Uninvite(R, 5, actor),
+    "rooms.approve": lambda actor: ApproveRequest(R, 51, actor),
+    "rooms.reject": lambda actor: RejectRequest(R, 51, actor),
+    "rooms.accept": lambda actor: AcceptInvitation(R, actor),
+    "rooms.decline": lambda actor: DeclineInvitation(R, actor),
+    "rooms.ask": lambda actor: AskToJoin(R, actor, ""),
+    "rooms.leave": lambda actor: Leave(R, actor),
+}
+REFUSALS = {"no": Forbidden, "hidden": NoSuchRoom, "yes": None}
+
+
+@pytest.mark.parametrize("public", [True, False], ids=["public", "private"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_decision_does_what_the_table_says_of_every_standing(operation: str, public: bool) -> None:
+    """In a private room strangers and the banned find nothing at all; a moderator, whoever it is to the room, may where the table says
+    so, and then it is audited unless any member like it may."""
+    for where, actor in STANDINGS_OF.items():
+        for role in ("user", "guest", "moderator", "admin"):
+            world = a_room(Settings(approval=True))
+            world.when(AskToJoin(R, person(51), ""))
+            world.when(AddMember(R, 90, SERVICE_ACTOR, role="owner"))  # so that it is never the last who leaves
+            world.when(ChangeRoom(R, OWNER, Settings(public=public)))
+            for mid in (7, 8):
+                world.when(AddMember(R, mid, OWNER))
+            for made in (Invite(R, 5, OWNER), BanMember(R, 6, OWNER), Mute(R, 7, OWNER, NOW_MS + 1)):
+                world.when(made)
+            by = Actor(actor.mid, role)
+            verdict = table().verdict(operation, "user" if role != "guest" else "guest", where)
+            expected = REFUSALS["yes" if verdict == "below" else verdict]
+            if not public and where in ("stranger", "banned"):
+                expected = NoSuchRoom
+            is_privileged = expected is not None and table().by_privilege(operation, by.role)
+
+            decision = OPERATIONS[operation](by)
+            if expected is None or is_privileged:
+                streams = [stream for stream, _ in world.when(decision)]
+                assert is_privileged == (AUDIT in streams) or not streams, (where, role)
+            else:
+                assert expected is world.refusal(decision), (where, role)
 
 
 # --- two people --------------------------------------------------------------------------------------------------------------

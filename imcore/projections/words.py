@@ -22,13 +22,13 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from imcore.events.messages import written
 from imcore.events.types import BASE64, TEXT, MessageEdited, Recorded
 
 TEXT_KEYS: Final = ("title", "text", "body", "content", "caption", "name")
 TEXT_CHARACTERS_MAX: Final = 4_096
 WORD_CHARACTERS_MAX: Final = 64
 SNIPPET_CHARACTERS: Final = 120
-VERSION_ABOUT: Final = 2  # of message_sent: the payload stands beside what the message is about
 
 # Thai, Lao, Burmese, Khmer; Hangul; kana, bopomofo, han and what stands around them.
 _UNSPACED: Final = (
@@ -110,16 +110,10 @@ def text_of(recorded: Recorded) -> str:
         fact = recorded.fact
         assert isinstance(fact, MessageEdited), "no other event than a message and its edit has a text"
         return "" if fact.format == "base64" else _said(fact.body)
-    if recorded.format == TEXT:
-        return recorded.body
-    if recorded.format == BASE64:
-        return ""
-    payload = orjson.loads(recorded.body)
-    if recorded.version >= VERSION_ABOUT:  # {"about": {…, "format": …}, "body": payload}
-        if payload["about"].get("format") == "base64":
-            return ""
-        payload = payload["body"]
-    return _said(payload)
+    format_, text = written(recorded)
+    if format_ == TEXT:
+        return text
+    return "" if format_ == BASE64 else _said(orjson.loads(text))
 
 
 def snippet(text: str, what: Sought) -> str:

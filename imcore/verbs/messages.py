@@ -34,6 +34,7 @@ from imcore.projections import queries
 from imcore.protocol.packet import INT32_MAX, INT64_MAX, MENTIONS_MAX, PUSH_OP_MIN
 from imcore.protocol.requests import HISTORY_ROWS, PLACES_EXCLUDE, check_format, mentioned
 from imcore.verbs.means import Means
+from imcore.verbs.reactions import Counted
 from imcore.verbs.verb import (
     Answer,
     AnyVerb,
@@ -116,6 +117,7 @@ class Envelope(Answer):
     base64: bool | None = None
     edited: Edited | None = None
     recalled: Recalled | None = None
+    reactions: list[Counted] | None = None
 
 
 class Events(Answer):
@@ -279,6 +281,7 @@ def _pace(caller: Caller, means: Means, mid: int) -> None:
 async def _append(
     caller: Caller, means: Means, mid: int, room: str, client_id: str, text: str, op: int, about: About
 ) -> Place | Other:
+    await means.accounts.doors.allow("send", caller.identity, room, caller.key)
     is_live = means.is_live(room)
     if mid == SERVICE_MID and not is_live and await queries.room(means.pool, room) is None:
         raise NoSuchRoom  # a room that is there stays, so nothing can come between

@@ -19,7 +19,6 @@ from typing import Annotated, Final, NamedTuple
 import asyncpg
 from pydantic import Field
 
-from imcore import tables
 from imcore.errors import BadRequest, NoSuchRoom, NotAllowed
 from imcore.events.names import Connection, Names
 from imcore.events.store import recorded
@@ -75,7 +74,6 @@ AMENDED: Final = """
 SELECT a.room, a.seq, a.edited, a.recalled FROM unnest($1::text[], $2::bigint[]) AS found(room, seq)
 JOIN amendments a ON a.room = found.room AND a.seq = found.seq
 """
-IS_AMENDED: Final = "amendments" in tables.metadata.tables  # are messages edited and recalled here?
 
 
 class Search(Args):
@@ -186,8 +184,6 @@ async def _look(
 
 async def _as_they_read_now(connection: Connection, found: Sequence[Found]) -> list[Found]:
     """The same without those that were recalled, and with the newest text of those that were edited."""
-    if not IS_AMENDED or not found:
-        return list(found)
     rows = await connection.fetch(AMENDED, [one.room for one in found], [one.seq for one in found])
     amended = {(room, seq): (edited, recalled) for room, seq, edited, recalled in rows}
     kept: list[Found] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -12,9 +12,10 @@ import pytest
 
 from api.place import Answer, Place
 from imcore import reacting, reads
-from imcore.errors import NoSuchMessage
+from imcore.errors import NoSuchMessage, NoSuchRoom
 from imcore.permissions import Actor
 from imcore.projections import INLINE
+from imcore.projections.amendments import Amendment
 from imcore.projections.members import Member
 from imcore.projections.pins import Pinned
 from imcore.projections.reactions import Reaction, ReactionCounts
@@ -311,18 +312,12 @@ async def test_nobody_reacts_after_the_end_of_its_membership(api: Place) -> None
     assert 30 == len(gone)
 
 
-class Amended(NamedTuple):
-    """What became of a message, as far as decisions about it look."""
-
-    recalled: int
-
-
 @pytest.mark.parametrize("recalled", [0, 9])
 def test_a_recalled_message_takes_nothing_and_gives_back(recalled: int) -> None:
     member, room = Member("owner", 1, 1, 0), Room(1, 7, True, "joined", "", 1)
     rows: dict[Any, Any] = {
         ("members", (G, 7)): member, ("bans", (G, 7)): None, ("invitations", (G, 7)): None,
-        ("rooms", (G,)): room, ("amendments", (G, 3)): Amended(recalled),
+        ("rooms", (G,)): room, ("amendments", (G, 3)): Amendment(0, 0, 0, 0, "", recalled, 7),
         ("reactions", (G, 3, UP, 7)): None, ("reactions", (G, 3, HEART, 7)): Reaction(4, 4),
         ("reaction_counts", (G, 3)): ReactionCounts((HEART,), (1,)), ("pins", (G, 3)): None, ("pin_counts", (G,)): None,
     }  # fmt: skip
@@ -371,3 +366,45 @@ async def test_what_a_page_shows_is_looked_up_however_many_react(api: Place) -> 
     assert "Seq Scan on reactions" not in plan
     rows = await api.pool.fetch(f"EXPLAIN {PAGE}", G, 1, 5_000, None, 101)
     assert "reactions_room_seq_position_idx" in "\n".join(row[0] for row in rows)
+
+
+async def test_what_only_the_platform_allows_is_audited(api: Place) -> None:
+    """A moderator who is not in the room may pin there, and react nowhere."""
+    await api.room(G, 7)
+    (seq,) = await said(api, 7)
+    moderator = Actor(99, "moderator")
+
+    events = await api.log.decide(reacting.Pin(G, seq, moderator, adds=True))
+
+    assert ["message_pinned", "admin_acted"] == [event.type for event in events]
+    with pytest.raises(NoSuchRoom):
+        await api.log.decide(reacting.React(G, seq, UP, moderator, adds=True))
+
+
+async def test_a_page_of_messages_shows_their_reactions(api: Place) -> None:
+    await api.room(G, 7, 8)
+    first, second = await said(api, 7, 8)
+    await react(api, 8, first, HEART)
+    await react(api, 7, first, HEART)
+
+    events = (await api.get(f"{ROOM}/messages", mid=8)).json["events"]
+    shown = {event["seq"]: event.get("reactions") for event in events if event["type"] == "message_sent"}
+    assert {first: [{"reaction": HEART, "count": 2, "mine": True}], second: None} == shown
+    one = (await api.get(f"{ROOM}/messages/{first}", mid=9 - 1)).json
+    assert [{"reaction": HEART, "count": 2, "mine": True}] == one["reactions"]
+
+
+async def test_a_recall_takes_reactions_and_pin_with_it(api: Place) -> None:
+    await api.room(G, 7, 8)
+    (seq,) = await said(api, 7)
+    await react(api, 8, seq, HEART)
+    await api.put(f"{ROOM}/pins/{seq}")
+
+    assert 200 == (await api.delete(f"{ROOM}/messages/{seq}", mid=7)).status
+
+    assert [] == (await api.get(f"{ROOM}/pins", mid=7)).json["pins"]
+    assert "reactions" not in (await api.get(f"{ROOM}/messages/{seq}", mid=7)).json
+    for refused in (await react(api, 7, seq), await api.put(f"{ROOM}/pins/{seq}")):
+        assert (404, "no_such_message") == (refused.status, refused.code)
+    assert 200 == (await react(api, 8, seq, HEART, "DELETE")).status
+    await Rows("", api.pool, api.log, api.reads.reader).assert_rows_are_the_fold(*INLINE)

@@ -344,3 +344,18 @@ async def test_of_a_dismissed_room_nothing_is_found_or_done(api: Place) -> None:
     for path in (f"messages/{seq}/reactions/ok", f"pins/{seq}"):
         assert (404, "no_such_room") == ((told := await api.put(f"{ROOM_1}/{path}", mid=7)).status, told.code)
     assert 404 == (await api.get(f"{ROOM_1}/messages/{seq}/receipts", mid=7)).status
+
+
+async def test_what_was_edited_or_recalled_a_moment_ago_is_found_as_it_reads_now(api: Place) -> None:
+    """However far the rows are behind."""
+    await api.room(G, 7)
+    edited, recalled = [(await api.send(ROOM_1, 7, text)).json["seq"] for text in ("old news", "old secret")]
+    await api.followed()
+    api.tasks[2].cancel()  # the runner of search
+    await api.ask("PUT", f"{ROOM_1}/messages/{edited}", mid=7, json={"body": "new old news"})
+    await api.delete(f"{ROOM_1}/messages/{recalled}", mid=7)
+
+    page = (await api.get("/v1/search?q=old", mid=7)).json
+    assert [(edited, "new old news")] == [(hit["seq"], hit["snippet"]) for hit in page["hits"]]
+    await api.ask("PUT", f"{ROOM_1}/messages/{edited}", mid=7, json={"body": "nothing"})
+    assert [] == (await api.get("/v1/search?q=old", mid=7)).json["hits"]
