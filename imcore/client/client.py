@@ -71,6 +71,7 @@ from imcore.protocol.packet import HEADER_BYTES, PACKET_BYTES_MAX, PAGE_ROWS_MAX
 log = logging.getLogger(__name__)
 
 GOODBYE_S: Final = 2.0  # for the last ack, and for the last words of a connection that broke
+RENEW_S: Final = 1.0  # at least between two tokens of one connection
 TOKENS_MAX: Final = 3  # refused one after the other, before a client that can get new ones gives up
 JSON_FRAME_BYTES: Final = 64  # around a body: {"op":…,"seq":…,"body":…}
 
@@ -658,6 +659,7 @@ class Client(Subjects):
         self._look_at_backlog()
         reading = asyncio.create_task(self._read(carrier))
         writing = asyncio.create_task(self._write(carrier, self._core.auth(token)))
+        renewing = asyncio.create_task(self._renew())
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done() and isinstance(writing.exception(), ConnectionError):
@@ -672,9 +674,9 @@ class Client(Subjects):
                     raise error
             raise AssertionError("one of them is done")
         finally:
-            for task in (reading, writing):
-                task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            for one in (reading, writing, renewing):
+                one.cancel()
+            await asyncio.gather(reading, writing, renewing, return_exceptions=True)
 
     def _judge(self, ending: _Ending) -> _Ending:
         """What follows from how it ended, and from what the server said before."""
@@ -733,6 +735,17 @@ class Client(Subjects):
             if core.backlog or self._is_closing:
                 self._arrived.set()
             self._wake.set()
+
+    async def _renew(self) -> None:
+        """Give the connection the next token before this one is over, if what gives tokens knows when that is (`good_for_s`). Where
+        that fails, the server ends the connection in time, and the next one has the next token."""
+        while callable(self._token) and (left_s := getattr(self._token, "good_for_s", None)) is not None:
+            await asyncio.sleep(max(RENEW_S, left_s))
+            try:
+                await self.call("account.renew", {"token": await self._token()}, retry=True)
+            except (ClientError, OSError, aiohttp.ClientError) as error:
+                log.warning("% the token could not be renewed: %s", error)
+                return
 
     async def _act(self, step: Opened | Answered | Acked | Farewell) -> None:
         match step:

@@ -5,8 +5,8 @@
         async with alice.connect() as im:
             await im.send(…)
 
-The token is short-lived. It is refreshed when it is asked for and has not long to live, or when a server refused it; connections that
-end with their token come back with the next. A login outlives the process: keep `refresh_token`, which `on_change` is called with
+The token is short-lived. It is refreshed when it is asked for and has not long to live, or when a server refused it; a connection is
+given the next one before its own is over. A login outlives the process: keep `refresh_token`, which `on_change` is called with
 whenever it is another, and `resume` with it.
 
 The trap: a refresh token is good once. Two programs that share one end the login for both, and so may one whose answer is lost on the
@@ -118,6 +118,11 @@ class Login:
                 if time.monotonic() >= self._good_until:
                     self._keep(await self._open.accounts.refresh(refresh_token=self.refresh_token))
         return self.granted.token
+
+    @property
+    def good_for_s(self) -> float:
+        """How long the token that there is may still be given to anybody."""
+        return max(0.0, self._good_until - time.monotonic())
 
     def refused(self) -> None:
         """The token was refused: the next one is another."""

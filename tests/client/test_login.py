@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client.lines import QUICK
+from conftest import copy_cluster, temporary_folder
 from imcore.client import Http, State, Unauthenticated, WrongLogin, come_as_guest, log_in, resume
 from imcore.client.login import Login
-from system.servers import Server
+from imcore.protocol.packet import Op
+from system.servers import Server, running
 
 PASSWORD = "correct horse battery staple"
 
@@ -71,6 +75,35 @@ async def test_a_login_outlives_its_process(server: Server) -> None:
     with pytest.raises(Unauthenticated):
         async with resume(f"http://{server.http}", token):
             pass
+
+
+async def test_a_connection_is_given_the_next_token_before_its_own_is_over(cluster: Path) -> None:
+    """So it outlives its token, and nobody sees it go and come."""
+    answers: list[dict[str, object]] = []
+    asked: set[object] = set()
+    renewed = asyncio.Event()
+
+    def observe(step: tuple[Any, ...]) -> None:
+        if step[0] == "request" and step[2] == Op.CALL and step[4]["verb"] == "account.renew":
+            asked.add(step[3])
+        if step[0] == "reply" and step[3] in asked:
+            answers.append(step[4])
+            renewed.set()
+
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(folder, "--set", "access_token_s=10") as server:
+            name = await registered(server)
+            async with log_in(f"http://{server.http}", name, PASSWORD) as login:
+                first = await login()
+                async with login.connect(limits=QUICK, observe=observe) as im:
+                    async with asyncio.timeout(30):
+                        await renewed.wait()
+                    assert first != await login()
+                    assert (1, State.CONNECTED) == (im.statistics.connects, im.state)
+    (answer,) = answers
+    assert {"answer"} == answer.keys()
 
 
 async def test_who_logs_out_is_disconnected_and_knows_why(server: Server) -> None:
