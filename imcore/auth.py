@@ -3,9 +3,14 @@
 The seam is one callable, `Authenticate`: a claim in, an identity out, or Unauthenticated. It never waits, because ten thousand
 clients may come back in the same second: verifying an Ed25519 signature is 0.1 ms of CPU and no I/O.
 
-`believe` takes goim's unsigned JSON at its word (mode open). `Verifier` takes only a signed token (mode jwt). A key is found by the
-token's `kid` in a ring that is fixed at start, and each key is for one algorithm: the token's header chooses neither. Nothing is ever
+`believe` takes goim's unsigned JSON at its word (mode open). `Verifier` takes only a signed token. A key is found by the
+token's `kid`, and each key is for one algorithm: the token's header chooses neither. Nothing is ever
 fetched because a token says so (`jku`, `x5u` and `jwk` are not read at all).
+
+There are two kinds of keys. Those of the settings are other issuers': fixed at start, and what their tokens may say of a role is said
+there too. The server's *own* keys (`OwnKeys`) are files in the data folder: the newest signs, the older verify until they are taken
+away, and every process sees a change within a second. A token of an own key must be an access token (`typ: at+jwt`) with all of its
+claims, and only it says of which login it is and what it knew of the log (`as_of`).
 
 The trap: PyJWT checks the signature, and is lenient with claims (it takes exp as a string or a fraction, and the last of two equal
 names). So claims are read here, strictly. Errors say which rule was broken and repeat nothing of the token.
@@ -15,16 +20,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, get_args
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -43,17 +47,20 @@ from cryptography.hazmat.primitives.serialization import (
 from imcore.config import AuthKey, Settings
 from imcore.errors import BadConfiguration, BadRequest, Unauthenticated
 from imcore.permissions import Actor, PlatformRole
-from imcore.protocol.packet import INT32_MAX, INT32_MIN, INT64_MAX, TOKEN_BYTES_MAX, check_room
-
-log = logging.getLogger(__name__)
+from imcore.protocol.packet import INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, TOKEN_BYTES_MAX, check_room
 
 AUDIENCE: Final = "imcore"
+ISSUER: Final = "imcore"
+ACCESS_TYPE: Final = "at+jwt"  # RFC 9068: what is signed for something else is no access token
 LEEWAY_S: Final = 10.0
 HMAC_BYTES_MIN: Final = 32  # RFC 7518, 3.2: as long as the digest
 RSA_BITS_MIN: Final = 2_048
 CLAIMED_ROOMS_MAX: Final = 1_000
 TIME_MAX: Final = 2**53  # beyond, a float no longer counts seconds
 KEY_FILE: Final = "ed25519.pem"
+LOOK_S: Final = 1.0  # between looks at the folder of the own keys
+SETTLE_S: Final = 10.0  # a new key signs nothing before every process has seen it
+SID_CHARACTERS_MAX: Final = 64
 
 PrivateKey: TypeAlias = Ed25519PrivateKey | RSAPrivateKey | EllipticCurvePrivateKey
 PublicKey: TypeAlias = Ed25519PublicKey | RSAPublicKey | EllipticCurvePublicKey
@@ -73,7 +80,10 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who it is, and what it may do. `rooms` None is any room; `ops` None is any operation; `role` is what it is to the whole
-    server: a service is a backend, whose mid is 0. `sid` names the login that the token is of, "" if it is of none."""
+    server: a service is a backend, whose mid is 0. `sid` names the login that the token is of, "" if it is of none.
+
+    `as_of` is the position of the log up to which the token knew who this is: what takes a person's tokens away later takes this one
+    away. 0 for a token of another issuer, None where there was no token. `issued_at` is the token's iat."""
 
     mid: int
     rooms: frozenset[str] | None = None
@@ -81,6 +91,8 @@ class Identity:
     role: PlatformRole = "user"
     expires_at: float | None = None
     sid: str = ""
+    as_of: int | None = field(default=None, compare=False)
+    issued_at: int | None = field(default=None, compare=False)
 
     @property
     def service(self) -> bool:
@@ -102,13 +114,14 @@ Authenticate: TypeAlias = Callable[[Claim], Identity]
 
 SERVICE: Final = Identity(mid=0, role="service")
 ANONYMOUS: Final = Identity(mid=0, role="anonymous")
+OPERATOR: Final = Identity(mid=0, role="service", as_of=0)  # whoever has the command line of this machine
 
 
 # --- mode open ---------------------------------------------------------------------------------------------------------------
 
 
 def believe(claim: Claim) -> Identity:
-    """Everybody is who they say they are; a token is not looked at. For development, and for moving from goim.
+    """Everybody is who they say they are. For development, and for moving from goim.
 
     goim's anonymous viewers say 0 or nothing. They become guests, each with a negative mid of its own: 0 is the service, and what
     has one mid in common would share its inbox and its limits too.
@@ -117,27 +130,31 @@ def believe(claim: Claim) -> Identity:
     return Identity(mid, role="user" if mid > 0 else "guest")
 
 
-def authenticator(settings: Settings) -> Authenticate:
-    """What these settings ask for. In mode jwt without keys it is the server's own, which is made if need be.
+def verifier_of(settings: Settings, own: OwnKeys) -> Verifier:
+    """Of the tokens of these settings' keys, and of the own ones, of which there is one made where only tokens lead in.
 
     Raises BadConfiguration when a key cannot be read or is not of its kind.
     """
-    if settings.auth_mode == "open":
-        log.warning("auth_mode is open: every client and backend is believed; use jwt where strangers can connect")
-        return believe
-    keys = ring(settings.auth_keys) or [load_or_create_keys(Path(settings.data)).verifying]
-    return Verifier(keys, audience=settings.auth_audience, leeway_s=settings.auth_leeway_s)
+    keys = ring(settings.auth_keys)
+    if not keys and settings.auth_mode != "open":
+        own.signing()
+    return Verifier(
+        keys, own=own, audience=settings.auth_audience, issuer=settings.auth_issuer, leeway_s=settings.auth_leeway_s
+    )
 
 
 # --- mode jwt ----------------------------------------------------------------------------------------------------------------
 
 
 class Key(NamedTuple):
-    """A key to verify with, and the one algorithm it is for."""
+    """A key to verify with, and the one algorithm it is for. Its tokens must be of `issuer`, if that is named, and may say that
+    somebody has one of `roles`."""
 
     kid: str
     alg: str
     key: PublicKey | bytes
+    issuer: str = ""
+    roles: frozenset[PlatformRole] = frozenset()
 
 
 class SigningKey(NamedTuple):
@@ -156,23 +173,31 @@ class SigningKey(NamedTuple):
 _is_token = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
 _is_mid = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 _room_type = re.compile(r"[a-z][a-z0-9_]{0,31}://\*").fullmatch
+_is_sid = re.compile(rf"[A-Za-z0-9_-]{{1,{SID_CHARACTERS_MAX}}}").fullmatch
 _jws = jwt.PyJWS()
+_FOREIGN_TYPES: Final = (None, "JWT", "jwt", ACCESS_TYPE)  # what other issuers may call an access token
+_ROLES: Final[tuple[PlatformRole, ...]] = get_args(PlatformRole)
 
 
 class Verifier:
-    """Authenticates by signed tokens. One signature check a call, and no I/O."""
+    """Authenticates by signed tokens. One signature check a call, and no I/O but a look at the folder of the own keys, at most once
+    a second."""
 
     def __init__(
         self,
         keys: Iterable[Key],
         *,
+        own: OwnKeys | None = None,
         audience: str = AUDIENCE,
+        issuer: str = ISSUER,
         leeway_s: float = LEEWAY_S,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._ring = {key.kid: key for key in keys}
         self._only = next(iter(self._ring.values())) if len(self._ring) == 1 else None
+        self._own = own
         self._audience = audience
+        self._issuer = issuer
         self._leeway_s = leeway_s
         self._now = now
 
@@ -182,6 +207,15 @@ class Verifier:
         if claim.mid and claim.mid != identity.mid:
             raise Unauthenticated("mid is not the token's")
         return identity
+
+    def knows(self, token: str) -> bool:
+        """Does the token name a key that is here? It may still be wrong in every way."""
+        try:
+            header = jwt.get_unverified_header(token) if len(token) <= TOKEN_BYTES_MAX and _is_token(token) else {}
+        except (jwt.InvalidTokenError, ValueError, TypeError, RecursionError):
+            return False
+        kid = header.get("kid")
+        return isinstance(kid, str) and (kid in self._ring or self._own_key(kid) is not None)
 
     def verify(self, token: str) -> Identity:
         """The identity that the token proves. Raises Unauthenticated."""
@@ -194,19 +228,35 @@ class Verifier:
         try:
             header = jwt.get_unverified_header(token)
             key = self._key(header)
+            is_own = key.kid not in self._ring
+            if header.get("typ") not in ((ACCESS_TYPE,) if is_own else _FOREIGN_TYPES):
+                raise Unauthenticated("the token is not an access token")
             payload = _jws.decode(token, key.key, algorithms=[key.alg])
         except (jwt.InvalidTokenError, ValueError, TypeError, RecursionError):
             raise Unauthenticated("the token's signature is not valid") from None
-        return _identity(_claims(payload), self._now(), self._leeway_s, self._audience)
+        claims = _claims(payload)
+        if is_own:
+            return _own_identity(claims, self._now(), self._leeway_s, self._audience, self._issuer)
+        if key.issuer and claims.get("iss") != key.issuer:
+            raise Unauthenticated("the token is not of the issuer that its key is for")
+        return _identity(claims, self._now(), self._leeway_s, self._audience, key.roles)
 
     def _key(self, header: dict[str, object]) -> Key:
         if "crit" in header:
             raise Unauthenticated("the token asks for an extension that is not known here")
         kid = header.get("kid")
-        key = self._only if "kid" not in header else self._ring.get(kid) if isinstance(kid, str) else None
+        if "kid" not in header:
+            key = self._only
+        elif isinstance(kid, str):
+            key = self._ring.get(kid) or self._own_key(kid)
+        else:
+            key = None
         if key is None:
             raise Unauthenticated("the token's key is not known here")
         return key
+
+    def _own_key(self, kid: str) -> Key | None:
+        return None if self._own is None else self._own.verifying(kid)
 
 
 def _claims(payload: bytes) -> dict[str, object]:
@@ -230,7 +280,27 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(name)
 
 
-def _identity(claims: dict[str, object], now: float, leeway_s: float, audience: str) -> Identity:
+def _own_identity(claims: dict[str, object], now: float, leeway_s: float, audience: str, issuer: str) -> Identity:
+    """Of a token that this service signed: every claim must be there, and be what it is."""
+    for name in ("iss", "aud", "sub", "iat", "exp", "jti"):
+        if name not in claims:
+            raise Unauthenticated(f"the token has no {name}")
+    if claims["iss"] != issuer:
+        raise Unauthenticated("the token is of another issuer")
+    identity = _identity(claims, now, leeway_s, audience, frozenset(_ROLES))
+    sid, as_of, role = claims.get("sid", ""), claims.get("as_of", 0), claims.get("role", identity.role)
+    if not isinstance(sid, str) or (sid and not _is_sid(sid)):
+        raise Unauthenticated("the token's sid is not the name of a login")
+    if type(as_of) is not int or not 0 <= as_of <= INT64_MAX:
+        raise Unauthenticated("the token's as_of is not a position")
+    if role != identity.role:
+        raise Unauthenticated("the token's role is none")
+    return replace(identity, sid=sid, as_of=as_of)
+
+
+def _identity(
+    claims: dict[str, object], now: float, leeway_s: float, audience: str, roles: frozenset[PlatformRole]
+) -> Identity:
     expires_at = _time(claims, "exp")
     if expires_at is None:
         raise Unauthenticated("the token has no exp")
@@ -252,12 +322,17 @@ def _identity(claims: dict[str, object], now: float, leeway_s: float, audience: 
         raise Unauthenticated("the token's service is not true or false")
     if service and "mid" in claims:
         raise Unauthenticated("a service token has no mid")
+    role: PlatformRole = "service" if service else "user"
+    if not service and (named := next((one for one in roles if one == claims.get("role")), None)) is not None:
+        role = named if named not in ("anonymous", "service") else "user"
     return Identity(
-        mid=0 if service else _mid(claims, sub),
+        mid=0 if service else _mid(claims, sub, is_guest=role == "guest"),
         rooms=_rooms(claims),
         ops=_ops(claims),
-        role="service" if service else "user",
+        role=role,
         expires_at=float(expires_at),
+        as_of=0,
+        issued_at=_time(claims, "iat"),
     )
 
 
@@ -270,11 +345,11 @@ def _time(claims: dict[str, object], name: str) -> int | None:
     return value
 
 
-def _mid(claims: dict[str, object], sub: str) -> int:
+def _mid(claims: dict[str, object], sub: str, *, is_guest: bool) -> int:
     if "mid" in claims:
         mid = claims["mid"]
-        if type(mid) is not int or not 1 <= mid <= INT64_MAX:
-            raise Unauthenticated("the token's mid is not a positive integer of 64 bits")
+        if type(mid) is not int or not (INT64_MIN <= mid <= -1 if is_guest else 1 <= mid <= INT64_MAX):
+            raise Unauthenticated("the token's mid is not a positive integer of 64 bits, or for a guest a negative one")
         return mid
     if not _is_mid(sub) or int(sub) > INT64_MAX:
         raise Unauthenticated("the token's sub is not a member id, and there is no mid beside it")
@@ -318,21 +393,36 @@ def mint(
     service: str | None = None,
     rooms: Iterable[str] | None = None,
     ops: Iterable[int] | None = None,
+    role: PlatformRole | None = None,
+    sid: str = "",
+    as_of: int | None = None,
+    issuer: str = ISSUER,
+    audience: str = AUDIENCE,
+    beside: Mapping[str, object] | None = None,
 ) -> str:
-    """A token for a person (`mid`) or for a backend (`service`, the name it goes by in logs)."""
+    """An access token for a person (`mid`) or for a backend (`service`, the name it goes by in logs). `beside` are claims that are
+    only told to whoever reads it."""
     assert (mid is None) != (service is None), "a token is for a person or for a backend"
     claims: dict[str, object] = {
+        **(beside or {}),
+        "iss": issuer,
+        "aud": audience,
         "sub": service if mid is None else str(mid),
         "iat": int(now),
         "exp": int(now + expires_in_s),
+        "jti": secrets.token_hex(16),
     }
     if service is not None:
         claims["service"] = True
+    if mid is not None and mid < 1:
+        claims["mid"] = mid  # a sub alone is a positive number
+    told = {"role": role, "sid": sid or None, "as_of": as_of}
+    claims.update({name: value for name, value in told.items() if value is not None})
     if rooms is not None:
         claims["rooms"] = list(rooms)
     if ops is not None:
         claims["ops"] = list(ops)
-    return jwt.encode(claims, key.key, algorithm=key.alg, headers={"kid": key.kid})
+    return jwt.encode(claims, key.key, algorithm=key.alg, headers={"kid": key.kid, "typ": ACCESS_TYPE})
 
 
 # --- keys --------------------------------------------------------------------------------------------------------------------
@@ -340,7 +430,7 @@ def mint(
 
 def ring(keys: Iterable[AuthKey]) -> list[Key]:
     """The configured keys, read and checked. Raises BadConfiguration; no message repeats a key."""
-    return [_verifying(key, _material(key)) for key in keys]
+    return [_verifying(key, _material(key))._replace(issuer=key.issuer, roles=frozenset(key.roles)) for key in keys]
 
 
 def signing_key(keys: Iterable[AuthKey], kid: str | None = None) -> SigningKey:
@@ -363,14 +453,106 @@ def signing_key(keys: Iterable[AuthKey], kid: str | None = None) -> SigningKey:
 
 
 def load_or_create_keys(data_dir: Path) -> SigningKey:
-    """The server's own Ed25519 key, `keys/ed25519.pem` in the data folder; made, readable by nobody else, if it is not there.
+    """The server's own Ed25519 key that signs now; made, readable by nobody else, if there is none.
 
     Processes that start at the same time get the same key. Raises BadConfiguration when the file cannot be made or read.
     """
-    path = data_dir / "keys" / KEY_FILE
-    try:
-        if not path.exists():
+    return OwnKeys(data_dir).signing()
+
+
+class OwnKeys:
+    """The server's own Ed25519 keys: `keys/ed25519.pem` in the data folder, and `keys/ed25519-2.pem`, … of later days.
+
+    The newest signs; one that is only `SETTLE_S` old does not yet, so that all processes know it. All verify. The folder is looked
+    at again once a second, when somebody asks.
+    """
+
+    def __init__(self, data_dir: Path, now: Callable[[], float] = time.time) -> None:
+        self.folder = data_dir / "keys"
+        self._now = now
+        self._looked_at = float("-inf")
+        self._state: tuple[tuple[str, int], ...] = ()
+        self._keys: list[tuple[SigningKey, float]] = []  # the oldest first, and since when each is there
+        self._verifying: dict[str, Key] = {}
+
+    def signing(self) -> SigningKey:
+        """The key to sign with, made if there is none. Raises BadConfiguration."""
+        self._look()
+        if not self._keys:
+            self._make(self.folder / KEY_FILE)
+        now = self._now()
+        settled = [key for key, since in self._keys if since <= now - SETTLE_S]
+        return settled[-1] if settled else self._keys[0][0]
+
+    def verifying(self, kid: str) -> Key | None:
+        """The key of this name, if there is one."""
+        self._look()
+        return self._verifying.get(kid)
+
+    @property
+    def kids(self) -> list[str]:
+        """The names of all keys, the oldest first."""
+        self._look()
+        return [key.kid for key, _ in self._keys]
+
+    def rotate(self) -> str:
+        """Make a new key; its name."""
+        self._look()
+        number = max((_number(file) for file, _ in self._state), default=0) + 1
+        self._make(self.folder / (KEY_FILE if number == 1 else f"ed25519-{number}.pem"))
+        return self._keys[-1][0].kid
+
+    def retire(self, kid: str) -> None:
+        """Take a key away: what it signed is worth nothing from now on. Raises BadConfiguration for the only one, and one that is
+        not there."""
+        self._look()
+        if kid not in self._verifying:
+            raise BadConfiguration(f"there is no key {kid}")
+        if len(self._keys) == 1:
+            raise BadConfiguration("this is the only key: rotate first")
+        for name, _ in self._state:
+            if _own_key(self.folder / name).kid == kid:
+                (self.folder / name).unlink()
+        self._look(again=True)
+
+    def _make(self, path: Path) -> None:
+        try:
             _create(path)
+        except OSError as error:
+            raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None
+        self._look(again=True)
+
+    def _look(self, *, again: bool = False) -> None:
+        now = self._now()
+        if not again and now - self._looked_at < LOOK_S and now >= self._looked_at:
+            return
+        self._looked_at = now
+        try:
+            files = [
+                (entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(self.folder) if _is_own_file(entry.name)
+            ]
+        except FileNotFoundError:
+            files = []
+        except OSError as error:
+            raise BadConfiguration(f"the keys in {self.folder} cannot be read: {error.strerror}") from None
+        state = tuple(sorted(files, key=lambda file: _number(file[0])))
+        if state != self._state or again:
+            self._keys = [(_own_key(self.folder / name), at / 1e9) for name, at in state]
+            self._verifying = {key.kid: key.verifying for key, _ in self._keys}
+            self._state = state
+
+
+_is_own_file = re.compile(r"ed25519(?:-([0-9]{1,9}))?\.pem").fullmatch
+
+
+def _number(name: str) -> int:
+    found = _is_own_file(name)
+    assert found is not None, "only own files are looked at"
+    return int(found[1] or 1)
+
+
+def _own_key(path: Path) -> SigningKey:
+    try:
         private = _private(path.read_bytes())
     except OSError as error:
         raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None

@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 database = typer.Typer(help="The tables: bring them up to date, or back.", no_args_is_help=True)
 app.add_typer(database, name="db")
+accounts = typer.Typer(help="Accounts: make the first admin.", no_args_is_help=True)
+app.add_typer(accounts, name="account")
+keys = typer.Typer(help="The keys that this service signs tokens with.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings.")]
 Data = Annotated[str | None, typer.Option("--data", help="Folder of the embedded Postgres and of keys.")]
@@ -278,7 +282,71 @@ def token(
         raise typer.BadParameter("a member id is 1 or more (or use --service)")
     key = signing_key(settings.auth_keys) if settings.auth_keys else load_or_create_keys(Path(settings.data))
     who: dict[str, Any] = {"service": "imcore token"} if service else {"mid": mid}
+    who |= {"issuer": settings.auth_issuer, "audience": settings.auth_audience}
     print(mint(key, now=time.time(), expires_in_s=ttl_s, rooms=room, ops=op, **who))
+
+
+@accounts.command("create")
+def account_create(
+    name: Annotated[str, typer.Argument(help="The name to log in with.")],
+    role: Annotated[str, typer.Option(help="user, moderator or admin.")] = "user",
+    config: ConfigFile = None,
+    data: Data = None,
+    database_url: Url = None,
+    given: Set = None,
+) -> None:
+    """Make an account that can be used at once. The password is asked for, or read from standard input."""
+    roles = ("user", "moderator", "admin")
+    if role not in roles:
+        raise typer.BadParameter(f"{role!r} is none of {', '.join(roles)}")
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    settings = settings_from(config, given, data=data, database_url=database_url).settings
+
+    async def go(url: str) -> None:
+        from imcore.accounts import alone
+        from imcore.database.migrations import upgrade
+
+        await upgrade(url)
+        async with alone(url, settings) as works:
+            made = await works.register(name, password, by=OPERATOR, address="", role=role)  # type: ignore[arg-type]
+        print(made.mid)
+
+    from imcore.auth import OPERATOR
+
+    _with_database(settings, go)
+
+
+@keys.command("list")
+def keys_list(config: ConfigFile = None, data: Data = None, given: Set = None) -> None:
+    """The names of the keys, the oldest first; the last signs."""
+    for kid in _own_keys(config, data, given).kids:
+        print(kid)
+
+
+@keys.command("rotate")
+def keys_rotate(config: ConfigFile = None, data: Data = None, given: Set = None) -> None:
+    """Make a new key. It signs ten seconds later, when every process knows it; the older ones verify on until they are retired."""
+    print(_own_keys(config, data, given).rotate())
+
+
+@keys.command("retire")
+def keys_retire(
+    kid: Annotated[str, typer.Argument(help="The name of the key.")],
+    config: ConfigFile = None,
+    data: Data = None,
+    given: Set = None,
+) -> None:
+    """Take a key away: tokens that it signed are refused within a second. A quarter of an hour after a rotation nobody has one."""
+    _own_keys(config, data, given).retire(kid)
+
+
+def _own_keys(config: Path | None, data: str | None, given: list[str] | None) -> Any:
+    from imcore.auth import OwnKeys
+
+    return OwnKeys(Path(settings_from(config, given, data=data).settings.data))
 
 
 @app.command()

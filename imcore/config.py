@@ -100,6 +100,13 @@ def _checked_database_url(url: str) -> str:
     return url
 
 
+def _checked_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL begins with http:// or https://")
+    return text
+
+
 def _checked_pattern(text: str) -> str:
     if len(text) > 100 or not _is_media_pattern(text):
         raise ValueError("a media type looks like image/png, image/* or */*, in lower case")
@@ -139,6 +146,11 @@ class AuthKey(_Part):
     alg: Literal["EdDSA", "HS256", "RS256", "ES256"] = Field("EdDSA", description="the only algorithm for this key")
     key: str | None = Field(None, repr=False, description="the key itself: PEM, or for HS256 at least 32 bytes of text")
     key_file: str | None = Field(None, description="a file that holds the key")
+    issuer: str = Field("", max_length=256, description="the `iss` that its tokens must have; empty: any, or none")
+    roles: tuple[Literal["guest", "moderator", "admin"], ...] = Field(
+        (),
+        description="what the claim `role` of its tokens is believed for; another role makes nobody more than a user",
+    )
 
     @model_validator(mode="after")
     def _has_one_source(self) -> AuthKey:
@@ -159,6 +171,9 @@ class Advertise(_Part):
     tcp_port: Port = Field(0, description="0: the port that it listens on")
     ws_port: Port = Field(0, description="0: the port that it listens on")
     wss_port: Port = Field(0, description="0: the port that it listens on")
+    http_url: str = Field(
+        "", max_length=256, description="the HTTP API as clients reach it, told at login; empty: where they asked"
+    )
 
 
 class Settings(_Part):
@@ -203,9 +218,9 @@ class Settings(_Part):
     )
 
     # --- who may come in ---
-    auth_mode: Literal["open", "jwt"] = Field(
+    auth_mode: Literal["open", "jwt", "webhook"] = Field(
         "open",
-        description="open believes every client and backend (development, moving from goim); jwt wants signed tokens.",
+        description="open believes who gives no token (development, moving from goim); jwt wants signed tokens; webhook asks.",
     )
     auth_keys: tuple[AuthKey, ...] = Field(
         (), description="The keys of tokens: kid, alg, and key or key_file. None in mode jwt: one is made in `data`."
@@ -214,6 +229,12 @@ class Settings(_Part):
         "imcore",
         min_length=1,
         description="A token that names audiences must name this one; one that names none passes.",
+    )
+    auth_issuer: str = Field(
+        "imcore",
+        min_length=1,
+        max_length=256,
+        description="The `iss` of the tokens that are signed here. Changing it ends every login's token at once.",
     )
     auth_leeway_s: float = Field(
         10.0,
@@ -229,6 +250,70 @@ class Settings(_Part):
         (),
         description="Networks whose X-Forwarded-For is believed. Too wide, and clients choose the address they are limited by.",
     )
+
+    auth_webhook_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
+        None,
+        repr=False,
+        description="In mode webhook: your backend's URL, which is asked who a client is. See accounts.md.",
+    )
+    auth_webhook_asks: tuple[Literal["connect", "join", "send"], ...] = Field(
+        ("connect",),
+        description="What it is asked: who connects, and also each join and each send, which costs a round trip.",
+    )
+    auth_webhook_s: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)] = Field(
+        2.0, description="How long its answer may take. Long: clients wait while your backend is slow."
+    )
+    auth_webhook_fails: Literal["closed", "open"] = Field(
+        "closed", description="When it does not answer: closed refuses, to be tried again; open believes the client."
+    )
+    auth_webhook_under_way_max: Count = Field(
+        100, description="Questions under way at a time. Above, clients are told to try later."
+    )
+
+    # --- accounts ---
+    registration: Literal["open", "code", "admin", "closed"] = Field(
+        "open",
+        description="Who may register: everybody; with an invitation code; until an admin says yes nobody; nobody.",
+    )
+    guests_allowed: bool = Field(True, description="Whether anybody may come as a guest, without an account.")
+    activation_webhook_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
+        None,
+        repr=False,
+        description="Is sent the e-mail address and an activation code of who registers; your side sends the mail.",
+    )
+    access_token_s: Annotated[float, Field(ge=10, le=900, allow_inf_nan=False)] = Field(
+        900.0, description="How long a token is good for. Short: more refreshing; it is never more than 15 minutes."
+    )
+    refresh_token_s: Annotated[float, Field(ge=60, le=31_536_000, allow_inf_nan=False)] = Field(
+        2_592_000.0, description="A login that is not refreshed for so long is over."
+    )
+    ticket_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = Field(
+        30.0, description="How long a ticket to connect is good for."
+    )
+    activation_code_s: Seconds = Field(86_400.0, description="How long an activation code is good for.")
+    password_memory_kib: Annotated[int, Field(ge=8, le=2**22)] = Field(
+        19_456, description="Argon2id's memory for one password, while it is looked at. Less: cheaper to guess."
+    )
+    password_passes: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="Argon2id's passes. With the memory above 20 to 30 ms of one core for a login."
+    )
+    password_lanes: Annotated[int, Field(ge=1, le=16)] = Field(
+        1, description="Argon2id's lanes: each is a thread of its own."
+    )
+    password_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Passwords looked at at the same time. Each takes a core while it lasts, at low priority."
+    )
+    password_queue_max: Count = Field(
+        32, description="Passwords in line. Above, who logs in is told at once when to come back."
+    )
+    logins_per_account_per_s: PerSecond = Field(
+        0.1, description="Attempts to log in to one account for long. High: passwords can be guessed."
+    )
+    logins_per_account_burst: Burst = Field(10.0, description="Attempts that may be made at once after a pause.")
+    logins_per_address_per_s: PerSecond = Field(
+        5.0, description="Logins, registrations and guests of one address for long. Low: offices behind one wait."
+    )
+    logins_per_address_burst: Burst = Field(100.0, description="The same at once after a pause.")
 
     # --- nodes, as goim's clients are told of them ---
     region: Annotated[str, AfterValidator(_checked_region)] = Field(
@@ -343,6 +428,29 @@ class Settings(_Part):
         30.0, description="Messages a second that one member id may send for long, over all its devices and HTTP."
     )
     user_sends_burst: Burst = Field(60.0, description="Messages that it may send at once after a pause.")
+    user_signals_per_s: PerSecond = Field(
+        5.0, description="Signals that are not stored (typing) that one member id may send a second for long."
+    )
+    user_signals_burst: Burst = Field(20.0, description="Signals that it may send at once after a pause.")
+    signals_room_members_max: Count = Field(
+        500, description="In rooms with more members or sessions signals go to nobody. High: each costs as many writes."
+    )
+    presence_room_members_max: Annotated[int, Field(ge=2, le=packet.PAGE_ROWS_MAX)] = Field(
+        200, description="Members of a room see who of them is online up to this size; in larger ones, how many."
+    )
+    presence_watched_max: Count = Field(
+        500,
+        description="People that one connection may watch the presence of. Each costs memory, and writes when it changes.",
+    )
+    presence_watches_max: Count = Field(
+        1_000_000, description="The same of all connections of a process, about 0.2 KiB each. Above: overloaded."
+    )
+    presence_grace_s: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = Field(
+        5.0, description="Who is back within this was never away, for who watches. Short: every tunnel is told."
+    )
+    presence_recheck_s: Seconds = Field(
+        300.0, description="Who may still see whom is asked again at least so often. Short: queries."
+    )
     sends_pending_per_session_max: Count = Field(
         1_000,
         description="Sends of one connection that wait for their commit. Low: fast senders are refused, and retry.",
@@ -482,6 +590,21 @@ class Settings(_Part):
     append_timeout_s: Seconds = Field(
         10.0, description="When a commit's outcome is given up as unknown; clients then ask again."
     )
+    search: bool = Field(
+        True, description="Find messages by their words. False: nothing is kept for it, and asking is refused."
+    )
+    search_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+        0.33,
+        description="Of its time, how much the fold of words may work. High: all else waits for it. Low: new messages are found late.",
+    )
+    search_s: Seconds = Field(
+        2.0,
+        description="How long Postgres may look for one answer. Short: of frequent words, few of the older messages.",
+    )
+    receipts_members_max: Count = Field(
+        100,
+        description="In rooms of up to so many, who has read what is told, and pushed to all. Larger: the square of it is written.",
+    )
     pool_connections_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
         10, description="Connections of one process to Postgres for reading. All processes together must fit into it."
     )
@@ -490,6 +613,8 @@ class Settings(_Part):
     def _fits_together(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
+        if self.auth_mode == "webhook" and self.auth_webhook_url is None:
+            raise ValueError("auth_mode webhook needs auth_webhook_url")
         if self.tcps is not None and self.tls_cert is None:
             raise ValueError("tcps needs tls_cert and tls_key")
         kids = [key.kid for key in self.auth_keys]
@@ -671,6 +796,8 @@ def _public(name: str, value: object) -> object:
         return HIDDEN
     if name == "database_url" and isinstance(value, str):
         return without_password(value)
+    if name.endswith("_webhook_url") and isinstance(value, str):
+        return HIDDEN  # what stands in it may be a secret, wherever it stands
     return _plain(value)
 
 

@@ -135,6 +135,36 @@ class RoomExists(ImcoreError):
     code, retry, status, close = "room_exists", False, 409, None
 
 
+class NoSuchAccount(ImcoreError):
+    """There is no such account."""
+
+    code, retry, status, close = "no_such_account", False, 404, None
+
+
+class NameTaken(ImcoreError):
+    """This name, or one that looks like it, belongs to somebody."""
+
+    code, retry, status, close = "name_taken", False, 409, None
+
+
+class WrongLogin(ImcoreError):
+    """The name or the password is not right."""
+
+    code, retry, status, close = "wrong_login", False, 401, None
+
+
+class WrongCode(ImcoreError):
+    """The code is wrong, used up or expired."""
+
+    code, retry, status, close = "wrong_code", False, 403, None
+
+
+class AccountInactive(ImcoreError):
+    """The account cannot be used: it waits to be activated, is suspended, or was given up."""
+
+    code, retry, status, close = "account_inactive", False, 403, None
+
+
 # --- not now ---------------------------------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,8 @@ from imcore.events.types import (
     RoomCreated,
     RoomDismissed,
     RoomMuted,
+    VisibilityChosen,
+    VisibleTo,
     Writers,
     direct_pair,
     direct_room,
@@ -64,12 +66,13 @@ from imcore.projections.members import Member
 from imcore.projections.restrictions import Restriction
 from imcore.projections.rooms import Room
 from imcore.projections.uploads import DAY_MS, Uploaded
+from imcore.projections.visibility import Visibility
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
 PRIVILEGED: Final = ("moderator", "admin")
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
-R = TypeVar("R", Room, Member, Ban, Invitation, JoinRequest, Block, Attachment, Uploaded, Restriction)
+R = TypeVar("R", Room, Member, Ban, Invitation, JoinRequest, Block, Attachment, Uploaded, Restriction, Visibility)
 
 
 class Settings(NamedTuple):
@@ -825,6 +828,24 @@ class UnblockPerson(Decision):
         if _row(rows, Block, "blocks", by, mid) is None:
             return []
         return [draft(f"{USER}{by}", PersonUnblocked(by=by, mid=mid), by, key=self.key)]
+
+
+class ChooseVisibility(Decision):
+    """`actor` chooses who may see whether it is online. Choosing the same again changes nothing."""
+
+    __slots__ = ("actor", "choice", "key")
+
+    def __init__(self, choice: VisibleTo, actor: Actor, *, key: str = "") -> None:
+        super().__init__([("visibility", (actor.mid,))], [f"{USER}{actor.mid}"], creates=True)
+        self.choice, self.actor, self.key = choice, actor, key
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One choice, or none."""
+        mid = self.actor.mid
+        row = _row(rows, Visibility, "visibility", mid)
+        if self.choice == ("everybody" if row is None else row.choice):
+            return []
+        return [draft(f"{USER}{mid}", VisibilityChosen(mid=mid, choice=self.choice), mid, key=self.key)]
 
 
 def _block_keys(by: int, mid: int) -> list[Key]:

@@ -25,7 +25,7 @@ from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import Overloaded
 from imcore.events.names import Connection, Pool
 from imcore.events.store import Log, draft
-from imcore.events.types import SERVICE_MID, SESSION, SessionClosed
+from imcore.events.types import NODE_LOST, SERVICE_MID, SESSION, SessionClosed
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,6 @@ LOOK_S: Final = 1.0  # between a reaper's looks
 GAP_S: Final = 2.0  # a look that comes so much too late was held up by something that the comets may have met too
 LOOK_TIMEOUT_S: Final = 10.0
 REAP_SESSIONS_MAX: Final = 5_000
-NODE_LOST: Final = "node_lost"
 
 REGISTER = """
 INSERT INTO nodes (node, hostname, address, tcp_port, ws_port, wss_port, region, weight, connections, addresses,

@@ -77,6 +77,8 @@ class Actor(NamedTuple):
     role: PlatformRole
 
 
+# Who is shown whether anybody is online, whatever the two share and the other chose.
+SEE_EVERYBODY: Final[frozenset[PlatformRole]] = frozenset(("service", "moderator", "admin"))
 SERVICE_ACTOR: Final = Actor(0, "service")
 
 

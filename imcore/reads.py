@@ -19,9 +19,9 @@ number.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -32,8 +32,8 @@ from imcore.events import messages
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import UNFENCED, Log, draft
-from imcore.events.types import AUDIT, ROOM, AdminActed, Recorded, room_type
-from imcore.permissions import Actor, Standing, table
+from imcore.events.types import AUDIT, ROOM, SERVICE_MID, AdminActed, Recorded, room_type
+from imcore.permissions import SEE_EVERYBODY, Actor, Standing, table
 from imcore.projections import queries
 from imcore.projections.amendments import Amendment
 from imcore.protocol.packet import INT64_MAX
@@ -58,13 +58,18 @@ WHERE i.mid = $1 AND i.room = $2
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time."""
+    """Where answers come from. `reached(position, timeout_s)` waits until the rows hold that event; False if they do not in time.
+    `presence_room_members_max` is up to which size members of a room see who of them is online. `searched` is the same as `reached` for
+    what messages are found by, or None where they are not. `marked(room, mid, seq)` is told of read marks that went forward."""
 
     pool: Pool
     reader: Reader
     log: Log
     reached: Callable[[int, float], Awaitable[bool]]
     live_types: frozenset[str]
+    presence_room_members_max: int
+    searched: Callable[[int, float], Awaitable[bool]] | None = None
+    marked: Callable[[str, int, int], None] = lambda room, mid, seq: None
 
 
 async def history(
@@ -235,11 +240,15 @@ async def _as_now(reads: Reads, room: str, events: list[Recorded]) -> list[bytes
 
 
 async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = None, limit: int) -> bytes:
-    """A page of the members of the room in order of mid, and who of them is online. `version` is a position at which all of it was so,
+    """A page of the members of the room in order of mid, and who of them is online, of those who let whoever asks
+    see it. `version` is a position at which all of it was so,
     or later: what changed after it, `changes` knows. Raises NoSuchRoom."""
     await check(reads, "rooms.members", room, actor)
     version = await reads.pool.fetchval(queries.HEAD)
-    lines = await queries.members_page(reads.pool, room, after, limit + 1)
+    viewer = SERVICE_MID if actor.role in SEE_EVERYBODY else actor.mid
+    lines = await queries.members_page(
+        reads.pool, room, after, limit + 1, viewer=viewer, room_members_max=reads.presence_room_members_max
+    )
     reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid
@@ -302,11 +311,76 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
     else:
         marked = commands.mark_read(room, mid, facts.seq, facts.messages, facts.sent, key=key, fence=fence)
         position = (await reads.log.appending(marked)).position
+        reads.marked(room, mid, facts.seq)
     await _follow(reads, position)
     mark = await reads.pool.fetchrow(MARK, mid, room)
     if mark is None:
         raise NoSuchRoom  # it has left meanwhile
     return orjson.dumps({"room": room, "seq": mark["read_seq"], "unread": max(0, mark["unread"])})
+
+
+# --- about messages ----------------------------------------------------------------------------------------------------------
+
+# What others react to these messages with, and which of it this person does too: looked up for each reaction, of which there are few.
+# (EXISTS would be answered by reading all reactions to the message.)
+REACTIONS_OF: Final = """
+SELECT c.seq, c.reactions, c.counts, ARRAY(
+  SELECT (
+    SELECT count(*) FROM reactions r
+    WHERE r.room = c.room AND r.seq = c.seq AND r.reaction = named.reaction AND r.mid = $3) > 0
+  FROM unnest(c.reactions) WITH ORDINALITY AS named(reaction, n) ORDER BY named.n) AS mine
+FROM reaction_counts c WHERE c.room = $1 AND c.seq = ANY($2::bigint[])
+"""
+
+
+class ReactionCount(NamedTuple):
+    """How many react to a message so, and whether who asks is one of them."""
+
+    reaction: str
+    people: int
+    mine: bool
+
+
+async def reactions_of(reads: Reads, room: str, seqs: Sequence[int], mid: int) -> dict[int, list[ReactionCount]]:
+    """The reactions to these messages, in the order in which they came up; messages without any are left out. One query. Whoever
+    calls has checked that the person sees them."""
+    if not seqs:
+        return {}
+    rows = await reads.pool.fetch(REACTIONS_OF, room, list(seqs), mid)
+    return {
+        seq: [ReactionCount(*one) for one in zip(reactions, counts, mine, strict=True)]
+        for seq, reactions, counts, mine in rows
+    }
+
+
+class Sight(NamedTuple):
+    """What somebody sees of a room: from this seq on. `members` is how many are in it, `shows_all` whether newcomers see everything."""
+
+    first: int
+    members: int
+    shows_all: bool
+
+
+async def sight(reads: Reads, operation: str, room: str, actor: Actor) -> Sight:
+    """What somebody sees of the room, if the table allows the operation there. Raises NoSuchRoom, Forbidden, Muted."""
+    if room_type(room) in reads.live_types:
+        raise BadRequest("a room of this type has no members")
+    found = await check(reads, operation, room, actor)
+    shows_all = found.room.history == "all"
+    return Sight(1 if shows_all or found.member is None else found.member.since_seq, found.room.members, shows_all)
+
+
+async def message_at(reads: Reads, room: str, seq: int, *, first: int = 1) -> Recorded:
+    """The message as it was sent. Raises NoSuchMessage if there is none at that place, or it is before `first`."""
+    events = await reads.reader.read_on(ROOM + room, seq - 1, 1) if seq >= first else []
+    if not events or events[0].seq != seq or events[0].op == 0:
+        raise NoSuchMessage
+    return events[0]
+
+
+async def follow(reads: Reads, position: int) -> None:
+    """Wait until the rows hold this event. Raises Unavailable when they do not follow the log."""
+    await _follow(reads, position)
 
 
 async def check(reads: Reads, operation: str, room: str, actor: Actor) -> queries.Standings:

@@ -24,7 +24,7 @@ import ssl
 import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +33,13 @@ from typing import Final
 from aiohttp import web
 
 from imcore import failpoints, nodes, reads
+from imcore.accounts import Accounts
 from imcore.api.app import make_app
 from imcore.api.services import Services
 from imcore.attachments import opening as attachments
 from imcore.attachments.sweep import Sweeper
 from imcore.attachments.uploads import Uploads
-from imcore.auth import Authenticate, authenticator
+from imcore.auth import OwnKeys
 from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.comet.server import Comet, settle_memory
 from imcore.comet.tcp import TcpCarrier
@@ -59,12 +60,13 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import Recorded
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
-from imcore.projections import ASYNCHRONOUS, queries
+from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
+from imcore.receipts import Receipts
 from imcore.verbs.means import Means
 
 log = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ LINGER_S: Final = 2.0  # how long a refused request's body is still read, so tha
 BEGIN_AGAIN_S: Final = 0.5
 KEEP_S: Final = 1.0  # between writings of what the next run is to know
 LAST_SEEN: Final = "last-seen.json"
+SEARCH_PAGE_EVENTS: Final = 200  # a fold holds up everybody else in the process: 20 µs a message
 ALL_ROLES: Final = frozenset(("comet", "api", "projector"))
 
 
@@ -158,6 +161,9 @@ class Process:
         self.comet: Comet | None = None
         self.bus: PostgresBus | None = None
         self.waiting: Runner  # set before the first event
+        self.seeking: Runner | None = None
+        self.receipts: Receipts | None = None
+        self.accounts: Accounts  # so is this
         self.workers: Workers | None = None
         self.uploads: Uploads | None = None
         self.sweeper: Sweeper | None = None
@@ -176,21 +182,27 @@ class Process:
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
-            self.waiting.wake(batch[-1].position)
+            self.accounts.revocations.take(batch)
+            self._wake(batch[-1].position)
         if self.bus is not None:
             self.bus.publish(batch[-1].position)
 
     def applied(self, batch: list[Recorded]) -> None:
         """The comet has taken a batch, from whatever process."""
         self.history.saw(batch[-1])
-        self.waiting.wake(batch[-1].position)
+        self._wake(batch[-1].position)
 
     def heard(self, position: int) -> None:
         """The bus rang."""
         if self.comet is not None:
             self.comet.tail.ring(position)
         else:
-            self.waiting.wake(position)
+            self._wake(position)
+
+    def _wake(self, position: int) -> None:
+        self.waiting.wake(position)
+        if self.seeking is not None:
+            self.seeking.wake(position)
 
     def push_ephemeral(
         self,
@@ -201,25 +213,26 @@ class Process:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
     ) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
-        comet = self.comet
-        position = max(self.position, 0 if comet is None else comet.tail.position)
+        position = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
         if self.bus is not None:
-            self.bus.pass_on(Ephemeral(op, payload, room, mids, keys, everybody, position))
-        if comet is None:
-            return 0
-        return comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
-        )
+            self.bus.pass_on(message)
+        return self.passed_on(message)
 
-    def passed_on(self, message: Ephemeral) -> None:
-        """Another process pushed a message without storing it."""
-        if self.comet is not None:
-            op, payload, room, mids, keys, everybody, position = message
-            self.comet.push_ephemeral(
-                op, payload, room=room, mids=mids, keys=keys, everybody=everybody, position=position
-            )
+    def passed_on(self, message: Ephemeral) -> int:
+        """A message was pushed without storing it, here or by another process. How many got it here at once."""
+        if self.comet is None:
+            return 0
+        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
+        return self.comet.push_ephemeral(
+            op, payload, room=room, mids=mids, keys=keys, everybody=everybody,
+            type_=type_, mid=mid, key=key, position=position,
+        )  # fmt: skip
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
@@ -250,8 +263,15 @@ class Process:
         fields = {name: where for name, where in self.addresses.items() if name in type(self.settings).model_fields}
         self.settings = self.settings.model_copy(update=fields)
         self.node = new_node()
-        self.comet = self.bus = self.workers = None
+        self.comet = self.bus = self.workers = self.seeking = None
         self.history = History(lambda: [self.node], self.ended)
+
+
+async def _connect_at_leisure(process: Process, url: str) -> OwnConnection:
+    """A connection for rows that can be folded again: its commits do not wait for the disk. Rows and checkpoint are lost together."""
+    connection = await connect(url, application_name="imcore search", opened=process.opened("search"))
+    await connection.execute("SET synchronous_commit = off")
+    return connection
 
 
 @asynccontextmanager
@@ -311,15 +331,24 @@ def _say_nothing(line: dict[str, object]) -> None:
 
 
 async def _begin(process: Process, url: str, stop: asyncio.Event) -> None:
-    """Look at the log for the first time. Waits for a database that is away, as long as there was one before."""
+    """Look at the log for the first time."""
+
+    async def look() -> None:
+        connection = await connect(url, application_name="imcore start")
+        try:
+            await process.history.begin(connection, history.kept(process.last_seen) if process.is_main else None)
+        finally:
+            connection.terminate()
+
+    await _when_there(process, stop, look)
+
+
+async def _when_there(process: Process, stop: asyncio.Event, look: Callable[[], Awaitable[None]]) -> None:
+    """Do this. Waits for a database that is away, as long as there was one before."""
     while True:
         try:
-            connection = await connect(url, application_name="imcore start")
-            try:
-                await process.history.begin(connection, history.kept(process.last_seen) if process.is_main else None)
-                return
-            finally:
-                connection.terminate()
+            await look()
+            return
         except DATABASE_ERRORS as error:
             heed_cancellation()
             if not process.addresses or stop.is_set():
@@ -365,23 +394,54 @@ async def _run(
         recent=process.recent,
         lead="projector" in roles,
     )
-    authenticate = authenticator(settings)
+    seeking: Runner | None = None
+    if settings.search:
+        seeking = process.seeking = Runner(
+            lambda: _connect_at_leisure(process, url),
+            reader,
+            LEISURELY,
+            recent=process.recent,
+            lead="projector" in roles,
+            page_events_max=SEARCH_PAGE_EVENTS,
+            rest=1 / settings.search_share - 1,
+        )
+    receipts = process.receipts = Receipts(pool, process.push_ephemeral, settings.receipts_members_max)
     reading = reads.Reads(
-        pool=pool, reader=reader, log=events, reached=runner.reached, live_types=frozenset(settings.live_room_types)
+        pool=pool,
+        reader=reader,
+        log=events,
+        reached=runner.reached,
+        live_types=frozenset(settings.live_room_types),
+        presence_room_members_max=settings.presence_room_members_max,
+        searched=None if seeking is None else seeking.reached,
+        marked=receipts.marked,
     )
     if settings.workers > 1 or settings.database_url is not None or process.shared:
         process.bus = PostgresBus(lambda: connect(url, application_name="imcore bus"), process.heard, process.passed_on)
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
+    if settings.auth_mode == "open":
+        log.warning("auth_mode is open: whoever gives no token is believed; use jwt where strangers can connect")
+    accounts = process.accounts = Accounts(
+        settings, events, pool, nodes=lambda: nodes.alive(pool), keys=OwnKeys(Path(settings.data))
+    )
+    stack.push_async_callback(accounts.close)
+    await _when_there(process, stop, accounts.begin)
     kept = await attachments.opened(settings)
     stack.push_async_callback(kept.store.close)
     process.uploads = kept.uploads
     means = Means(
-        settings=settings, reads=reading, push_ephemeral=process.push_ephemeral, sends=sends, attachments=kept
+        settings=settings,
+        reads=reading,
+        push_ephemeral=process.push_ephemeral,
+        sends=sends,
+        signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+        accounts=accounts,
+        attachments=kept,
     )
     comet: Comet | None = None
     if "comet" in roles:
         comet = process.comet = Comet(
-            events, reader, pool, authenticate, means,
+            events, reader, pool, means,
             node=process.node, history=process.history, applied=process.applied,
         )  # fmt: skip
 
@@ -390,6 +450,9 @@ async def _run(
         if process.bus is not None:
             owned.append(tasks.create_task(process.bus.run(), name="bus"))
         owned.append(tasks.create_task(runner.run(), name="projector"))
+        owned.append(tasks.create_task(receipts.run(), name="receipts"))
+        if seeking is not None:
+            owned.append(tasks.create_task(seeking.run(), name="search"))
         owned.append(tasks.create_task(process.history.watch(pool), name="history"))
         if process.is_main:
             owned.append(tasks.create_task(_keep(process), name="last seen"))
@@ -397,6 +460,8 @@ async def _run(
             owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
             process.sweeper = Sweeper(kept.store, pool)
             owned.append(tasks.create_task(process.sweeper.run(), name="sweeper"))
+        follows, sweeps = comet is None, "projector" in roles
+        owned.append(tasks.create_task(accounts.run(follows=follows, sweeps=sweeps), name="accounts"))
         if comet is not None:
             owned.append(tasks.create_task(comet.run(), name="comet"))
         if report is not None and comet is not None:
@@ -407,7 +472,7 @@ async def _run(
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
                 if "api" in roles:
-                    app = make_app(_services(process, authenticate, means))
+                    app = make_app(_services(process, means))
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -618,9 +683,12 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
         "log_names": len(events.names.ids),
     }
     told |= {f"statements_total|purpose={purpose}": count for purpose, count in process.statements.items()}
+    told |= process.accounts.stats()
     bus = process.bus
     if bus is not None:
         told |= {"bus_waiting": bus.waiting, "bus_dropped_total": bus.dropped}
+    if process.receipts is not None:
+        told |= {"receipts_waiting": process.receipts.waiting, "receipts_dropped_total": process.receipts.dropped}
     if process.uploads is not None:
         told |= {
             "attachment_uploads_under_way": process.uploads.under_way,
@@ -640,12 +708,18 @@ def stats(process: Process, comet: Comet | None, events: Log, runner: Runner | N
             "projection_events_total": runner.events,
             "projection_quarantined_total": runner.quarantined,
         }
+        if process.seeking is not None:
+            told |= {
+                "search_lag_events": process.seeking.lag_events,
+                "search_events_total": process.seeking.events,
+                "search_quarantined_total": process.seeking.quarantined,
+            }
     return told
 
 
-def _services(process: Process, authenticate: Authenticate, means: Means) -> Services:
+def _services(process: Process, means: Means) -> Services:
     """What the HTTP API works with."""
-    events, pool = means.log, means.pool
+    events = means.log
 
     def counts() -> dict[int, dict[str, float]]:
         workers = process.workers
@@ -674,8 +748,7 @@ def _services(process: Process, authenticate: Authenticate, means: Means) -> Ser
 
     return Services(
         means=means,
-        authenticate=authenticate,
-        nodes=lambda: nodes.alive(pool),
+        nodes=means.accounts.nodes,
         ready=ready,
         metrics=registry(counts),
         ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",

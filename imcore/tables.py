@@ -1,11 +1,14 @@
 """Every table on one page; all that Alembic imports.
 
-Three families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
+Four families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
-`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads` and `amendments` (inline: in the append's
-transaction), `sessions`, `deliveries`, `inbox`, `mentions`, `threads` and `edits` (asynchronous), `checkpoints` that says how far each
-of these has come, and `quarantine` that names the events which one went past; all of them can be thrown away and folded again from the
-log. Leases: `nodes`, the running comets; not derived from the log, and worthless after a restart.
+`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
+`reaction_counts`, `pins`, `pin_counts`, `visibility`, `accounts`, `handles`, `logins` and `logouts` (inline: in the append's
+transaction), `sessions`, `seen`, `deliveries`, `inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous), `search`
+(the same, at a pace of its own), `checkpoints` that says how far each of these has come, and `quarantine` that names the events
+which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running comets; not
+derived from the log, and worthless after a restart. Secrets: `credentials`, `refresh_tokens`, `tickets`, `invitation_codes`,
+`activation_codes`; kept as hashes, and out of the log, which is for ever.
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -25,6 +28,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -302,6 +306,14 @@ blocks = Table(
     PrimaryKeyConstraint("by", "mid"),
 )
 
+# Who may see whether a person is online. Of those who let everybody see them there is no row.
+visibility = Table(
+    "visibility",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("choice", Text, nullable=False, comment="contacts or nobody"),
+)
+
 attachments = Table(
     "attachments",
     metadata,
@@ -343,6 +355,15 @@ sessions = Table(
     Column("opened_at_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("mid", "key"),
     Index("sessions_node_idx", "node"),
+)
+
+# When each person was last heard of, kept after the last session is closed. Guests have none: they do not come back.
+seen = Table(
+    "seen",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False, comment="milliseconds since 1970"),
+    postgresql_with={"fillfactor": "70"},  # changed again and again, in no index: room for HOT updates
 )
 
 # What each device has received, kept after its session is closed: where the next one goes on.
@@ -419,6 +440,181 @@ edits = Table(
     Column("seq", BigInteger, nullable=False, comment="of the edit"),
     Column("by", BigInteger, nullable=False, comment="who made it"),
     PrimaryKeyConstraint("room", "target", "seq"),
+)
+
+# Who reacts to which message with what.
+reactions = Table(
+    "reactions",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message"),
+    Column("reaction", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the event: those of a message are paged by it"),
+    Column("time_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "seq", "reaction", "mid"),
+    Index("reactions_room_seq_position_idx", "room", "seq", "position"),
+)
+
+# The same by message, in the order in which each came up: what a page of messages shows, and what bounds them.
+reaction_counts = Table(
+    "reaction_counts",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message"),
+    Column("reactions", ARRAY(Text), nullable=False),
+    Column("counts", ARRAY(BigInteger), nullable=False, comment="of each of reactions; never 0"),
+    PrimaryKeyConstraint("room", "seq"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+pins = Table(
+    "pins",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="of the message"),
+    Column("position", BigInteger, nullable=False, comment="of the pinning"),
+    Column("by", BigInteger, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("room", "seq"),
+)
+
+pin_counts = Table(
+    "pin_counts",
+    metadata,
+    Column("room", Text, primary_key=True),
+    Column("pins", BigInteger, nullable=False),
+)
+
+# How far each member has read, by room: who has read this message?
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("since_seq", BigInteger, nullable=False, comment="seq of the join"),
+    Column("read_seq", BigInteger, nullable=False, comment="read mark; since_seq: nothing was marked since the join"),
+    Column("time_ms", BigInteger, nullable=False, comment="when the mark was made"),
+    PrimaryKeyConstraint("room", "mid"),
+    postgresql_with={"fillfactor": "70"},  # changed again and again, in no index: room for HOT updates
+)
+
+# What messages are found by. The room is looked for together with the words, so that what is frequent elsewhere costs nothing.
+search = Table(
+    "search",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("mid", BigInteger, nullable=False, comment="who sent it"),
+    Column("time_ms", BigInteger, nullable=False, comment="when it was sent"),
+    Column("position", BigInteger, nullable=False),
+    Column("text_at", BigInteger, nullable=False, comment="position of the event with its newest text"),
+    Column("words", ARRAY(Text), nullable=False, comment="see projections.words"),
+    PrimaryKeyConstraint("room", "seq"),
+    Index("search_position_idx", "position"),
+    Index("search_words_idx", text("array_to_tsvector(array_append(words, '@' || room))"), postgresql_using="gin"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("mid", BigInteger, primary_key=True, autoincrement=False),
+    Column("login", Text, nullable=False, comment="the name that it logs in with"),
+    Column("name", Text, nullable=False, comment="the name that others see"),
+    Column("avatar", Text, nullable=False, comment="a URL, or empty"),
+    Column("extra", Text, nullable=False, comment="what the application keeps with a person: a JSON object"),
+    Column("role", Text, nullable=False, comment="user, moderator or admin"),
+    Column("state", Text, nullable=False, comment="pending, active, suspended or deactivated"),
+    Column("reason", Text, nullable=False, comment="of a suspension"),
+    Column("credential", Text, nullable=False, comment="which row of credentials is its password"),
+    Column("created", BigInteger, nullable=False, comment="position of its registration"),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False, comment="position of the last change"),
+    Index("accounts_state_idx", "state", postgresql_where=text("state IN ('suspended', 'deactivated')")),
+)
+
+handles = Table(
+    "handles",
+    metadata,
+    Column("handle", Text, primary_key=True, comment="what two names may not have in common"),
+    Column("mid", BigInteger, nullable=False),
+)
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("mid", BigInteger, nullable=False),
+    Column("sid", Text, nullable=False),
+    Column("key", Text, nullable=False, comment="the connection key that the device was told"),
+    Column("platform", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("since", BigInteger, nullable=False, comment="position of the login; over if it is before logouts.ended"),
+    Column("since_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("mid", "sid"),
+)
+
+# What ended the tokens of a person; every process follows it by position.
+logouts = Table(
+    "logouts",
+    metadata,
+    Column("mid", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False, comment="of the last change"),
+    Column("voided", BigInteger, nullable=False, comment="tokens that know less of the log than this are worthless"),
+    Column("voided_ms", BigInteger, nullable=False),
+    Column("ended", BigInteger, nullable=False, comment="logins that began before this are over"),
+    Column("sids", ARRAY(Text), nullable=False, comment="single logins that ended lately: time in ms, space, sid"),
+    Index("logouts_position_idx", "position"),
+)
+
+# --- secrets: as hashes, and out of the log ------------------------------------------------------------------------------------
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("credential", Text, primary_key=True),
+    Column("hash", Text, nullable=False, comment="Argon2id, with its parameters and salt"),
+)
+
+# One row a login. `family` is the half of a token that stays, `hash` the half that each refresh changes.
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("family", LargeBinary, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("sid", Text, nullable=False),
+    Column("told", Text, nullable=False, comment="what its tokens say beside who it is: JSON"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("refresh_tokens_mid_sid_idx", "mid", "sid"),
+    Index("refresh_tokens_expires_at_idx", "expires_at"),
+)
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("identity", Text, nullable=False, comment="whose it is, as its token said: JSON"),
+    Column("origin", Text, nullable=False, comment="of the page that may use it"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("tickets_expires_at_idx", "expires_at"),
+)
+
+invitation_codes = Table(
+    "invitation_codes",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("uses", Integer, nullable=False, comment="how many may still register with it"),
+    Column("note", Text, nullable=False),
+    Column("created_by", BigInteger, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+)
+
+activation_codes = Table(
+    "activation_codes",
+    metadata,
+    Column("mid", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
 )
 
 # --- leases ------------------------------------------------------------------------------------------------------------------

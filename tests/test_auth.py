@@ -325,11 +325,6 @@ def test_open_gives_each_anonymous_guest_a_mid_of_its_own() -> None:
     assert all(-(2**63) <= guest.mid < 0 for guest in guests)
 
 
-def test_open_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert auth.authenticator(load().settings) is auth.believe
-    assert "auth_mode is open" in caplog.text
-
-
 # --- keys ---
 
 
@@ -400,7 +395,7 @@ def test_the_server_makes_a_key_once_for_itself_alone(tmp_path: Path) -> None:
     import time
 
     minted = auth.mint(first, now=time.time(), expires_in_s=60, mid=5)
-    assert auth.authenticator(settings)(Claim(token=minted)).mid == 5
+    assert auth.verifier_of(settings, auth.OwnKeys(tmp_path))(Claim(token=minted)).mid == 5
 
 
 def test_processes_that_start_together_get_the_same_key(tmp_path: Path) -> None:

@@ -199,3 +199,43 @@ async def role(database_url: str, name: str) -> AsyncIterator[dict[str, object]]
         finally:
             process.terminate()
             await process.wait()
+
+
+async def test_an_account_is_made_and_keys_are_changed_on_the_command_line(database_url: str) -> None:
+    """Without a server; the password is a line of standard input, and stands nowhere else."""
+    with temporary_folder() as folder:
+        where = ("--data", str(folder), "--database-url", database_url, "--set", "password_memory_kib=8")
+
+        async def create(name: str, password: str, *more: str) -> tuple[int, str, str]:
+            process = await asyncio.create_subprocess_exec(
+                *(*IMCORE, "account", "create", name, *more, *where),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(60):
+                out, err = await process.communicate(f"{password}\n".encode())
+            assert process.returncode is not None
+            return process.returncode, out.decode(), err.decode()
+
+        code, mid, _ = await create("boss", "correct horse", "--role", "admin")
+        assert code == 0
+        connection = await connect(database_url)
+        row = await connection.fetchrow("SELECT mid, login, role, state FROM accounts")
+        await connection.close()
+        assert row is not None
+        assert (int(mid), "boss", "admin", "active") == tuple(row)
+        for name, password, said in (("boss", "correct horse", "name_taken"), ("second", "short", "8 characters")):
+            code, _, err = await create(name, password)
+            assert code != 0
+            assert said in err
+            assert password not in err
+
+        first = (await imcore("keys", "rotate", "--data", str(folder)))[1].strip()
+        second = (await imcore("keys", "rotate", "--data", str(folder)))[1].strip()
+        listed = (await imcore("keys", "list", "--data", str(folder)))[1].split()
+        assert [first, second] == listed
+        assert (await imcore("keys", "retire", first, "--data", str(folder)))[0] == 0
+        code, _, err = await imcore("keys", "retire", second, "--data", str(folder))
+        assert code != 0
+        assert "only key" in err

@@ -69,6 +69,7 @@ def test_every_setting_can_be_said_in_every_place(tmp_path: Path) -> None:
             "advertise": {"domain": "x.example", "addresses": ("192.0.2.1",)},
             "tls_cert": "a", "tls_key": "b", "tcps": "0.0.0.0:3104", "database_url": URL, "origins": ("https://a.example", "*"),
             "trusted_proxies": ("10.0.0.0/8",), "live_room_types": ("live", "stage"), "rate_limits": False,
+                "auth_webhook_url": "https://a.example/who", "activation_webhook_url": "http://a.example",
             "attachments": "/srv/files", "attachment_link_key": "x" * 32, "attachment_types": ("image/*", "text/plain"),
             "s3_bucket": "b", "s3_endpoint": "http://s3.example:9000", "s3_access_key": "a", "s3_secret_key": "b",
         }

@@ -149,3 +149,22 @@ async def test_the_revisions_make_the_tables_that_are_drawn(database_url: str) -
     async with engine.connect() as connection:
         assert [] == await connection.run_sync(differences)
     await engine.dispose()
+
+
+async def test_rooms_of_before_have_their_owners_and_their_members_a_version(empty_database_url: str) -> None:
+    """What the folds of today would say of a log of that time, as far as the rows can tell."""
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "0004")
+    connection = await connect(empty_database_url)
+    try:
+        await connection.execute("INSERT INTO rooms VALUES ('group://a', 1, 7, true, 'joined', '', 3)")
+        for mid, role, since in ((9, "owner", 4), (7, "owner", 2), (8, "member", 3)):
+            await connection.execute("INSERT INTO members VALUES ('group://a', $1, $2, $3, $3, 0)", mid, role, since)
+        await upgrade(empty_database_url)
+
+        room = await connection.fetchrow("SELECT owners, writers, dismissed FROM rooms")
+        assert room is not None
+        assert ([7, 9], "members", 0) == tuple(room)
+        assert [2, 3, 4] == [row[0] for row in await connection.fetch("SELECT changed FROM members ORDER BY changed")]
+    finally:
+        await connection.close()

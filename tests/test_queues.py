@@ -21,7 +21,19 @@ from imcore.metrics import MEANINGS
 ROOT: Final = Path(__file__).parent.parent
 SAID: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 # What serves clients. The other rooms of the house (bench, database, cli) hold nothing for them.
-SERVING: Final = ("attachments", "paces.py", "nodes.py", "server.py", "api", "bus", "comet", "events", "projections")
+SERVING: Final = (
+    "attachments",
+    "paces.py",
+    "receipts.py",
+    "nodes.py",
+    "server.py",
+    "accounts",
+    "api",
+    "bus",
+    "comet",
+    "events",
+    "projections",
+)
 COLLECTIONS: Final = {"deque", "Counter", "Queue", "Semaphore", "defaultdict", "OrderedDict", "set", "dict", "list"}
 
 

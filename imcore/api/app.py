@@ -19,6 +19,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from imcore.accounts.doors import TICKET
 from imcore.api import goim, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
 from imcore.api.services import ADDRESS, CORS, IDENTITY, SERVICES, Services
@@ -163,26 +164,34 @@ async def from_page(request: web.Request, handler: Handler) -> web.StreamRespons
 
 @web.middleware
 async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A token, or in mode open a word, becomes an identity."""
+    """A token, or in mode open without one a word, becomes an identity."""
     if request.path not in OPEN_PATHS and not request.path.startswith(PAGE_PATHS):
-        request[IDENTITY] = _identity(request)
+        request[IDENTITY] = await _identity(request)
     return await handler(request)
 
 
-def _identity(request: web.Request) -> Identity:
+async def _identity(request: web.Request) -> Identity:
     have = services(request)
     for header in (hdrs.AUTHORIZATION, MID_HEADER):
         if len(request.headers.getall(header, [])) > 1:
             raise BadRequest(f"the header {header} is there twice")
-    if have.settings.auth_mode == "open":
-        named = request.headers.get(MID_HEADER)
-        return SERVICE if named is None else have.authenticate(Claim(mid=integer(MID_HEADER, named, 1, INT64_MAX)))
-    if hdrs.AUTHORIZATION not in request.headers and _is_open(request):
-        return ANONYMOUS
+    if hdrs.AUTHORIZATION not in request.headers:
+        if have.settings.auth_mode == "open":
+            named = request.headers.get(MID_HEADER)
+            return SERVICE if named is None else have.doors(Claim(mid=integer(MID_HEADER, named, 1, INT64_MAX)))
+        if _is_open(request):
+            return ANONYMOUS
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("the header Authorization: Bearer … is needed")
-    return have.authenticate(Claim(token=token.strip()))
+    if token.startswith(TICKET):
+        raise Unauthenticated("a ticket is for a connection")
+    claim = Claim(token=token)
+    if not have.doors.must_wait(claim):
+        return have.doors(claim)
+    origin = request.headers.get(hdrs.ORIGIN, "")
+    return await have.doors.admit(claim, act="request", origin=origin, address=request[ADDRESS])
 
 
 def _is_open(request: web.Request) -> bool:

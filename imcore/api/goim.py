@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
@@ -23,7 +22,7 @@ from aiohttp import web
 
 from imcore import commands
 from imcore.api.asking import Query, check_key, check_service, identity, read_bytes, services
-from imcore.api.balancer import Balancer
+from imcore.balancer import BACKOFF, addresses, directions
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import BadRequest, DatabaseUnavailable, Forbidden, ImcoreError, NotAllowed, Unauthenticated
 from imcore.nodes import AliveNode
@@ -32,18 +31,15 @@ from imcore.protocol.packet import INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, c
 
 OK, REQUEST_ERROR, SERVER_ERROR = 0, -400, -500
 TOP_ROOMS_MAX: Final = 10_000
-BACKOFF: Final = {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3}
 NOBODY: Final = 0  # goim's member id of those who have none
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
-_BALANCER: Final = web.AppKey("balancer", Balancer)
 _is_number = re.compile(r"[+-]?[0-9]+").fullmatch
 _NO_DATA: Final = object()
 
 
 def add_routes(app: web.Application) -> None:
     """Put goim's routes into the application."""
-    app[_BALANCER] = Balancer()
     for path, push in (("keys", push_keys), ("mids", push_mids), ("room", push_room), ("all", push_all)):
         app.router.add_post(f"/goim/push/{path}", _spoken_as_goim(push))
     for path, handler in (
@@ -184,22 +180,17 @@ async def nodes_weighted(request: web.Request) -> web.Response:
     query = Bound(request)
     platform, region = query.string("platform", required=False), query.string("region", required=False)
     query.check()
-    settings = services(request).settings
-    told = settings.advertise
-    chosen = request.app[_BALANCER].choose(await services(request).nodes(), region or settings.region)
-    first = chosen[0] if chosen else None
-    domain = told.domain or (_addresses(first)[0] if first else socket.gethostname())
-    if platform == "web":
-        names = [node.hostname + told.host_domain for node in chosen]
-    else:
-        names = [address for node in chosen for address in _addresses(node)]
+    have = services(request)
+    settings = have.settings
+    chosen = have.means.accounts.balancer.choose(await have.nodes(), region or settings.region)
+    told = directions(chosen, platform, settings.advertise)
     reply = {
-        "domain": domain,
-        "tcp_port": told.tcp_port or (first.tcp_port if first else 0),
-        "ws_port": told.ws_port or (first.ws_port if first else 0),
-        "wss_port": told.wss_port or (first.wss_port if first else 0),
+        "domain": told.domain,
+        "tcp_port": told.tcp_port,
+        "ws_port": told.ws_port,
+        "wss_port": told.wss_port,
         "heartbeat": int(settings.heartbeat_s),
-        "nodes": names or [domain],
+        "nodes": told.hosts,
         "backoff": BACKOFF,
         "heartbeat_max": settings.heartbeat_misses,
     }
@@ -212,10 +203,6 @@ async def nodes_instances(request: web.Request) -> web.Response:
     return result(OK, [_instance(node) for node in await services(request).nodes()])
 
 
-def _addresses(node: AliveNode) -> list[str]:
-    return [address for address in node.address.split(",") if address] or [node.hostname]
-
-
 def _instance(node: AliveNode) -> dict[str, object]:
     ports = (("tcp", node.tcp_port), ("ws", node.ws_port), ("wss", node.wss_port))
     return {
@@ -224,7 +211,7 @@ def _instance(node: AliveNode) -> dict[str, object]:
         "env": "",
         "appid": "goim.comet",
         "hostname": node.hostname,
-        "addrs": [f"{scheme}://{address}:{port}" for address in _addresses(node) for scheme, port in ports if port],
+        "addrs": [f"{scheme}://{address}:{port}" for address in addresses(node) for scheme, port in ports if port],
         "version": "",
         "latest_timestamp": _nanoseconds(node.lease_until),
         "metadata": {

@@ -9,7 +9,8 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from imcore.auth import Authenticate, Identity
+from imcore.accounts.doors import Doors
+from imcore.auth import Identity
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
@@ -28,7 +29,6 @@ class Services:
     """
 
     means: Means
-    authenticate: Authenticate
     nodes: Callable[[], Awaitable[Sequence[AliveNode]]]
     ready: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: CollectorRegistry
@@ -38,6 +38,11 @@ class Services:
     def settings(self) -> Settings:
         """As the process was started with."""
         return self.means.settings
+
+    @property
+    def doors(self) -> Doors:
+        """Who somebody is."""
+        return self.means.accounts.doors
 
     @property
     def reads(self) -> Reads:

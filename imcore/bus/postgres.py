@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from imcore import failpoints
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.names import OwnConnection
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,16 @@ RETRY_S: Final = 0.5
 ALIVE_S: Final = 5.0
 NOTIFICATION_BYTES_MAX: Final = 7_900  # Postgres: less than 8,000
 EPHEMERAL_MAX: Final = 1_000
+SIGNALS_MAX: Final = EPHEMERAL_MAX // 2  # when so many wait, no signals are added to them
+BATCH_MAX: Final = 100
+
+# Everything of the list is told, in its order.
+NOTIFY: Final = "SELECT pg_notify($1, said) FROM unnest($2::text[]) AS said"
 
 
 class Ephemeral(NamedTuple):
     """A message that is not stored, and whom it is for. It was given while the log was at `position` or beyond: who was taken out of a
-    room by then must not get it."""
+    room by then must not get it. Of another type than a pushed message it is a signal of `mid`, not for the connection `key`."""
 
     op: int
     payload: bytes
@@ -43,6 +49,9 @@ class Ephemeral(NamedTuple):
     keys: tuple[str, ...]
     everybody: bool
     position: int = 0
+    type: str = MESSAGE_PUSHED
+    mid: int = SERVICE_MID
+    key: str = ""
 
 
 class PostgresBus:
@@ -52,7 +61,7 @@ class PostgresBus:
         self,
         connect: Callable[[], Awaitable[OwnConnection]],
         heard: Callable[[int], None],
-        passed_on: Callable[[Ephemeral], None] | None = None,
+        passed_on: Callable[[Ephemeral], object] | None = None,
     ) -> None:
         self._connect = connect
         self._heard = heard
@@ -71,8 +80,12 @@ class PostgresBus:
         self._wake.set()
 
     def pass_on(self, message: Ephemeral) -> None:
-        """Tell the others what is not in the log, soon. What is too large for a notification is not told."""
-        op, payload, *whom = message
+        """Tell the others what is not in the log, soon. What is too large for a notification is not told, nor signals while much waits
+        already."""
+        if message.type != MESSAGE_PUSHED and len(self._outgoing) >= SIGNALS_MAX:
+            self.dropped += 1
+            return
+        op, payload, *whom = message if message.type != MESSAGE_PUSHED else message[:7]  # older processes know no more
         text = json.dumps([self._origin, op, base64.b64encode(payload).decode(), *whom])
         if len(text) > NOTIFICATION_BYTES_MAX:
             log.warning("a message that is not stored is too large for the bus", extra={"bytes": len(payload)})
@@ -102,15 +115,8 @@ class PostgresBus:
                         await connection.execute("SELECT 1")  # the only way to learn that nobody is there any more
                         continue
                     self._wake.clear()
-                    while self._outgoing:
-                        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._outgoing.popleft())
-                    if self._position > self._rung:
-                        if failpoints.armed is not None:
-                            await failpoints.arrive("before_publish")
-                        self._rung = self._position
-                        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, str(self._rung))
-                        if failpoints.armed is not None:
-                            await failpoints.arrive("after_publish")
+                    while self._outgoing or self._position > self._rung:
+                        await self._say(connection)
             except DATABASE_ERRORS as error:
                 heed_cancellation()
                 log.warning("the bus is down: %s", error)
@@ -118,6 +124,21 @@ class PostgresBus:
             finally:
                 if connection is not None:
                     connection.terminate()
+
+    async def _say(self, connection: OwnConnection) -> None:
+        """Send some of what waits, and the ring with it, in one round trip: however many messages wait, the ring waits for none."""
+        said: dict[str, None] = {}  # Postgres drops what is said twice in one transaction
+        while self._outgoing and len(said) < BATCH_MAX and self._outgoing[0] not in said:
+            said[self._outgoing.popleft()] = None
+        rings = self._position > self._rung
+        if rings:
+            if failpoints.armed is not None:
+                await failpoints.arrive("before_publish")
+            self._rung = self._position
+            said[str(self._rung)] = None
+        await connection.execute(NOTIFY, CHANNEL, list(said))
+        if rings and failpoints.armed is not None:
+            await failpoints.arrive("after_publish")
 
     def _on_ring(self, connection: object, pid: int, channel: str, payload: object) -> None:
         assert isinstance(payload, str), "asyncpg gives notifications as text"
@@ -135,8 +156,10 @@ class PostgresBus:
 def _read(payload: str) -> tuple[str, int | Ephemeral]:
     if payload.isdigit():
         return "", int(payload)
-    origin, op, body, room, mids, keys, everybody, *position = json.loads(payload)
-    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *position)
-    if not isinstance(message.position, int):
-        raise TypeError("a position is a number")
+    origin, op, body, room, mids, keys, everybody, *more = json.loads(payload)
+    message = Ephemeral(op, base64.b64decode(body, validate=True), room, tuple(mids), tuple(keys), everybody, *more)
+    if not (isinstance(message.position, int) and isinstance(message.mid, int)):
+        raise TypeError("position and mid are numbers")
+    if not (isinstance(message.type, str) and isinstance(message.key, str)):
+        raise TypeError("type and key are text")
     return origin, message

@@ -146,6 +146,36 @@ class RoomExists(Refused):
     code = "room_exists"
 
 
+class NoSuchAccount(Refused):
+    """There is no such account."""
+
+    code = "no_such_account"
+
+
+class NameTaken(Refused):
+    """This name, or one that looks like it, belongs to somebody."""
+
+    code = "name_taken"
+
+
+class WrongLogin(Refused):
+    """The name or the password is not right."""
+
+    code = "wrong_login"
+
+
+class WrongCode(Refused):
+    """The code is wrong, used up or expired."""
+
+    code = "wrong_code"
+
+
+class AccountInactive(Refused):
+    """The account cannot be used: it waits to be activated, is suspended, or was given up."""
+
+    code = "account_inactive"
+
+
 class TooLarge(Refused):
     """The body is larger than the limit for it."""
 

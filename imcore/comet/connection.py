@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -88,6 +88,7 @@ class Carrier(Protocol):
     """What moves the bytes of one connection."""
 
     address: str
+    origin: str  # of the page that connects, or ""
 
     def write(self, data: bytes) -> None:
         """Take bytes to be sent; never blocks."""
@@ -119,6 +120,7 @@ class Connection(Session):
 
     __slots__ = (
         "acked",
+        "asking",
         "began_at",
         "carrier",
         "checking",
@@ -175,6 +177,8 @@ class Connection(Session):
         # Sends that are about something, which is being looked up, and those behind them; of the pending.
         self.checking: deque[tuple[Draft, Extra | None]] | None = None
         self.reading = 0  # tasks under way
+        # What waits for the backend's yes, in order. Bounded by sends_pending_per_session_max: above, Overloaded.
+        self.asking: deque[tuple[str, int, int, str, Callable[[], None]]] | None = None
         self.replies: list[bytes] | None = None
         self.early: list[Packet | tuple[int, int, object, bytes]] | None = None
         self.early_bytes = 0
@@ -330,7 +334,10 @@ class Connection(Session):
     def _handle(self, op: int, seq: int, request: Request) -> None:
         if type(request) is Send:
             try:
-                self._send(seq, request)
+                if self.comet.asks_sends:
+                    self._ask_first("send", op, seq, request.room or self.room, partial(self._send, seq, request))
+                else:
+                    self._send(seq, request)
             except ImcoreError as error:
                 self._refuse(op, seq, error)
             return
@@ -343,11 +350,11 @@ class Connection(Session):
                 case Auth():
                     self._stand_in_line(seq, request)
                 case Join(room=room):
-                    self._join(seq, room)
+                    self._ask_first("join", op, seq, room, partial(self._join, seq, room))
                 case Leave(room=room):
                     self._leave(seq, room)
                 case ChangeRoom(room=room):
-                    self._change_room(seq, room)
+                    self._ask_first("join" if room else "", op, seq, room, partial(self._change_room, seq, room))
                 case Subscribe(ops=ops):
                     self._accept(op, seq, None if self.accepts is None else self.accepts | ops)
                 case Unsubscribe(ops=ops):
@@ -438,6 +445,34 @@ class Connection(Session):
             self.checking = None
             for draft, _ in waiting:  # nothing of them was stored: the process stops
                 draft.done(draft, Overloaded("the server is stopping", retry_after_ms=1000), False)
+
+    def _ask_first(self, act: str, op: int, seq: int, room: str, then: Callable[[], None]) -> None:
+        """Do it, if the service's own backend says yes; at once, if it need not be asked. In the order in which it was asked for."""
+        comet = self.comet
+        if not comet.doors.asks(act):
+            then()
+            return
+        if self.asking is None:
+            self.asking = deque()
+        if len(self.asking) >= comet.sends_pending_max:
+            raise Overloaded("too many requests under way on this connection", retry_after_ms=100)
+        self.asking.append((act, op, seq, room, then))
+        if len(self.asking) == 1:
+            comet.spawn(self._ask_in_turn())
+
+    async def _ask_in_turn(self) -> None:
+        waiting, identity = self.asking, self.identity
+        assert waiting is not None
+        assert identity is not None
+        while waiting:
+            act, op, seq, room, then = waiting[0]
+            try:
+                await self.comet.doors.allow(act, identity, room, self.key)
+                if self.phase == _OPEN:
+                    then()
+            except ImcoreError as error:
+                self._refuse(op, seq, error)
+            waiting.popleft()
 
     def _heartbeat(self, seq: int) -> None:
         online = self.comet.online(self.room) if self.room else 0
@@ -642,6 +677,20 @@ class Connection(Session):
         assert not isinstance(told, Stream), "a verb for connections answers JSON"
         return b'{"answer":%b}' % encoded(told)
 
+    # --- what verbs ask of the connection that they came over -------------------------------------------------------------------
+
+    async def watch(self, mids: Sequence[int], *, sees_all: bool) -> list[tuple[int, tuple[str, ...]]]:
+        """Be told of these people from now on; each person's platforms as they are now."""
+        return [*await self.comet.watch(self, mids, sees_all=sees_all)]
+
+    def unwatch(self, mids: Sequence[int] | None) -> None:
+        """Be told of these people no more; of nobody, for None."""
+        self.comet.watching.end(self, mids)
+
+    def online(self, room: str) -> int | None:
+        """How many sessions are in this live room; None if this one is not."""
+        return self.comet.online(room) if "room:" + room in self.entered else None
+
     # --- auth ------------------------------------------------------------------------------------------------------------------
 
     def _stand_in_line(self, seq: int, auth: Auth) -> None:
@@ -671,10 +720,20 @@ class Connection(Session):
         """From the auth packet to the first event: verify, commit the session, read what the person is in, catch up."""
         comet = self.comet
         try:
-            identity = comet.authenticate(
-                Claim(token=auth.token, mid=auth.mid, key=auth.key, room=auth.room, accepts=auth.accepts)
-            )
+            claim = Claim(token=auth.token, mid=auth.mid, key=auth.key, room=auth.room, accepts=auth.accepts)
+            doors = comet.doors
+            if doors.must_wait(claim):
+                carrier = self.carrier
+                waiting = doors.admit(claim, origin=carrier.origin, address=carrier.address)
+                identity = await comet.guarded(waiting)
+            else:
+                identity = doors(claim)
             self._admit(identity, auth)
+            for room in (auth.room, *auth.rooms):
+                if room and doors.asks("join"):
+                    await doors.allow("join", identity, room, auth.key)
+            if self.phase != _AUTHENTICATING:
+                return
             await self._open_as(identity, seq, auth)
         except ImcoreError as error:
             self.fail_auth(seq, error)
@@ -696,9 +755,7 @@ class Connection(Session):
     async def _open_as(self, identity: Identity, seq: int, auth: Auth) -> None:
         comet = self.comet
         hub = comet.hub
-        self.identity = identity
-        self.expires_at = identity.expires_at
-        self.mid = identity.mid
+        self._be(identity)
         self.key = auth.key or comet.new_key()
         self.platform = auth.platform
         accepts = auth.accepts
@@ -763,6 +820,7 @@ class Connection(Session):
             # A mark of 0 is that of a device that never took anything: what was pushed to everybody before it came is not its.
             self.floor = resume.start if resume.is_known and resume.start else self.opened
             since = resume.start if resume.by_cursor else self.opened
+            comet.doors.check(identity)  # it may have been taken back since; from here on the hub sees to that
             if not admit(hub, self, person, live, start=resume.start, since=since, place=place):
                 raise TakenOver
             self.acked = self.marked = min(resume.start, hub.position)
@@ -814,6 +872,17 @@ class Connection(Session):
         else:
             # Not with the error's own time to come back, which is the same for everybody.
             self.end(TryLater(error.detail) if error.retry else Unauthenticated(error.detail))
+
+    def _be(self, identity: Identity) -> None:
+        self.identity = identity
+        self.expires_at = identity.expires_at
+        self.mid, self.sid, self.as_of = identity.mid, identity.sid, identity.as_of or 0
+
+    def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated: then the connection ends."""
+        assert self.identity is not None, "only who is open calls verbs"
+        self._be(self.comet.doors.renewed(self.identity, token))
+        return self.expires_at
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from imcore.comet.encode import Run
-from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver
+from imcore.comet.watching import Watching
+from imcore.errors import Displaced, GoingAway, ImcoreError, TakenOver, Unauthenticated
 from imcore.events import messages
 from imcore.events.types import (
     ALL,
@@ -29,12 +30,18 @@ from imcore.events.types import (
     ROOM,
     SESSION,
     USER,
+    AccountDeactivated,
+    AccountSuspended,
     DeliveryAcked,
+    LoggedOut,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
     MessageEdited,
     MessageRecalled,
+    PersonBlocked,
+    PersonUnblocked,
+    PlatformRoleChanged,
     Recorded,
     RoomDismissed,
     RoomsEntered,
@@ -42,6 +49,7 @@ from imcore.events.types import (
     SessionClosed,
     SessionOpened,
     UnknownType,
+    VisibilityChosen,
     device,
     room_type,
 )
@@ -49,13 +57,25 @@ from imcore.events.types import (
 log = logging.getLogger(__name__)
 
 OPENING, BEHIND, LIVE, CLOSED = range(4)
-ROUTING_TYPES: Final = frozenset(
-    fact.type
-    for fact in (
-        MemberJoined, MemberLeft, MemberRemoved, SessionOpened, SessionClosed, RoomsEntered, RoomSwitched,
-        DeliveryAcked, MessageRecalled,
-    )
-)  # fmt: skip
+ROUTING_FACTS: Final = (
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    SessionOpened,
+    SessionClosed,
+    RoomsEntered,
+    RoomSwitched,
+    DeliveryAcked,
+    MessageRecalled,
+    VisibilityChosen,
+    PersonBlocked,
+    PersonUnblocked,
+    LoggedOut,
+    AccountSuspended,
+    AccountDeactivated,
+    PlatformRoleChanged,
+)
+ROUTING_TYPES: Final = frozenset(fact.type for fact in ROUTING_FACTS)
 DISMISSED: Final = RoomDismissed.type
 FRESH_STREAMS_MAX: Final = 200_000
 MARKS_MAX: Final = 50_000
@@ -74,11 +94,13 @@ class Session:
 
     `position`: everything up to here was written. It moves while the session is behind, and stands where it turned live after that.
     `full`: the socket has not taken what it was given, so there is nothing to be written. `entered` are the live rooms it is in and
-    since when. `received` is the position of the last durable event that was written to it.
+    since when. `received` is the position of the last durable event that was written to it. `sid` is the login that it is of, and
+    `as_of` up to where in the log its token knew its person: what took that back later ends it.
     """
 
     __slots__ = (
         "accepts",
+        "as_of",
         "codec",
         "entered",
         "floor",
@@ -90,12 +112,15 @@ class Session:
         "person",
         "position",
         "received",
+        "sid",
         "state",
     )
 
     def __init__(self) -> None:
         self.mid = 0
         self.key = ""
+        self.sid = ""
+        self.as_of = 0
         self.codec = 0
         self.accepts: frozenset[int] | None = None
         self.opened = 0
@@ -210,8 +235,16 @@ class Hub:
     a query; the one who went first is forgotten first.
     """
 
-    def __init__(self, position: int, live_room_types: Iterable[str], *, remembered_max: int = 0) -> None:
+    def __init__(
+        self,
+        position: int,
+        live_room_types: Iterable[str],
+        *,
+        remembered_max: int = 0,
+        watching: Watching | None = None,
+    ) -> None:
         self.position = position
+        self.watching = watching  # whose presence is watched here; it folds the same events
         self.flushed = position  # live sessions have been written everything up to here
         self.people: dict[int, Person] = {}
         self.remembered: dict[int, Person] = {}  # of `people`, those without sessions, in the order in which they went
@@ -538,6 +571,10 @@ class Hub:
                     self.recalls.setdefault((event.stream, target), (event.mid, event.position))
                     if len(self.recalls) > RECALLS_MAX:
                         _, self.recalls_from = self.recalls.pop(next(iter(self.recalls)))
+                case LoggedOut(mid=mid, sids=sids, everywhere=everywhere):
+                    self._revoke(mid, event.position, None if everywhere else sids)
+                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid) | PlatformRoleChanged(mid=mid):
+                    self._revoke(mid, event.position, None)
                 case SessionOpened(key=key):
                     self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
@@ -552,6 +589,8 @@ class Hub:
                     session = None if person is None else person.sessions.get(key)
                     if session is not None and session.opened == opened:
                         session.switched(room)
+            if self.watching is not None and self.watching.people:
+                self.watching.fold(fact, event)
 
     def mark(self, mid: int, key: str, position: int) -> None:
         """This device has everything up to `position`: the log says so, or whoever is about to tell the log."""
@@ -607,6 +646,18 @@ class Hub:
             session.end(Displaced() if reason == Displaced.code else GoingAway())
             self.remove(session)
 
+    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None) -> None:
+        """End the sessions of these logins; None: all whose tokens are from before this. What was said before it they still get."""
+        person = self.people.get(mid)
+        if person is None or not person.sessions:
+            return
+        self._hand_out()
+        for session in list(person.sessions.values()):
+            if session.as_of < position if sids is None else session.sid in sids:
+                self._write_out(session, position - 1)
+                session.end(Unauthenticated("the login is over"))
+                self.remove(session)
+
     def _join(self, mid: int, event: Recorded) -> None:
         person = self.people.get(mid)
         if person is None:
@@ -648,6 +699,8 @@ class Hub:
                 # Its memberships are being read, and it may be that this was not seen.
                 person.changes.append((event.position, stream, False))
             elif person.rooms.pop(stream, None) is not None:
+                if self.watching is not None:
+                    self.watching.dismissed(person.mid)
                 person.left[stream] = Left(event.position, event.mid, event.type)
                 for session in person.sessions.values():
                     self._detach(session, stream)

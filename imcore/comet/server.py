@@ -21,17 +21,21 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
+import orjson
+
 from imcore import commands, failpoints
-from imcore.auth import Authenticate, Identity
+from imcore.auth import Identity
 from imcore.bus.tail import Tail
+from imcore.comet import encode, watching
 from imcore.comet.admission import Admission
 from imcore.comet.catchup import CatchUp
 from imcore.comet.connection import Connection
 from imcore.comet.encode import Run
 from imcore.comet.giving_way import giving_way
-from imcore.comet.hub import BEHIND, LIVE, Hub, Person
+from imcore.comet.hub import BEHIND, LIVE, Hub, Person, Session
 from imcore.comet.loader import Loader, Pages
 from imcore.comet.returning import Returns
+from imcore.comet.watching import Change, Watching
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import (
     AuthTimeout,
@@ -50,8 +54,23 @@ from imcore.events.history import History
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
 from imcore.events.store import Log
-from imcore.events.types import ALL, GENERATED_KEY, KEY, MESSAGE_PUSHED, ROOM, USER, Page, Recorded, device, room_type
+from imcore.events.types import (
+    ALL,
+    GENERATED_KEY,
+    JSON,
+    KEY,
+    MESSAGE_PUSHED,
+    PRESENCE,
+    ROOM,
+    SERVICE_MID,
+    USER,
+    Page,
+    Recorded,
+    device,
+    room_type,
+)
 from imcore.paces import Line, Paces
+from imcore.projections import queries
 from imcore.proxies import networks, subnet
 from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs
@@ -77,6 +96,9 @@ FILES_KEPT: Final = 256  # open files that are not for connections of clients
 HOLD_S: Final = 1.0
 HELD_MAX: Final = 1_000
 PUSHES_WAITING_MAX: Final = 1_000
+FOLLOWED_S: Final = 1.0  # how long a request waits for rows that follow the log
+TELL_S: Final = 0.25  # between frames of presence: what changes meanwhile is one frame a watcher
+SIGHTS_MAX: Final = 1_000  # pairs of people asked for at a time
 
 T = TypeVar("T")
 
@@ -109,7 +131,6 @@ class Comet:
         events: Log,
         reader: Reader,
         pool: Pool,
-        authenticate: Authenticate,
         means: Means,
         *,
         node: str,
@@ -122,7 +143,9 @@ class Comet:
         self.means = means
         self.verbs = Verbs(VERBS)
         self.reads = means.reads
-        self.authenticate = authenticate
+        self.doors = means.accounts.doors
+        self.asks_sends = self.doors.asks("send")
+        self._revocations = means.accounts.revocations
         self.node = node
         self.history = history
         self.rate_limits = settings.rate_limits
@@ -131,7 +154,21 @@ class Comet:
         self.sends_pending_max = settings.sends_pending_per_session_max
         self.text_body_bytes_max = settings.text_body_bytes_max
         self.goim_body_bytes_max = settings.goim_body_bytes_max
-        self.hub = Hub(history.head, settings.live_room_types, remembered_max=settings.people_remembered_max)
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+        self.watching = Watching(
+            self.now,
+            grace_s=settings.presence_grace_s,
+            recheck_s=settings.presence_recheck_s,
+            watched_max=settings.presence_watched_max,
+            watches_max=settings.presence_watches_max,
+        )
+        self.hub = Hub(
+            history.head,
+            settings.live_room_types,
+            remembered_max=settings.people_remembered_max,
+            watching=self.watching,
+        )
         self.tail = Tail(
             history.head,
             reader.read,
@@ -150,8 +187,6 @@ class Comet:
         )
         self.loader = Loader(pool, guarded)
         self.guarded = guarded
-        self.loop = asyncio.get_running_loop()
-        self.now = self.loop.time
         self.returns = Returns(per_s=settings.returns_per_s, drain_spread_ms=settings.drain_delay_ms)
         self.sends = means.sends  # of each person, over all of its devices
         self.handshakes: Paces[str] = Paces(
@@ -192,6 +227,9 @@ class Comet:
         self._postponed: list[tuple[Connection, Callable[[], None]]] = []
         self._is_looking = False
         self._pushes_waiting = 0  # until the tail has come as far as they; at most PUSHES_WAITING_MAX
+        self.signals_shed = 0
+        self._is_asking = False  # who may see whom
+        self._tell_handle: asyncio.TimerHandle | None = None
         self._flush_handle: asyncio.Handle | None = None
         self._flush_at = 0.0
         self.flushes = 0
@@ -236,9 +274,12 @@ class Comet:
     # --- events out ----------------------------------------------------------------------------------------------------------
 
     def _apply(self, batch: list[Recorded]) -> None:
+        self._revocations.take(batch)
         self.hub.apply(batch)
         if self.hub.waiting:
             self._schedule_flush()
+        if self.watching.people:
+            self._look_after_watchers()
         self._applied(batch)
 
     def _schedule_flush(self) -> None:
@@ -285,18 +326,27 @@ class Comet:
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
         position: int = 0,
     ) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. How many
-        sessions got it at once.
+        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. With op 0 and a
+        `type_` of its own it is no message, and clients of version 1 do not get it. How many sessions got it at once.
+
+        Of another type than a pushed message it is a signal of `mid`. The connection that it came over (`key`) does not get it,
+        and it is the first to be shed: a session whose socket holds anything unsent is passed over.
 
         A comet that has not seen the end of the log for a lease may not know who was taken out of a room with members, so there
         nobody gets it."""
         if position > self.tail.position:
             if self._pushes_waiting < PUSHES_WAITING_MAX:
                 self._pushes_waiting += 1
-                push = partial(self.push_ephemeral, op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+                push = partial(
+                    self.push_ephemeral, op, payload,
+                    room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, mid=mid, key=key,
+                )  # fmt: skip
                 self.spawn(self._push_later(position, push))
             return 0
         format_, body = commands.storable(payload)
@@ -310,8 +360,11 @@ class Comet:
             audience = self.hub.audiences.get(stream)
             if audience is None or (is_blind and audience.durable and stream.startswith(ROOM)):
                 continue
-            event = Recorded(0, stream, 0, 0, MESSAGE_PUSHED, 1, 0, "", None, op, format_, time_ms, body)
+            event = Recorded(0, stream, 0, 0, type_, 1, mid, key, None, op, format_, time_ms, body)
             run = Run([event])
+            if type_ != MESSAGE_PUSHED:
+                reached += self._signal(run, list(audience.sessions), is_last=False)
+                continue
             for session in audience.sessions:
                 if session.state == LIVE:
                     data = (
@@ -324,6 +377,34 @@ class Comet:
                         reached += 1
         return reached
 
+    def _signal(self, run: Run, sessions: list[Session], *, is_last: bool) -> int:
+        """Give a signal to those of these sessions that are in its audience still and have room; how many that were.
+
+        What is written in a turn of the loop reaches the sockets at its end. So who has no room now is looked at once more when that
+        is done: else who is just being given a message would miss the signal beside it.
+        """
+        (event,) = run.events
+        audience = self.hub.audiences.get(event.stream)
+        late: list[Session] = []
+        reached = 0
+        for session in sessions:
+            if audience is None or session not in audience.sessions or session.state != LIVE:
+                continue
+            if session.key == event.key and session.mid == event.mid:
+                continue
+            if not _has_room(session):
+                late.append(session)
+                continue
+            data = run.all(session.codec)
+            if data:
+                session.write(data)
+                reached += 1
+        if late and is_last:
+            self.signals_shed += len(late)
+        elif late:
+            self.loop.call_soon(partial(self._signal, run, late, is_last=True))
+        return reached
+
     async def _push_later(self, position: int, push: Callable[[], int]) -> None:
         try:
             async with asyncio.timeout(self.settings.node_lease_s):
@@ -333,6 +414,89 @@ class Comet:
         finally:
             self._pushes_waiting -= 1
         push()
+
+    # --- presence --------------------------------------------------------------------------------------------------------------
+
+    async def watch(self, session: Connection, mids: Sequence[int], *, sees_all: bool) -> list[Change]:
+        """Tell this session from now on when one of these people comes or goes, as far as it may see them; how they are now.
+
+        Raises BadRequest and Overloaded (too many), and Unavailable, when the rows do not follow the log or the database does not
+        answer; then nothing has changed.
+        """
+        fresh = self.watching.begin(session, session.mid, mids, sees_all=sees_all)
+        try:
+            if unloaded := self.watching.unloaded(mids):
+                # Their events are followed from here on, so rows that hold everything up to here leave nothing out.
+                if not await self.means.reads.reached(self.hub.position, FOLLOWED_S):
+                    raise Unavailable("presence does not follow the log at the moment; ask again", retry_after_ms=1000)
+                for mid, devices in (await queries.devices(self.means.pool, unloaded)).items():
+                    self.watching.loaded(
+                        mid, {device.key: watching.Device(device.opened, device.platform) for device in devices}
+                    )
+            asked = self.watching.questions_of(session, mids)
+            sights = await queries.sights(
+                self.means.pool, [one.pair for one in asked], self.settings.presence_room_members_max
+            )
+            # No await from here on: what is answered is what is shown.
+            self.watching.answered(asked, sights)
+        except BaseException:
+            self.watching.end(session, fresh)
+            raise
+        if session.is_ended:
+            self.watching.end(session)
+        self._look_after_watchers()
+        return self.watching.shown(session, mids)
+
+    def _look_after_watchers(self) -> None:
+        """See to it that who is to be asked for is asked for, and what is to be told is told."""
+        if self.watching.asking and not self._is_asking:
+            self._is_asking = True
+            self.spawn(self._ask_sights())
+        wait_s = self.watching.due_in_s()
+        if wait_s is None:
+            return
+        at = self.now() + max(TELL_S, wait_s)
+        if self._tell_handle is not None:
+            if self._tell_handle.when() <= at:
+                return
+            self._tell_handle.cancel()
+        self._tell_handle = self.loop.call_at(at, self._tell)
+
+    async def _ask_sights(self) -> None:
+        try:
+            while questions := self.watching.questions(SIGHTS_MAX):
+                pairs = [question.pair for question in questions]
+                try:
+                    sights = await self.guarded(
+                        queries.sights(self.means.pool, pairs, self.settings.presence_room_members_max)
+                    )
+                except ImcoreError:
+                    self.watching.again(questions)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                self.watching.answered(questions, sights)
+        finally:
+            self._is_asking = False
+        self._look_after_watchers()
+
+    def _tell(self) -> None:
+        """Write to the watchers what has changed: each person's change is encoded once a form, each watcher gets one frame."""
+        self._tell_handle = None
+        time_ms = int(self.wall() * 1000)
+        packets: dict[tuple[Change, int], bytes] = {}
+        for session, changes in self.watching.tick(_has_room):
+            assert isinstance(session, Connection), "who watches is a connection"
+            form = encode.FORM_OF[session.codec]
+            found: list[bytes] = []
+            for change in changes:
+                packet = packets.get((change, form))
+                if packet is None:
+                    packet = packets[change, form] = encode.packet(_presence(change, time_ms), form)
+                if packet:  # version 1 has no word for it
+                    found.append(packet)
+            if found:
+                session.write(encode.wire(found, session.codec))
+        self._look_after_watchers()
 
     # --- catching up -----------------------------------------------------------------------------------------------------------
 
@@ -556,6 +720,7 @@ class Comet:
 
     def ended(self, connection: Connection, reason: str, delivered: int | None, *, was_open: bool) -> None:
         """It is over: the log is told, if the log knew of it."""
+        self.watching.end(connection)
         self._open.discard(connection)
         self._ending.add(connection)
         self.endings[reason] += 1
@@ -635,6 +800,13 @@ class Comet:
             "comet_squeezed_total": self.squeezes,
             "comet_refusals_held": self._holding,
             "comet_pushes_waiting": self._pushes_waiting,
+            "comet_signals_shed_total": self.signals_shed,
+            "comet_signallers_paced": len(self.means.signals),
+            "comet_watches": self.watching.watches,
+            "comet_watched_people": len(self.watching.people),
+            "comet_sights_waiting": self.watching.asking,
+            "comet_presence_told_total": self.watching.told,
+            "comet_presence_passed_over_total": self.watching.passed_over,
             "comet_addresses_paced": len(self.handshakes),
             "comet_handshakes_limited_total": self.handshakes.refused,
             "comet_position": hub.position,
@@ -698,6 +870,8 @@ class Comet:
                     self._look_for_progress(connection, now)
                 else:
                     self._look_after(connection, now)
+            self.watching.recheck()
+            self._look_after_watchers()
             for overdue in self.admission.overdue():
                 assert isinstance(overdue, Connection), "who stands in line is a connection"
                 overdue.end(TryLater())
@@ -789,6 +963,17 @@ class Comet:
                 log.info("%d connections did not say goodbye", len(self._ending))
         for connection in list(self._ending):
             connection.carrier.abort()
+
+
+def _has_room(session: object) -> bool:
+    """Is everything taken that this session was given? What may be lost or can wait is not put on top of what waits already."""
+    assert isinstance(session, Connection), "sessions of a comet are connections"
+    return session.state == LIVE and not session.full and not session.carrier.held()
+
+
+def _presence(change: Change, time_ms: int) -> Recorded:
+    body = orjson.dumps({"online": bool(change.platforms), "platforms": change.platforms}).decode()
+    return Recorded(0, f"{USER}{change.mid}", 0, 0, PRESENCE, 1, change.mid, "", None, 0, JSON, time_ms, body)
 
 
 def _read(cursor: str) -> tuple[str, int]:

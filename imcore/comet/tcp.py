@@ -24,11 +24,12 @@ TAKEN_BYTES: Final = 8_192  # decoded at a time
 class TransportCarrier(asyncio.Protocol):
     """What TCP and WebSocket have in common: a transport, its limits, and its end."""
 
-    __slots__ = ("address", "closing", "comet", "connection", "ignored", "transport")
+    __slots__ = ("address", "closing", "comet", "connection", "ignored", "origin", "transport")
 
     def __init__(self, comet: Comet) -> None:
         self.comet = comet
         self.address = ""
+        self.origin = ""
         self.closing = False
         self.ignored = 0
         self.transport: asyncio.Transport | None = None

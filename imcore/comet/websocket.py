@@ -32,8 +32,9 @@ class WebSocketCarrier(TransportCarrier):
 
     __slots__ = ("frames", "is_text")
 
-    def __init__(self, comet: Comet, address: str, *, is_text: bool) -> None:
+    def __init__(self, comet: Comet, address: str, *, is_text: bool, origin: str = "") -> None:
         super().__init__(comet)
+        self.origin = origin
         self.is_text = is_text
         self.frames = websocket.FrameDecoder(comet.settings.packet_bytes_max, TEXT if is_text else BINARY)
         self.address = address
@@ -182,7 +183,7 @@ async def accept(request: web.Request, comet: Comet, *, is_text: bool) -> web.St
     protocol = request.protocol
     early = _Handover()
     protocol.set_parser(early)  # type: ignore[arg-type]
-    carrier = WebSocketCarrier(comet, address, is_text=is_text)
+    carrier = WebSocketCarrier(comet, address, is_text=is_text, origin=headers.get(hdrs.ORIGIN, ""))
     transport.set_protocol(carrier)
     # aiohttp is told that the connection is lost, so that it lets everything of it go; but not to close the socket.
     protocol.transport = None

@@ -5,10 +5,11 @@ upcasters from each older one. A message is special only in speed: its payload i
 way from the sender to the receivers, so its operation and format are columns of the log and its body is the payload itself; version 2
 of message_sent has something beside the payload (see messages).
 
-Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes and read marks.
+Streams: `room:<type>://<name>` holds everything that members of that room see. `user:<mid>` holds direct pushes, read marks and who
+may see the person.
 `session:<mid>` holds connects, disconnects, live rooms entered and delivery acks. `key:<key>` holds pushes to one connection
-key, and `all:` pushes to everybody. `audit:` holds what moderators and admins of the platform did by their privilege; nobody is
-given that.
+key, and `all:` pushes to everybody. `user:<mid>` holds the account too: what it is, its logins and its logouts. `audit:` holds what
+moderators and admins of the platform did by their privilege, and what backends did to accounts; nobody is given that.
 
 The trap: a change to a model that older stored bodies no longer fit needs a new version and an upcaster, in the same commit.
 """
@@ -33,6 +34,7 @@ MESSAGE_OP: Final = 1000  # goim: operations from 1000 on are the application's
 
 Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 Role = Literal["owner", "admin", "member"]
+AccountRole = Literal["user", "moderator", "admin"]
 History = Literal["joined", "all"]
 Writers = Literal["members", "admins"]
 Upcaster = Callable[[dict[str, object]], dict[str, object]]
@@ -281,6 +283,111 @@ class ReadMarked(Fact):
     sent: Int64
 
 
+VisibleTo = Literal["everybody", "contacts", "nobody"]
+
+
+class VisibilityChosen(Fact):
+    """Who may see whether `mid` is online, of those who may at all: everybody, contacts (with whom there is a direct room), nobody."""
+
+    type = "visibility_chosen"
+    mid: Int64
+    choice: VisibleTo
+
+
+# --- in a user's stream: the account. `sids` are the logins that end with it, as far as they were known ---
+
+
+class AccountRegistered(Fact):
+    """There is an account. `login` is the name that it logs in with and `handle` what two names may not have in common; `credential`
+    names the hash of its password, which is not in the log."""
+
+    type = "account_registered"
+    mid: Int64
+    login: str
+    handle: str
+    name: str
+    role: AccountRole = "user"
+    active: bool
+    credential: str
+
+
+class AccountActivated(Fact):
+    """The account may be used from here on."""
+
+    type = "account_activated"
+    mid: Int64
+
+
+class ProfileChanged(Fact):
+    """This is how the person shows itself: all of it, and not only what changed."""
+
+    type = "profile_changed"
+    mid: Int64
+    name: str
+    avatar: str
+    extra: JsonValue
+
+
+class PasswordChanged(Fact):
+    """From here on the password is another one, whose hash `credential` names."""
+
+    type = "password_changed"
+    mid: Int64
+    credential: str
+
+
+class AccountSuspended(Fact):
+    """The account is not to be used, and every login of it has ended."""
+
+    type = "account_suspended"
+    mid: Int64
+    reason: str
+    sids: tuple[str, ...]
+
+
+class SuspensionLifted(Fact):
+    """The account may be used again."""
+
+    type = "suspension_lifted"
+    mid: Int64
+
+
+class AccountDeactivated(Fact):
+    """The account was given up by whose it is: for good, and every login of it has ended."""
+
+    type = "account_deactivated"
+    mid: Int64
+    sids: tuple[str, ...]
+
+
+class PlatformRoleChanged(Fact):
+    """`mid` has this role on the whole server; what tokens before this say of it holds no more."""
+
+    type = "platform_role_changed"
+    mid: Int64
+    role: AccountRole
+
+
+class LoggedIn(Fact):
+    """A device logged in. `sid` names the login."""
+
+    type = "logged_in"
+    mid: Int64
+    sid: str
+    key: str
+    platform: str
+    address: str
+
+
+class LoggedOut(Fact):
+    """These logins are over; `everywhere`: all that began before this."""
+
+    type = "logged_out"
+    mid: Int64
+    sids: tuple[str, ...]
+    everywhere: bool
+
+
 class AttachmentStored(Fact):
     """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in hexadecimal."""
 
@@ -316,6 +423,9 @@ class SessionOpened(Fact):
     address: str = ""
     rooms: tuple[str, ...] = ()
     protocol: str = ""
+
+
+NODE_LOST: Final = "node_lost"  # the reason of a session's end that was found out only because its comet was gone
 
 
 class SessionClosed(Fact):
@@ -405,6 +515,17 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     PersonBlocked,
     PersonUnblocked,
     ReadMarked,
+    VisibilityChosen,
+    AccountRegistered,
+    AccountActivated,
+    ProfileChanged,
+    PasswordChanged,
+    AccountSuspended,
+    SuspensionLifted,
+    AccountDeactivated,
+    PlatformRoleChanged,
+    LoggedIn,
+    LoggedOut,
     AttachmentStored,
     AttachmentRemoved,
     SessionOpened,
@@ -419,6 +540,10 @@ FACTS: Final[tuple[type[Fact], ...]] = (
 MESSAGE_SENT: Final = "message_sent"  # by a member, over a connection or HTTP
 MESSAGE_PUSHED: Final = "message_pushed"  # by a backend with goim's push routes
 MESSAGE_TYPES: Final = frozenset((MESSAGE_SENT, MESSAGE_PUSHED))
+# What connections are told and the log never holds: envelopes at position 0.
+PRESENCE: Final = "presence"  # of a person, to who watches it
+TYPING: Final = "typing"  # of a member, to the others in the room
+SIGNAL: Final = "signal:"  # and a name: the application's own
 
 
 class UnknownType(LookupError):

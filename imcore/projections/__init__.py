@@ -4,7 +4,8 @@ A projection is a table whose rows are a fold over the log. `keys` says which ro
 a row; both are pure, and the same two run live, in a rebuild, in an audit and in tests. So every row here can be thrown away.
 
 `INLINE` projections are folded in the append's own transaction, because a send is checked against them there. `ASYNCHRONOUS`
-ones follow behind the log, rows and checkpoint in one transaction (see runner). A module that defines a projection holds its
+ones follow behind the log, rows and checkpoint in one transaction (see runner); `LEISURELY` ones the same, with a runner of
+their own that rests between pages, so that nobody waits for them. A module that defines a projection holds its
 row, its keys and its apply, and nothing else.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from imcore.projections import (
+    accounts,
     amendments,
     attachments,
     bans,
@@ -20,16 +22,25 @@ from imcore.projections import (
     deliveries,
     departures,
     edits,
+    handles,
     inbox,
     invitations,
     join_requests,
+    logins,
+    logouts,
     members,
     mentions,
+    pins,
+    reactions,
+    receipts,
     restrictions,
     rooms,
+    search,
+    seen,
     sessions,
     threads,
     uploads,
+    visibility,
 )
 from imcore.projections.projection import AnyProjection
 
@@ -45,13 +56,25 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     attachments.projection,
     uploads.projection,
     amendments.projection,
+    reactions.projection,
+    reactions.counts,
+    pins.projection,
+    pins.count,
+    visibility.projection,
+    accounts.projection,
+    handles.projection,
+    logins.projection,
+    logouts.projection,
 )
 ASYNCHRONOUS: Final[tuple[AnyProjection, ...]] = (
     sessions.projection,
+    seen.projection,
     deliveries.projection,
     inbox.projection,
     mentions.projection,
     threads.projection,
     edits.projection,
+    receipts.projection,
 )
-PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS)}
+LEISURELY: Final[tuple[AnyProjection, ...]] = (search.projection,)
+PROJECTIONS: Final = {projection.name: projection for projection in (*INLINE, *ASYNCHRONOUS, *LEISURELY)}

@@ -45,7 +45,8 @@ def types(*facts: type[Fact]) -> frozenset[str]:
 class Projection(Generic[R]):
     """What is folded from which events into which table. The table's primary key is the key; `row` holds the other columns.
 
-    `types` are all event types that `keys` may say something about: others cost one look into a set.
+    `types` are all event types that `keys` may say something about: others cost one look into a set. `reads_messages`: it looks into
+    the bodies of messages, which are read for nobody else in a rebuild.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Projection(Generic[R]):
     types: frozenset[str]
     keys: Callable[[Recorded], tuple[Key, ...]]
     apply: Callable[[Key, R | None, Recorded], R | None]
+    reads_messages: bool = False
 
 
 AnyProjection: TypeAlias = Projection[Any]  # the rows of one never meet another's, so their types need not agree

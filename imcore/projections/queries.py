@@ -15,7 +15,7 @@ import asyncpg
 
 from imcore.events.names import Connection, Names, Pool
 from imcore.events.store import recorded
-from imcore.events.types import ROOM, Recorded
+from imcore.events.types import DIRECT, ROOM, SERVICE_MID, Recorded
 from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
@@ -103,12 +103,22 @@ WHERE i.mid = $1 AND i.room > $2 AND r.dismissed = 0 ORDER BY i.room LIMIT $3
 """
 BLOCKS_PAGE: Final = "SELECT mid, at_ms FROM blocks WHERE by = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 
-# The members of a room in order of mid, and who of them is online: looked up for each of the page, where EXISTS would be answered
-# by reading all sessions once.
+# The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
+# the page, where EXISTS would be answered by reading all sessions once. The contacts are those with whom there is a direct room.
 MEMBERS_PAGE: Final = """
+WITH contacts AS MATERIALIZED (
+  SELECT theirs.mid FROM members mine JOIN members theirs ON theirs.room = mine.room
+  WHERE mine.mid = $4 AND starts_with(mine.room, $6))
 SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
-LEFT JOIN LATERAL (SELECT o.mid FROM online o WHERE o.mid = m.mid LIMIT 1) present ON true
+JOIN rooms r ON r.room = m.room
+LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $4
+LEFT JOIN LATERAL (
+  SELECT o.mid FROM online o
+  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR b.by IS NULL AND (v.choice IS NULL AND r.members <= $5
+    OR v.choice IS DISTINCT FROM 'nobody' AND m.mid IN (SELECT c.mid FROM contacts c)))
+  LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
 LIMIT $3
@@ -234,6 +244,50 @@ UPLOADED: Final = "SELECT day, bytes FROM uploads WHERE mid = $1"
 # Sessions on comets that nobody declared dead.
 SESSIONS_OF: Final = """
 SELECT mid, key, platform, rooms, node, address, opened_at FROM online WHERE mid = ANY($1::bigint[]) ORDER BY mid, key
+"""
+# Open sessions with the position of each opening, of sessions on comets that nobody declared dead.
+DEVICES: Final = """
+SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms FROM sessions s JOIN nodes n ON n.node = s.node
+WHERE s.mid = ANY($1::bigint[]) ORDER BY s.mid, s.key
+"""
+SEEN: Final = "SELECT mid, at_ms FROM seen WHERE mid = ANY($1::bigint[])"
+
+# Whether each of these may see each of those: what they have in common, as the one who is to be seen chose. The rooms of the two are
+# joined in order of their index; of who chose nobody, or blocked the one who asks, nothing is looked at.
+SIGHTS: Final = """
+SELECT asked.viewer, asked.mid,
+  CASE v.choice WHEN 'nobody' THEN false WHEN 'contacts' THEN common.direct ELSE common.direct OR common.small END AS sees
+FROM unnest($1::bigint[], $2::bigint[]) AS asked(viewer, mid)
+LEFT JOIN visibility v ON v.mid = asked.mid
+LEFT JOIN blocks b ON b.by = asked.mid AND b.mid = asked.viewer
+CROSS JOIN LATERAL (
+  SELECT coalesce(bool_or(starts_with(mine.room, $4)), false) AS direct, coalesce(bool_or(r.members <= $3), false) AS small
+  FROM members mine
+  JOIN members theirs ON theirs.mid = asked.mid AND theirs.room = mine.room
+  JOIN rooms r ON r.room = mine.room
+  WHERE mine.mid = asked.viewer AND r.dismissed = 0 AND v.choice IS DISTINCT FROM 'nobody' AND b.by IS NULL) common
+"""
+
+# Who is in the room and online, and whom the asker may see of them: a room of this size is one that they have in common.
+ROOM_DEVICES: Final = """
+SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms
+FROM members m
+LEFT JOIN visibility v ON v.mid = m.mid
+LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $2
+JOIN sessions s ON s.mid = m.mid
+JOIN nodes n ON n.node = s.node
+WHERE m.room = $1 AND ($3 OR m.mid = $2 OR b.by IS NULL AND (v.choice IS NULL OR v.choice = 'contacts' AND EXISTS (
+  SELECT FROM members mine JOIN members theirs ON theirs.room = mine.room AND theirs.mid = m.mid
+  WHERE mine.mid = $2 AND starts_with(mine.room, $4))))
+ORDER BY s.mid, s.key
+"""
+# How many members are online, of those who let everybody see them ($2: of all). The people who are online are looked up among the
+# members, so a room of 100,000 costs what is online and not what is in it.
+ROOM_ONLINE: Final = """
+SELECT count(*) FROM (SELECT DISTINCT s.mid FROM sessions s JOIN nodes n ON n.node = s.node) present
+JOIN members m ON m.room = $1 AND m.mid = present.mid
+LEFT JOIN visibility v ON v.mid = present.mid
+WHERE $2 OR v.choice IS NULL
 """
 ONLINE_TOTAL: Final = "SELECT count(DISTINCT address) AS addresses, count(*) AS connections FROM online"
 ONLINE_ROOMS: Final = """
@@ -383,6 +437,15 @@ class OnlineSession(NamedTuple):
     opened_at: datetime
 
 
+class Device(NamedTuple):
+    """An open session as presence knows it. `opened` is the position of its opening."""
+
+    key: str
+    opened: int
+    platform: str
+    since_ms: int
+
+
 class OnlineTotal(NamedTuple):
     """Distinct client addresses, and connections."""
 
@@ -515,9 +578,20 @@ async def uploaded(source: Source, mid: int) -> Uploaded | None:
     return None if row is None else Uploaded(*row)
 
 
-async def members_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[MemberLine]:
-    """The next members of a room in order of mid; None begins."""
-    return [MemberLine(*row) for row in await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit)]
+async def members_page(
+    source: Source,
+    room: str,
+    after_mid: int | None,
+    limit: int,
+    *,
+    viewer: int = SERVICE_MID,
+    room_members_max: int = 0,
+) -> list[MemberLine]:
+    """The next members of a room in order of mid; None begins. Who is online is told as far as the viewer may see it, of members as
+    such in rooms with no more than so many; the service sees everybody."""
+    direct = f"{DIRECT}://"
+    rows = await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit, viewer, room_members_max, direct)
+    return [MemberLine(*row) for row in rows]
 
 
 async def inbox_page(source: Source, mid: int, after_room: str, limit: int) -> list[InboxLine]:
@@ -553,6 +627,46 @@ async def sessions_of(source: Source, mids: Collection[int]) -> dict[int, list[O
     found: dict[int, list[OnlineSession]] = {mid: [] for mid in mids}
     for mid, key, platform, rooms, node, address, opened_at in await source.fetch(SESSIONS_OF, list(mids)):
         found[mid].append(OnlineSession(key, platform, tuple(rooms), node, address, opened_at))
+    return found
+
+
+async def devices(source: Source, mids: Collection[int]) -> dict[int, list[Device]]:
+    """The open sessions of these people on comets that are not dead; everybody asked for is there."""
+    return _devices(await source.fetch(DEVICES, list(mids)), mids)
+
+
+async def seen(source: Source, mids: Collection[int]) -> dict[int, int]:
+    """When each of these people was last heard of, in milliseconds since 1970; who never was is left out."""
+    return {row["mid"]: row["at_ms"] for row in await source.fetch(SEEN, list(mids))}
+
+
+async def sights(
+    source: Source, pairs: Collection[tuple[int, int]], room_members_max: int
+) -> dict[tuple[int, int], bool]:
+    """May the first of each pair see whether the second is online? By what they share, a direct room or one with no more members than
+    so many, and as the second chose. Nobody is asked of oneself."""
+    if not pairs:
+        return {}
+    viewers, mids = zip(*pairs, strict=True)
+    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max, f"{DIRECT}://")
+    return {(row["viewer"], row["mid"]): row["sees"] for row in rows}
+
+
+async def room_devices(source: Source, room: str, viewer: int, *, sees_all: bool) -> dict[int, list[Device]]:
+    """The members of a small room who are online, of those whom the viewer may see, and their sessions."""
+    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all, f"{DIRECT}://"))
+
+
+async def room_online(source: Source, room: str, *, sees_all: bool) -> int:
+    """How many members of the room are online, without those who hide from somebody."""
+    found: int = await source.fetchval(ROOM_ONLINE, room, sees_all)
+    return found
+
+
+def _devices(rows: Sequence[asyncpg.Record], mids: Collection[int] = ()) -> dict[int, list[Device]]:
+    found: dict[int, list[Device]] = {mid: [] for mid in mids}
+    for mid, *device in rows:
+        found.setdefault(mid, []).append(Device(*device))
     return found
 
 

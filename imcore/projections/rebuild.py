@@ -30,6 +30,7 @@ from imcore.projections.projection import Failure, Key, Projection, R, RowTable,
 logger = logging.getLogger(__name__)
 
 PAGE_EVENTS_MAX: Final = 5_000
+READ_EVENTS_MAX: Final = 1_000  # where the bodies of messages come with them, 64 KiB each at worst
 WINDOW_EVENTS: Final = 500_000  # a page looks at so many positions at most, however few of them it wants
 SWAP_WAIT_MS: Final = 300
 SWAP_TRIES: Final = 100
@@ -37,10 +38,10 @@ SWAP_AGAIN_S: Final = 0.5
 DIFFERENCES_MAX: Final = 100
 LOCK_SPACE: Final = int.from_bytes(b"imcr")
 
-# What the projection wants of a stretch of the log. The bodies of plain messages are nobody's business here.
+# What the projection wants of a stretch of the log. The bodies of plain messages only if it reads them.
 READ = """
 SELECT position, stream_id, seq, messages, type, version, mid, key, client_id, op, format, recorded_at,
-  CASE WHEN op > 0 AND version = 1 THEN '' ELSE body END AS body
+  CASE WHEN op > 0 AND version = 1 AND NOT $5 THEN '' ELSE body END AS body
 FROM events WHERE position > $1 AND position <= $2 AND type = ANY($3::text[])
 ORDER BY position LIMIT $4
 """
@@ -263,10 +264,12 @@ async def _fold_on(
 ) -> int:
     """Fold the next page of the log, going past what fails; the position that the rows are at then."""
     upto = min(upto, after + WINDOW_EVENTS)
-    rows = await connection.fetch(READ, after, upto, list(table.projection.types), PAGE_EVENTS_MAX)
+    projection = table.projection
+    page_events = READ_EVENTS_MAX if projection.reads_messages else PAGE_EVENTS_MAX
+    rows = await connection.fetch(READ, after, upto, list(projection.types), page_events, projection.reads_messages)
     await names.resolve(connection, {row["stream_id"] for row in rows})
     events = [recorded(row, names) for row in rows]
-    if len(events) == PAGE_EVENTS_MAX:
+    if len(events) == page_events:
         upto = events[-1].position
     while events and (failure := await fold_page(connection, table, events)) is not None:
         failures.append(failure)

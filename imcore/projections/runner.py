@@ -89,7 +89,8 @@ class Runner:
 
     `connect` opens the connection that holds the lease and writes; `recent(after, limit)` gives consecutive events after a
     position from memory, or None when memory does not reach back that far; otherwise the log is read. With `lead=False` this
-    process never becomes the active one, and only waits.
+    process never becomes the active one, and only waits. With `rest` it does nothing after a page for so many times as long as the
+    page took, whoever waits: what it takes of the machine has a bound, and under load it falls behind instead.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Runner:
         page_gap_s: float = PAGE_GAP_S,
         quiet_s: float = QUIET_S,
         stuck_s: float = STUCK_S,
+        rest: float = 0.0,
     ) -> None:
         assert projections, "a runner runs something"
         self._connect = connect
@@ -117,6 +119,7 @@ class Runner:
         self._page_gap_s = page_gap_s
         self._quiet_s = quiet_s
         self._stuck_s = stuck_s
+        self._rest = rest
         self._positions: dict[str, int] = {}
         self._failing: dict[str, tuple[int, int]] = {}  # a projection's event that failed, and how often
         # Those in `reached`. Not bounded here: each belongs to a request, and those are (reads_under_way_max, http_requests_max).
@@ -242,7 +245,10 @@ class Runner:
             else:
                 folded = self.events
                 async with asyncio.timeout(PAGE_TIMEOUT_S):
+                    began_at = loop.time()
                     full = await self._round(connection)
+                if self._rest:
+                    await asyncio.sleep(self._rest * (loop.time() - began_at))
                 if not full and not self._waiting:
                     is_busy = self.events - folded > BUSY_EVENTS
                     await _first_of(self._hurried, self._page_gap_s * (BUSY_GAPS if is_busy else 1))

@@ -7,15 +7,37 @@ from __future__ import annotations
 
 from typing import Final
 
-from imcore.verbs import attachments, direct, members, messages, rooms, server, sessions
+from imcore.verbs import (
+    accounts,
+    attachments,
+    direct,
+    members,
+    messages,
+    pins,
+    presence,
+    reactions,
+    receipts,
+    rooms,
+    search,
+    server,
+    sessions,
+    signals,
+)
 from imcore.verbs.verb import AnyVerb
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
     *server.VERBS,
+    *accounts.VERBS,
     *rooms.VERBS,
     *members.VERBS,
     *direct.VERBS,
     *sessions.VERBS,
     *messages.VERBS,
     *attachments.VERBS,
+    *reactions.VERBS,
+    *pins.VERBS,
+    *receipts.VERBS,
+    *search.VERBS,
+    *presence.VERBS,
+    *signals.VERBS,
 )

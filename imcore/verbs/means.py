@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from imcore.accounts import Accounts
 from imcore.attachments.opening import Attachments
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
+from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID
 from imcore.paces import Paces
 from imcore.reads import Reads
 
 
 class PushEphemeral(Protocol):
-    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost."""
+    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost.
+
+    With op 0 and a `type_` of its own it is an event that is no message: version 2 and JSON get it as an envelope, version 1 never.
+    With a `type_` it is a signal of `mid`, which came over the connection `key`: not for that connection, and the first to be shed.
+    """
 
     def __call__(
         self,
@@ -25,6 +31,9 @@ class PushEphemeral(Protocol):
         mids: tuple[int, ...] = (),
         keys: tuple[str, ...] = (),
         everybody: bool = False,
+        type_: str = MESSAGE_PUSHED,
+        mid: int = SERVICE_MID,
+        key: str = "",
     ) -> int: ...
 
 
@@ -32,13 +41,16 @@ class PushEphemeral(Protocol):
 class Means:
     """Everything that a verb may call.
 
-    `sends` is the pace of each person's messages in this process, whichever door they come in by. `attachments` is where files are.
+    `sends` is the pace of each person's messages in this process, whichever door they come in by; `signals` that of signals.
+    `attachments` is where files are.
     """
 
     settings: Settings
     reads: Reads
     push_ephemeral: PushEphemeral
     sends: Paces[int]
+    signals: Paces[int]
+    accounts: Accounts
     attachments: Attachments
 
     @property

@@ -269,6 +269,7 @@ async def join(caller: Caller, means: Means, args: Myself) -> Place | Other:
     """Come in by oneself: into a public room, or where one is invited. Joining again changes nothing."""
     actor = acting(caller, args.mid)
     refuse_live(means, args.room)
+    await means.accounts.doors.allow("join", caller.identity, args.room, caller.key)
     joining = membership.Join(args.room, actor, may_create=may_create(caller, means, args.room), key=caller.key)
     return joined(await decided(caller, means, joining), joining.existing)
 
@@ -425,6 +426,7 @@ async def accept(caller: Caller, means: Means, args: Myself) -> Place | Other:
     """Come in where one is invited. Accepting again changes nothing."""
     actor = acting(caller, args.mid)
     refuse_live(means, args.room)
+    await means.accounts.doors.allow("join", caller.identity, args.room, caller.key)
     accepting = membership.AcceptInvitation(args.room, actor, key=caller.key)
     return joined(await decided(caller, means, accepting), accepting.existing)
 

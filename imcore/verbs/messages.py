@@ -279,6 +279,7 @@ def _pace(caller: Caller, means: Means, mid: int) -> None:
 async def _append(
     caller: Caller, means: Means, mid: int, room: str, client_id: str, text: str, op: int, about: About
 ) -> Place | Other:
+    await means.accounts.doors.allow("send", caller.identity, room, caller.key)
     is_live = means.is_live(room)
     if mid == SERVICE_MID and not is_live and await queries.room(means.pool, room) is None:
         raise NoSuchRoom  # a room that is there stays, so nothing can come between

@@ -85,6 +85,8 @@ async def enter(caller: Caller, means: Means, args: Entering) -> Place:
     opened = (await queries.opened(means.pool, [actor.mid])).get((actor.mid, args.key))
     if opened is None:
         raise BadRequest("there is no open connection of this key")
+    if room:
+        await means.accounts.doors.allow("join", caller.identity, room, caller.key)
     if room and not means.is_live(room):
         joining = membership.Join(room, actor, may_create=may_create(caller, means, room), key=caller.key)
         await decided(caller, means, joining)

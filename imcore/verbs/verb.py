@@ -115,6 +115,18 @@ class LiveConnection(Protocol):
 
     key: str
 
+    async def watch(self, mids: Sequence[int], *, sees_all: bool) -> list[tuple[int, tuple[str, ...]]]:
+        """Be told from now on when one of these people comes or goes; the platforms of each as they are now."""
+
+    def unwatch(self, mids: Sequence[int] | None) -> None:
+        """Be told of these people no more; of nobody, for None."""
+
+    def online(self, room: str) -> int | None:
+        """How many sessions are in this live room; None if this connection is not."""
+
+    def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:

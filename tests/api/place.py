@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,12 +18,13 @@ from aiohttp import ClientResponse, ClientSession, web
 from yarl import URL
 
 from imcore import auth, reads
+from imcore.accounts import Accounts
 from imcore.api.app import Services, make_app
 from imcore.api.services import SERVICES
 from imcore.attachments.opening import Attachments, folder, kept_in
 from imcore.attachments.store import Store
 from imcore.attachments.uploads import Uploads
-from imcore.auth import SigningKey
+from imcore.auth import OwnKeys, SigningKey
 from imcore.config import Settings, load
 from imcore.database import connect, create_pool
 from imcore.errors import ImcoreError
@@ -32,7 +35,7 @@ from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.nodes import AliveNode
 from imcore.paces import Paces
-from imcore.projections import ASYNCHRONOUS
+from imcore.projections import ASYNCHRONOUS, LEISURELY
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
 from imcore.verbs.means import Means
@@ -72,11 +75,25 @@ class Place:
     nodes: list[AliveNode]
     checks: dict[str, str]
     pushed: list[dict[str, object]]
+    accounts: Accounts
+    keys: OwnKeys
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    marks: list[tuple[str, int, int]] = field(default_factory=list)  # read marks that receipts were told of
 
-    async def ask(self, method: str, path: str, *, mid: int | None = None, json: object = None, **rest: Any) -> Answer:
-        """One request: as the person `mid`, or as a service. The path goes out as it is written here."""
-        headers = {**self.credentials(mid), **rest.pop("headers", {})}
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        mid: int | None = None,
+        token: str | None = None,
+        json: object = None,
+        **rest: Any,
+    ) -> Answer:
+        """One request: as the person `mid`, or as a service; with this token instead, and with none if it is "". The path goes out
+        as it is written here."""
+        who = self.credentials(mid) if token is None else {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {**who, **rest.pop("headers", {})}
         if json is not None:
             rest["data"], headers["Content-Type"] = orjson.dumps(json), "application/json"
         async with self.session.request(
@@ -103,6 +120,9 @@ class Place:
     async def put(self, path: str, **rest: Any) -> Answer:
         return await self.ask("PUT", path, **rest)
 
+    async def patch(self, path: str, **rest: Any) -> Answer:
+        return await self.ask("PATCH", path, **rest)
+
     async def delete(self, path: str, **rest: Any) -> Answer:
         return await self.ask("DELETE", path, **rest)
 
@@ -128,7 +148,9 @@ class Place:
 
     async def followed(self) -> None:
         """The projections have everything."""
-        assert await self.reads.reached((await self.reads.reader.head()).position, 10)
+        head = (await self.reads.reader.head()).position
+        assert await self.reads.reached(head, 10)
+        assert self.reads.searched is None or await self.reads.searched(head, 10)
 
 
 async def answered(response: ClientResponse) -> Answer:
@@ -164,18 +186,49 @@ async def serving(
     *,
     store: Store | None = None,
     wrap: Callable[[Services], Services] = lambda services: services,
-    **flags: object,
+    keys: OwnKeys | None = None,
+    **flags: Any,
 ) -> AsyncIterator[Place]:
-    """The API with these settings, until the block ends."""
+    """The API with these settings, until the block ends; with the keys of another, or its own."""
     if flags.get("auth_mode") == "jwt":
         assert isinstance(KEY.key, bytes)
         flags["auth_keys"] = [{"kid": KEY.kid, "alg": KEY.alg, "key": KEY.key.decode()}]
     settings = load(flags=flags).settings
+    with tempfile.TemporaryDirectory() as data:
+        async with _serving(database_url, settings, keys or OwnKeys(Path(data)), store, wrap) as place:
+            yield place
+
+
+@asynccontextmanager
+async def _serving(
+    database_url: str,
+    settings: Settings,
+    keys: OwnKeys,
+    store: Store | None,
+    wrap: Callable[[Services], Services],
+) -> AsyncIterator[Place]:
     async with create_pool(database_url) as pool:
-        log = Log(lambda: connect(database_url), InlineProjections(), lambda batch: runner.wake(batch[-1].position))
+
+        def committed(batch: list[Recorded]) -> None:
+            accounts.revocations.take(batch)
+            runner.wake(batch[-1].position)
+            seeking.wake(batch[-1].position)
+
+        log = Log(lambda: connect(database_url), InlineProjections(), committed)
         reader = Reader(pool, log.names)
         runner = Runner(lambda: connect(database_url), reader, ASYNCHRONOUS)
-        reading = reads.Reads(pool, reader, log, runner.reached, frozenset(settings.live_room_types))
+        seeking = Runner(lambda: connect(database_url), reader, LEISURELY, rest=0.1)
+        marks: list[tuple[str, int, int]] = []
+        reading = reads.Reads(
+            pool,
+            reader,
+            log,
+            runner.reached,
+            frozenset(settings.live_room_types),
+            settings.presence_room_members_max,
+            searched=seeking.reached if settings.search else None,
+            marked=lambda *mark: marks.append(mark),
+        )
         nodes: list[AliveNode] = []
         checks = {"database": "ok", "log": "ok", "tail": "ok"}
         pushed: list[dict[str, object]] = []
@@ -190,15 +243,18 @@ async def serving(
             pushed.append({"op": op, "payload": payload, **{name: value for name, value in to.items() if value}})
             return 0
 
+        accounts = Accounts(settings, log, pool, nodes=alive, keys=keys)
+        await accounts.begin()
         services = Services(
             means=Means(
                 settings=settings,
                 reads=reading,
                 push_ephemeral=push_ephemeral,
                 sends=Paces(settings.user_sends_per_s, settings.user_sends_burst),
+                signals=Paces(settings.user_signals_per_s, settings.user_signals_burst),
+                accounts=accounts,
                 attachments=kept_in(settings, store or folder(settings), b"a key that only the tests know of"),
             ),
-            authenticate=auth.authenticator(settings),
             nodes=alive,
             ready=ready,
             metrics=registry(lambda: {0: {"log_appended_total": log.appended}}),
@@ -207,7 +263,12 @@ async def serving(
         app = make_app(wrap(services))
         # As the server does it; aiohttp's own TestServer cancels handlers whose client is gone.
         served = web.AppRunner(app, access_log=None, keepalive_timeout=15, handle_signals=False, shutdown_timeout=1)
-        tasks = [asyncio.create_task(log.run()), asyncio.create_task(runner.run())]
+        tasks = [
+            asyncio.create_task(log.run()),
+            asyncio.create_task(runner.run()),
+            asyncio.create_task(seeking.run()),
+            asyncio.create_task(accounts.run(follows=True, sweeps=False)),
+        ]
         await served.setup()
         await web.TCPSite(served, "127.0.0.1", 0).start()
         host, port = served.addresses[0][:2]
@@ -224,10 +285,14 @@ async def serving(
                     nodes,
                     checks,
                     pushed,
+                    accounts,
+                    keys,
                     tasks,
+                    marks,
                 )
         finally:
             await served.cleanup()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await accounts.close()

@@ -38,3 +38,42 @@ async def test_what_is_asked_for_wrongly_is_told_so(
         refused = await line.ask(CALL, body)
         assert (CALL + 1, code, said) == (refused.op, refused.code, refused.json["error"]["text"])
         assert CALL + 1 == (await line.ask(CALL, {"verb": "server.show", "args": None})).op
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {}, {"q": ""}, {"q": 7}, {"q": ["a"]}, {"q": "a" * 257}, {"q": "a" * 10_000}, {"q": "a\nb"}, {"q": "a", "limit": True},
+        {"q": "a", "limit": 1.0}, {"q": "a", "limit": "5"}, {"q": "a", "before": 0},
+        {"q": "a", "by": None, "room": "r"}, {"q": "&|!:*"},
+        {"q": "a", "mid": 7},
+    ],
+)  # fmt: skip
+async def test_a_search_that_cannot_be_is_told_so(place: Place, args: object) -> None:
+    async with connected(place.where, FORMS[-1], place.new_mid()) as line:
+        refused = await line.ask(CALL, {"verb": "messages.search", "args": args})
+        assert (CALL + 1, "bad_request") == (refused.op, refused.code)
+
+
+@pytest.mark.parametrize(
+    "q", ["' OR 1=1 --", "a & b | !c <-> d:*", "100%_", "\u202e\u200d", "$$", '"', "中文", "é" * 256]
+)
+async def test_a_search_for_anything_is_answered(place: Place, q: str) -> None:
+    async with connected(place.where, FORMS[-1], place.new_mid()) as line:
+        reply = await line.ask(CALL, {"verb": "messages.search", "args": {"q": q}})
+        assert (CALL + 1, True) == (reply.op, "answer" in reply.json or reply.code == "bad_request")
+
+
+async def test_reactions_and_pins_are_asked_for_over_a_connection(place: Place) -> None:
+    async with connected(place.where, FORMS[-1], place.new_mid()) as line:
+        asked = {"room": "group://nowhere", "seq": 1}
+        for verb, args in (
+            ("reactions.add", {**asked, "reaction": "👍"}),
+            ("reactions.list", asked),
+            ("pins.add", asked),
+            ("receipts.list", asked),
+        ):
+            assert "no_such_room" == (await line.ask(CALL, {"verb": verb, "args": args})).code
+        for reaction in ("", "a b", "\u200d", "x" * 33, 7):
+            told = await line.ask(CALL, {"verb": "reactions.add", "args": {**asked, "reaction": reaction}})
+            assert "bad_request" == told.code

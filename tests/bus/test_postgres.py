@@ -12,7 +12,7 @@ import pytest
 
 from events.at_work import connected, running
 from imcore.bus import postgres
-from imcore.bus.postgres import CHANNEL, NOTIFICATION_BYTES_MAX, Ephemeral, PostgresBus
+from imcore.bus.postgres import CHANNEL, EPHEMERAL_MAX, NOTIFICATION_BYTES_MAX, SIGNALS_MAX, Ephemeral, PostgresBus
 from imcore.database import connect
 from imcore.events.names import OwnConnection
 from waiting import eventually
@@ -22,6 +22,7 @@ TERMINATE = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'bus' AND datname = current_database()
 """
 PUSH = Ephemeral(1000, b"\xff\x00{}", "live://1", (1, 2), ("k",), everybody=False)
+SIGNAL = Ephemeral(0, b"{}", "group://1", (), (), everybody=False, position=7, type="receipt")
 
 
 class Ears:
@@ -86,11 +87,50 @@ async def test_many_rings_become_few_and_the_last_is_among_them(database_url: st
 async def test_a_message_that_is_not_stored_is_passed_on_to_the_others_only(database_url: str) -> None:
     async with two(database_url) as (one, other):
         one.bus.pass_on(PUSH)
+        one.bus.pass_on(SIGNAL)
         one.bus.publish(5_000)
         await one.hears(5_000)
         await other.hears(5_000)
-        assert [PUSH] == other.messages
+        assert [PUSH, SIGNAL] == other.messages
         assert [] == one.messages
+
+
+async def test_a_signal_says_what_it_is_and_whose(database_url: str) -> None:
+    signal = Ephemeral(0, b"{}", "group://1", (), (), everybody=False, position=9, type="typing", mid=7, key="phone")
+    async with two(database_url) as (one, other):
+        one.bus.pass_on(signal)
+        one.bus.publish(5_000)
+        await other.hears(5_000)
+        assert [signal] == other.messages
+
+
+async def test_many_messages_hold_up_no_ring_and_none_is_lost_because_it_is_like_another(database_url: str) -> None:
+    """Postgres drops what is notified twice in one transaction, and there are many in one here."""
+    many = [PUSH._replace(payload=b"%d" % (n // 3)) for n in range(900)]
+    async with two(database_url) as (one, other):
+        for push in many:
+            one.bus.pass_on(push)
+        one.bus.publish(5_000)
+        await other.hears(5_000)
+        assert len(other.messages) < 150
+
+        async def has_all() -> bool:
+            return len(other.messages) == len(many)
+
+        await eventually(has_all)
+        assert many == other.messages
+
+
+def test_signals_are_the_first_to_be_left_out(database_url: str) -> None:
+    """And take no room from pushes."""
+    bus = Ears(database_url).bus
+    signal = PUSH._replace(type="typing")
+    for n in range(SIGNALS_MAX + 10):
+        bus.pass_on(signal._replace(mid=n))
+    assert (SIGNALS_MAX, 10) == (bus.waiting, bus.dropped)
+    for n in range(EPHEMERAL_MAX - SIGNALS_MAX):
+        bus.pass_on(PUSH._replace(payload=b"%d" % n))
+    assert (EPHEMERAL_MAX, 10) == (bus.waiting, bus.dropped)
 
 
 async def test_what_does_not_fit_into_a_notification_is_not_passed_on(
@@ -102,7 +142,7 @@ async def test_what_does_not_fit_into_a_notification_is_not_passed_on(
         one.bus.pass_on(empty)
         one.bus.publish(5_000)
         await other.hears(5_000)
-        around = len(json.dumps(["x" * 8, empty.op, "", *empty[2:]]))
+        around = len(json.dumps(["x" * 8, empty.op, "", *empty[2:7]]))
         fits = empty._replace(room="x" * (NOTIFICATION_BYTES_MAX - around))
         with caplog.at_level(logging.WARNING):
             one.bus.pass_on(fits)

@@ -33,6 +33,9 @@ class Listener(Session):
     def removed(self, event: Recorded) -> None:
         self.heard.append(event.room)
 
+    def switched(self, room: str) -> None:
+        self.heard.append(f"into {room}")
+
     def end(self, error: ImcoreError) -> None:
         assert self.ended is None, "a session ends once"
         self.ended = error

@@ -13,18 +13,25 @@ from comet.wires import CODECS, frames, inside, packets, position_of
 from imcore.comet import hub as hub_module
 from imcore.comet.encode import JSON_WS, V1_TCP, V1_WS, V2_TCP, V2_WS
 from imcore.comet.hub import BEHIND, CLOSED, LIVE, Hub, Left, Place, Session, filtered
-from imcore.errors import Displaced, GoingAway, TakenOver
+from imcore.errors import Displaced, GoingAway, TakenOver, Unauthenticated
 from imcore.events.types import (
     ALL,
     KEY,
     ROOM,
     USER,
+    AccountDeactivated,
+    AccountSuspended,
     DeliveryAcked,
+    Fact,
+    LoggedOut,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    PlatformRoleChanged,
     Recorded,
+    RoomDismissed,
     RoomsEntered,
+    RoomSwitched,
     SessionClosed,
     SessionOpened,
 )
@@ -148,6 +155,45 @@ def test_who_is_behind_is_told_of_a_removal_at_once_and_reads_nothing_of_the_roo
     assert [A] == ben.heard
     assert ROOM + A not in hub.entitled(ben)
     assert [] == filtered([said(1, A)], hub.entitled(ben), ben)
+
+
+def dismissed(position: int, room: str) -> Recorded:
+    return happened(position, ROOM + room, RoomDismissed(room=room))
+
+
+def test_a_dismissed_room_tells_its_members_and_forgets_them(hub: Hub) -> None:
+    """Everybody who is live has the event itself, in its place among what was said in other rooms."""
+    anna, ben = alive(hub, ANNA, "anna", rooms=[A, B]), alive(hub, BEN, "ben", rooms=[A])
+    cara = behind(hub, CARA, "cara", rooms=[A])
+
+    give(hub, said(1, A), said(2, B), dismissed(3, A), said(4, B))
+
+    assert [1, 2, 3, A, 4] == anna.heard
+    assert [1, 3, A] == ben.heard
+    assert [A] == cara.heard
+    assert ROOM + A not in hub.audiences
+    assert {ROOM + B: 0} == hub.people[ANNA].rooms
+    assert [(ROOM + A, Left(3, 0, "room_dismissed"))] == hub.left_since(hub.people[BEN], 2)
+
+
+def test_who_comes_while_its_rooms_are_read_is_in_no_room_that_was_dismissed_meanwhile(hub: Hub) -> None:
+    person = hub.hold(BEN)
+    give(hub, dismissed(1, A))
+
+    hub.know(person, 0, {ROOM + A: 0, ROOM + B: 0})
+
+    assert {ROOM + B: 0} == person.rooms
+
+
+def test_a_connection_that_is_told_to_switch_rooms_is_told_once_and_no_other_of_its_key(hub: Hub) -> None:
+    ben = alive(hub, BEN, "ben", opened=0)
+
+    def switch(position: int, opened: int) -> Recorded:
+        return of_session(position, RoomSwitched(key="ben", opened=opened, room=STAGE), mid=BEN, key="")
+
+    give(hub, switch(1, opened=7), switch(2, opened=0))
+
+    assert [f"into {STAGE}"] == ben.heard
 
 
 def test_a_join_of_a_member_and_a_leave_of_a_stranger_change_no_membership(hub: Hub) -> None:
@@ -366,6 +412,58 @@ def test_a_session_that_opens_on_another_comet_closes_the_one_here(hub: Hub) -> 
 
     assert isinstance(here.ended, TakenOver)
     assert ({}, {}) == (hub.people, hub.audiences)
+
+
+def ended(position: int, fact: Fact) -> Recorded:
+    return happened(position, f"{USER}{ANNA}", fact, mid=ANNA)
+
+
+def logged_in(session: Listener, sid: str, as_of: int = 0) -> Listener:
+    session.sid, session.as_of = sid, as_of
+    return session
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_logout_ends_the_sessions_of_that_login_after_what_was_said_before_it(hub: Hub, is_live: bool) -> None:
+    make = alive if is_live else behind
+    phone, desk = (
+        logged_in(make(hub, ANNA, "phone", rooms=[A]), "s"),
+        logged_in(make(hub, ANNA, "desk", rooms=[A]), "t"),
+    )
+    ben = alive(hub, BEN, "ben", rooms=[A])
+
+    give(hub, said(1, A), ended(2, LoggedOut(mid=ANNA, sids=("s", "u"), everywhere=False)), said(3, A))
+
+    assert isinstance(phone.ended, Unauthenticated)
+    assert CLOSED == phone.state
+    assert ([1] if is_live else []) == phone.heard
+    assert desk.ended is None
+    assert ([1, 2, 3] if is_live else []) == desk.heard
+    assert [1, 3] == ben.heard
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        LoggedOut(mid=ANNA, sids=(), everywhere=True),
+        AccountSuspended(mid=ANNA, reason="", sids=()),
+        AccountDeactivated(mid=ANNA, sids=()),
+        PlatformRoleChanged(mid=ANNA, role="admin"),
+    ],
+    ids=lambda fact: fact.type,
+)
+def test_what_ends_all_logins_ends_every_session_whose_token_knew_less(hub: Hub, fact: Fact) -> None:
+    """One that is of a later token stays: a comet may come to the event when its person has logged in anew."""
+    old, new = logged_in(alive(hub, ANNA, "old"), "s", as_of=1), logged_in(alive(hub, ANNA, "new"), "t", as_of=3)
+    word = alive(hub, ANNA, "without a token")
+    ben = alive(hub, BEN, "ben")
+
+    give(hub, said(1, A), said(2, A), ended(3, fact), said(4, A))
+
+    assert isinstance(old.ended, Unauthenticated)
+    assert isinstance(word.ended, Unauthenticated)
+    assert (None, None) == (new.ended, ben.ended)
+    assert [3] == new.heard
 
 
 def test_a_session_is_not_closed_by_its_own_opening_nor_by_an_earlier_one(hub: Hub) -> None:

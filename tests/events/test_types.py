@@ -10,6 +10,10 @@ from pydantic import ValidationError
 from imcore.events.types import (
     FACTS,
     MESSAGE_TYPES,
+    AccountActivated,
+    AccountDeactivated,
+    AccountRegistered,
+    AccountSuspended,
     AdminActed,
     AttachmentRemoved,
     AttachmentStored,
@@ -20,6 +24,8 @@ from imcore.events.types import (
     Invited,
     JoinRejected,
     JoinRequested,
+    LoggedIn,
+    LoggedOut,
     MemberBanned,
     MemberJoined,
     MemberLeft,
@@ -31,8 +37,11 @@ from imcore.events.types import (
     MessageRecalled,
     MessageUnpinned,
     OpsAccepted,
+    PasswordChanged,
     PersonBlocked,
     PersonUnblocked,
+    PlatformRoleChanged,
+    ProfileChanged,
     ReactionAdded,
     ReactionRemoved,
     ReadMarked,
@@ -47,7 +56,9 @@ from imcore.events.types import (
     RoomSwitched,
     SessionClosed,
     SessionOpened,
+    SuspensionLifted,
     UnknownType,
+    VisibilityChosen,
     registry,
     room_type,
 )
@@ -129,6 +140,37 @@ STORED = {
     ("read_marked", 1): (
         '{"room":"group://r","mid":7,"seq":30,"messages":20,"sent":3}',
         ReadMarked(room="group://r", mid=7, seq=30, messages=20, sent=3),
+    ),
+    ("visibility_chosen", 1): (
+        '{"mid":7,"choice":"contacts"}',
+        VisibilityChosen(mid=7, choice="contacts"),
+    ),
+    ("account_registered", 1): (
+        '{"mid":7,"login":"alice","handle":"alice","name":"Alice","role":"admin","active":true,"credential":"c1"}',
+        AccountRegistered(
+            mid=7, login="alice", handle="alice", name="Alice", role="admin", active=True, credential="c1"
+        ),
+    ),
+    ("account_activated", 1): ('{"mid":7}', AccountActivated(mid=7)),
+    ("profile_changed", 1): (
+        '{"mid":7,"name":"A","avatar":"https://a.example/7","extra":{"team":[1,"x",null]}}',
+        ProfileChanged(mid=7, name="A", avatar="https://a.example/7", extra={"team": [1, "x", None]}),
+    ),
+    ("password_changed", 1): ('{"mid":7,"credential":"c2"}', PasswordChanged(mid=7, credential="c2")),
+    ("account_suspended", 1): (
+        '{"mid":7,"reason":"spam","sids":["s1","s2"]}',
+        AccountSuspended(mid=7, reason="spam", sids=("s1", "s2")),
+    ),
+    ("suspension_lifted", 1): ('{"mid":7}', SuspensionLifted(mid=7)),
+    ("account_deactivated", 1): ('{"mid":7,"sids":[]}', AccountDeactivated(mid=7, sids=())),
+    ("platform_role_changed", 1): ('{"mid":7,"role":"moderator"}', PlatformRoleChanged(mid=7, role="moderator")),
+    ("logged_in", 1): (
+        '{"mid":-7,"sid":"s1","key":"phone","platform":"web","address":"::1"}',
+        LoggedIn(mid=-7, sid="s1", key="phone", platform="web", address="::1"),
+    ),
+    ("logged_out", 1): (
+        '{"mid":7,"sids":["s1"],"everywhere":false}',
+        LoggedOut(mid=7, sids=("s1",), everywhere=False),
     ),
     ("attachment_stored", 1): (
         '{"room":"group://r","id":"00ff","name":"Ä.png","media_type":"image/png","size":9,"sha256":"ab","width":3,"height":null}',

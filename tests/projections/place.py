@@ -131,10 +131,11 @@ class Place:
         page_events_max: int = 5_000,
         quiet_s: float = 0.05,
         stuck_s: float = 15,
+        rest: float = 0,
     ) -> Runner:
         return Runner(
             self.connect, self.reader, projections, recent=recent, lead=lead, page_events_max=page_events_max,
-            page_gap_s=0.005, quiet_s=quiet_s, stuck_s=stuck_s,
+            page_gap_s=0.005, quiet_s=quiet_s, stuck_s=stuck_s, rest=rest,
         )  # fmt: skip
 
 

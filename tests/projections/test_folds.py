@@ -20,6 +20,10 @@ from imcore.events.types import (
     SESSION,
     TEXT,
     USER,
+    AccountActivated,
+    AccountDeactivated,
+    AccountRegistered,
+    AccountSuspended,
     AttachmentRemoved,
     AttachmentStored,
     DeliveryAcked,
@@ -29,6 +33,8 @@ from imcore.events.types import (
     Invited,
     JoinRejected,
     JoinRequested,
+    LoggedIn,
+    LoggedOut,
     MemberBanned,
     MemberJoined,
     MemberLeft,
@@ -36,9 +42,16 @@ from imcore.events.types import (
     MemberRemoved,
     MemberUnbanned,
     MessageEdited,
+    MessagePinned,
     MessageRecalled,
+    MessageUnpinned,
+    PasswordChanged,
     PersonBlocked,
     PersonUnblocked,
+    PlatformRoleChanged,
+    ProfileChanged,
+    ReactionAdded,
+    ReactionRemoved,
     ReadMarked,
     Recorded,
     RoleChanged,
@@ -49,15 +62,21 @@ from imcore.events.types import (
     RoomsEntered,
     SessionClosed,
     SessionOpened,
+    SuspensionLifted,
+    VisibilityChosen,
 )
 from imcore.projections import (
     PROJECTIONS,
+    accounts,
     amendments,
     attachments,
     deliveries,
     departures,
     edits,
+    handles,
     inbox,
+    logins,
+    logouts,
     members,
     mentions,
     rooms,
@@ -65,13 +84,17 @@ from imcore.projections import (
     threads,
     uploads,
 )
+from imcore.projections.accounts import Account
 from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
 from imcore.projections.edits import Edit
+from imcore.projections.handles import Handle
 from imcore.projections.inbox import Inbox
 from imcore.projections.inline import InlineProjections
+from imcore.projections.logins import Login
+from imcore.projections.logouts import KEEP_MS, Logout
 from imcore.projections.members import Member
 from imcore.projections.mentions import Mention
 from imcore.projections.projection import fold
@@ -111,14 +134,18 @@ def given(*happened: Fact | About | int, by: int = 7, mid: int = 7) -> list[Reco
 
 def _stream(fact: Fact, mid: int) -> str:
     match fact:
-        case ReadMarked() | Invited() | InvitationWithdrawn() | InvitationDeclined():
+        case ReadMarked() | VisibilityChosen() | Invited() | InvitationWithdrawn() | InvitationDeclined():
             return f"{USER}{fact.mid}"
+        case _ if not hasattr(fact, "room") and hasattr(fact, "mid"):
+            return f"{USER}{mid}"
         case AttachmentStored() | AttachmentRemoved():
             return f"{USER}{mid}"
         case PersonBlocked() | PersonUnblocked():
             return f"{USER}{fact.by}"
         case SessionOpened() | SessionClosed() | RoomsEntered() | DeliveryAcked():
             return f"{SESSION}{mid}"
+        case _ if not hasattr(fact, "room"):
+            return f"{USER}{mid}"
     return ROOM + R
 
 
@@ -150,6 +177,15 @@ def attached(id_: str, size: int = 5) -> AttachmentStored:
 
 def closed(position: int, key: str = "phone", delivered: int | None = None) -> SessionClosed:
     return SessionClosed(key=key, opened=position, reason="left", delivered=delivered)
+
+
+def about_messages() -> tuple[Fact, ...]:
+    """One of each that is about a message."""
+    return (
+        ReactionAdded(room=R, target=3, reaction="👍"), ReactionRemoved(room=R, target=3, reaction="👍"),
+        MessagePinned(room=R, target=3), MessageUnpinned(room=R, target=3),
+        MessageEdited(room=R, target=3, body="new"), MessageRecalled(room=R, target=3, author=7),
+    )  # fmt: skip
 
 
 # --- departures ---------------------------------------------------------------------------------------------------------------
@@ -351,6 +387,80 @@ def test_a_thread_has_its_messages_and_not_its_first() -> None:
     assert {(R, 1, 2): Part(5), (R, 1, 4): Part(5), (R, 3, 5): Part(5)} == fold(threads.projection, log)
 
 
+# --- accounts ----------------------------------------------------------------------------------------------------------------
+
+
+def registered(*, active: bool = True) -> AccountRegistered:
+    return AccountRegistered(mid=7, login="alice", handle="alice", name="Alice", active=active, credential="c")
+
+
+def suspended(*sids: str) -> AccountSuspended:
+    return AccountSuspended(mid=7, reason="spam", sids=sids or ("s",))
+
+
+def logged_in(sid: str = "s") -> LoggedIn:
+    return LoggedIn(mid=7, sid=sid, key=f"key of {sid}", platform="web", address="::1")
+
+
+def logged_out(*sids: str, everywhere: bool = False) -> LoggedOut:
+    return LoggedOut(mid=7, sids=sids or ("s",), everywhere=everywhere)
+
+
+def test_an_account_is_what_happened_to_it_last() -> None:
+    def after(*facts: Fact) -> Account:
+        return fold(accounts.projection, given(registered(active=False), *facts))[7,]
+
+    pending = Account("alice", "Alice", "", "{}", "user", "pending", "", "c", created=1, created_ms=1001, changed=1)
+    assert pending == after()
+    assert "active" == after(AccountActivated(mid=7)).state
+    assert ("pending", 2) == (after(SuspensionLifted(mid=7)).state, after(SuspensionLifted(mid=7)).changed)
+    assert ("suspended", "spam") == (after(suspended()).state, after(suspended()).reason)
+    lifted = after(suspended(), SuspensionLifted(mid=7))
+    assert ("active", "") == (lifted.state, lifted.reason)
+    assert "deactivated" == after(AccountDeactivated(mid=7, sids=()), suspended()).state
+    assert "moderator" == after(PlatformRoleChanged(mid=7, role="moderator")).role
+    assert "c2" == after(PasswordChanged(mid=7, credential="c2")).credential
+    shown = after(ProfileChanged(mid=7, name="A", avatar="https://a", extra={"b": [1]}))
+    assert ("A", "https://a", '{"b":[1]}') == (shown.name, shown.avatar, shown.extra)
+
+
+def test_what_happens_to_no_account_makes_none() -> None:
+    assert {} == fold(accounts.projection, given(AccountActivated(mid=7), suspended()))
+
+
+def test_a_name_is_the_first_ones_for_ever() -> None:
+    second = registered().model_copy(update={"mid": 8})
+    log = given(registered(), AccountDeactivated(mid=7, sids=()), second)
+
+    assert {("alice",): Handle(7)} == fold(handles.projection, log)
+
+
+def test_a_login_is_there_until_it_ends() -> None:
+    assert {(7, "s"): Login("key of s", "web", "::1", 1, 1001)} == fold(logins.projection, given(logged_in()))
+    for end in (logged_out(), suspended(), AccountDeactivated(mid=7, sids=("s",))):
+        left = fold(logins.projection, given(logged_in(), logged_in("other"), end))
+        assert [(7, "other")] == list(left)
+
+
+def test_a_logout_of_one_device_is_remembered_by_its_name_for_a_while() -> None:
+    log = given(logged_out("a"), logged_out("b", "c"))
+    assert {(7,): Logout(2, 0, 0, 0, ("1001 a", "1002 b", "1002 c"))} == fold(logouts.projection, log)
+
+    later = [*log, log[0]._replace(position=3, time_ms=1001 + KEEP_MS)]
+    assert Logout(3, 0, 0, 0, ("1002 b", "1002 c", f"{1001 + KEEP_MS} a")) == fold(logouts.projection, later)[7,]
+
+
+def test_what_ends_all_logins_voids_all_tokens_before_it() -> None:
+    for end in (logged_out(everywhere=True), suspended(), AccountDeactivated(mid=7, sids=())):
+        assert {(7,): Logout(2, 2, 1002, 2, ())} == fold(logouts.projection, given(logged_out("a"), end))
+
+
+def test_a_change_of_role_voids_tokens_and_ends_no_login() -> None:
+    log = given(logged_out(everywhere=True), PlatformRoleChanged(mid=7, role="admin"), SuspensionLifted(mid=7))
+
+    assert {(7,): Logout(3, 2, 1002, 1, ())} == fold(logouts.projection, log)
+
+
 # --- attachments and uploads ---------------------------------------------------------------------------------------------------
 
 
@@ -388,13 +498,17 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
+        registered(), AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
+        PasswordChanged(mid=7, credential="c"), suspended(), SuspensionLifted(mid=7), AccountDeactivated(mid=7, sids=("s",)),
+        PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1), edited(3), recalled(3),
         About(thread=3, mentions=(7,)),
         RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
         attached("a"), AttachmentRemoved(room=R, id="a"),
         MemberBanned(room=R, mid=8), MemberUnbanned(room=R, mid=8), Invited(room=R, mid=8), InvitationWithdrawn(room=R, mid=8),
         InvitationDeclined(room=R, mid=8), JoinRequested(room=R, mid=8), JoinRejected(room=R, mid=8), PersonBlocked(by=7, mid=8),
-        PersonUnblocked(by=7, mid=8), RoomDismissed(room=R),
+        PersonUnblocked(by=7, mid=8), RoomDismissed(room=R), VisibilityChosen(mid=7, choice="nobody"),
+        *about_messages(),
     )  # fmt: skip
     for projection in PROJECTIONS.values():
         others = [event for event in everything if event.op == 0 or MESSAGE_SENT in projection.types]

@@ -17,8 +17,11 @@ from imcore.events.types import (
     SERVICE_MID,
     DeliveryAcked,
     MemberLeft,
+    MemberMuted,
     MemberRemoved,
+    RoleChanged,
     RoomCreated,
+    RoomDismissed,
     SessionClosed,
     SessionOpened,
 )
@@ -284,6 +287,56 @@ async def test_open_sessions_are_told_with_their_openings(here: Place) -> None:
     assert await queries.opened(here.pool, [1, 2, 3]) == {(1, "web"): web.position, (2, "web"): other.position}
 
 
+async def test_a_dismissed_room_is_in_nobodys_list_and_its_end_is_known(here: Place) -> None:
+    await here.join(A, 1, 2)
+    await here.join(B, 1)
+    end = await here.in_room(RoomDismissed(room=A), 9)
+    await follow(here)
+
+    head, found, ended = await queries.memberships_and_ends(here.pool, [1, 2])
+
+    assert (end.position, {B}, set()) == (head, set(found[1]), set(found[2]))
+    assert {1: {A: Departure(end.position, 9, removed=True)}, 2: {A: Departure(end.position, 9, removed=True)}} == ended
+    assert await queries.member(here.pool, A, 1) is None
+    assert await queries.read_facts(here.pool, A, 1, 1) is None
+    assert [B] == [line.room for line in await queries.inbox_page(here.pool, 1, "", 9)]
+    assert [B] == [line.room for line in await queries.directory_page(here.pool, "", "", 9)]
+
+
+async def test_the_directory_is_searched_by_title_and_by_the_beginning_of_the_name(here: Place) -> None:
+    for name, title in (("lunch", ""), ("a", "Lunch and Tea"), ("b", "Ｂüro 群"), ("hidden", "lunch")):
+        fact = RoomCreated(room=f"group://{name}", title=title, public=name != "hidden")
+        await here.in_room(fact, 1)
+
+    async def found(search: str, after: str = "", limit: int = 9) -> list[str]:
+        return [line.room[8:] for line in await queries.directory_page(here.pool, after, search, limit)]
+
+    assert ["a", "lunch"] == await found("LUNCH")
+    assert ["a"] == await found("tea")
+    assert ["b"] == await found("群")
+    assert [] == await found("unch%")
+    assert ["a", "b", "lunch"] == await found("")
+    assert ["b"] == await found("", "group://a", 1)
+
+
+async def test_changes_of_the_list_are_each_person_once_as_it_is_now(here: Place) -> None:
+    await here.join(A, 1, 2, 3)
+    version = (await here.reader.head()).position
+    assert [] == await queries.changes(here.pool, A, version, 9)
+    await here.in_room(RoleChanged(room=A, mid=2, role="admin"), 1)
+    await here.in_room(MemberRemoved(room=A, mid=1), 2)
+    (joined,) = await here.join(A, 4)
+    muted = await here.in_room(MemberMuted(room=A, mid=2, until_ms=9), 1)
+
+    found = await queries.changes(here.pool, A, version, 9)
+
+    assert [(1, None, None), (4, "member", 0), (2, "admin", 9)] == [
+        (one.mid, one.role, one.muted_until_ms) for one in found
+    ]
+    assert [joined.position, muted.position] == [one.position for one in found[1:]]
+    assert found[:2] == await queries.changes(here.pool, A, version, 2)
+
+
 # --- plans -----------------------------------------------------------------------------------------------------------------------
 
 ROOMS, MEMBERS_OF_EACH, MESSAGES_OF_EACH = 20_000, 10, 5
@@ -303,6 +356,8 @@ WHERE (mid, room) <> (40, 'group://{BIG_ROOM}');
 INSERT INTO deliveries SELECT mid, 'phone', 1 FROM generate_series(1, 20000) mid;
 INSERT INTO departures SELECT mid, 'group://' || r, r, 0, true FROM generate_series(1, 20000) mid, generate_series(1, 3) r;
 INSERT INTO sessions SELECT mid, 'phone', mid, 'n', '', '10.0.0.1', '{{}}', 0 FROM generate_series(1, 20000) mid;
+INSERT INTO seen SELECT mid, 1 FROM generate_series(1, 20000) mid;
+INSERT INTO visibility SELECT mid * 100, 'contacts' FROM generate_series(1, 200) mid;
 INSERT INTO nodes VALUES ('n', '', '', 1, 1, 1, '', 1, 0, 0, now(), now() + '1 day', 15);
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT (n - 1) * {ROOMS} + r, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
@@ -311,7 +366,12 @@ WHERE r <> {BIG_ROOM};
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT 1000000 + n, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
 FROM generate_series(1, 50000) n JOIN streams s ON s.name = 'room:group://{BIG_ROOM}';
-ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, nodes, events;
+INSERT INTO bans SELECT 'group://{BIG_ROOM}', mid, 1, 1, 0, '' FROM generate_series(1, 20000) mid;
+INSERT INTO invitations SELECT 'group://' || r, mid, 1, 1, 0 FROM generate_series(1, 5) r, generate_series(1, 20000) mid;
+INSERT INTO join_requests SELECT 'group://{BIG_ROOM}', mid, 1, '', 0 FROM generate_series(1, 20000) mid;
+INSERT INTO blocks SELECT 7, mid, 0 FROM generate_series(1, 20000) mid;
+ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, seen, visibility, nodes, events;
+ANALYZE bans, invitations, join_requests, blocks;
 """
 STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
 QUERIES = {  # what is asked, for whom, and how many blocks that may take
@@ -322,14 +382,27 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "opened": (queries.OPENED, "ARRAY[5, 6, 7]::bigint[]", 20),
     "member": (queries.MEMBER, "'group://5', 40", 10),
     "room": (queries.ROOM_ROW, "'group://5'", 10),
-    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50", 400),
+    "standing": (queries.STANDING, "'group://5', 40", 20),
+    "changes": (queries.CHANGES, "'group://3', 2, 500", 600),
+    "directory": (queries.DIRECTORY, "'group://5', '', 50", 80),
+    "bans": (queries.BANS_PAGE, "'group://5', 3, 50, 0", 20),
+    "invitations": (queries.INVITATIONS_PAGE, "'group://5', 3, 50", 80),
+    "invited": (queries.INVITED_PAGE, "7, '', 50", 60),
+    "requests": (queries.REQUESTS_PAGE, "'group://5', 3, 50", 20),
+    "blocks": (queries.BLOCKS_PAGE, "7, 3, 50", 20),
+    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
+    "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
+    "sights of one": (queries.SIGHTS, f"array_fill(5::bigint, ARRAY[200]), {STORM}, 200, 'direct://'", 16_000),
+    "sights of many": (queries.SIGHTS, f"{STORM}, array_fill(5::bigint, ARRAY[200]), 200, 'direct://'", 16_000),
+    "room_devices": (queries.ROOM_DEVICES, "'group://7', 50, false, 'direct://'", 200),
     "sessions_of": (queries.SESSIONS_OF, "ARRAY[5, 6, 7]::bigint[]", 20),
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "departures", "sessions"}
+BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

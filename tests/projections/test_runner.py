@@ -418,3 +418,13 @@ async def _is(ask: Any) -> bool:
 
 def both_of(*modules: Any) -> list[Any]:
     return [module.projection for module in modules]
+
+
+async def test_a_runner_that_rests_does_so_whoever_waits(here: Place) -> None:
+    """After a page that took some milliseconds it does nothing for an hour; then nobody waits for what it does."""
+    await here.join(R, 1, 2)
+    runner = here.runner(page_events_max=1, rest=1e7)
+    async with running(runner.run()):
+        assert await runner.reached(1, SOON_S)
+        assert not await runner.reached(2, 0.2)
+        assert 1 == runner.pages

@@ -278,6 +278,10 @@ class Backend:
         kind, _, name = room.partition("://")
         await self.push("room", op, payload, type=kind, room=name, **query)
 
+    async def say(self, room: str, body: str) -> None:
+        """A message to a room, in the service's own name."""
+        await self._call("POST", f"{_path(room)}/messages", {}, {"id": str(uuid.uuid4()), "body": body})
+
     async def get(self, path: str, **query: Any) -> Any:
         """Any GET."""
         return await self._call("GET", path, query)

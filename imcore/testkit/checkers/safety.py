@@ -575,7 +575,7 @@ def rooms_keep_their_secret(run: Run, bounds: Bounds, tally: Tally) -> None:
 
 def _refusals(run: Run) -> Iterator[tuple[str, int, str, str, str]]:
     """What was refused for sure, and not for being too much or too soon: f, who, room, code and text."""
-    passing = {"rate_limited", "overloaded", "conflict"}
+    passing = {"rate_limited", "overloaded", "conflict", "slow_mode"}
     for (mid, _), tries in run.sends.items():
         for one in tries:
             if one.outcome == "fail" and one.answer.code not in passing:

@@ -37,7 +37,7 @@ from imcore.events.types import (
     RoomCreated,
     room_type,
 )
-from imcore.projections import ASYNCHRONOUS, PROJECTIONS
+from imcore.projections import INLINE, PROJECTIONS
 from imcore.projections.projection import Key, RowTable, fold
 from imcore.testkit.history.records import body_hash
 
@@ -176,6 +176,10 @@ class Log:
         return events[-1].seq if events else 0
 
 
+# Without the words of all messages: they would be held in memory twice, and `imcore audit` compares them where they lie.
+HELD: Final = {name: one for name, one in PROJECTIONS.items() if not one.reads_messages}
+
+
 async def authoritative(connection: Connection, *, live_types: Collection[str] = ("live",)) -> Log:
     """The log of every room and person, the streams' heads, and the rows of all projections with their folds: one snapshot.
 
@@ -187,17 +191,15 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
         streams = await connection.fetch("SELECT id, name, seq FROM streams WHERE seq > 0")
         came: dict[str, int] = {}
         came.update((name, position) for name, position in await connection.fetch(CHECKPOINTS))
-        upto = {
-            name: came.get(name, 0) if one in ASYNCHRONOUS else head["position"] for name, one in PROJECTIONS.items()
-        }
+        upto = {name: head["position"] if one in INLINE else came.get(name, 0) for name, one in HELD.items()}
         live = {
             name: dict(map(RowTable(one).row, await connection.fetch(f"SELECT * FROM {one.table.name}")))
-            for name, one in PROJECTIONS.items()
+            for name, one in HELD.items()
         }
         names = Names()
         names.names.update((stream["id"], stream["name"]) for stream in streams)
         kept: dict[str, str] = {}
-        folded: dict[str, dict[Key, Any]] = {name: {} for name in PROJECTIONS}
+        folded: dict[str, dict[Key, Any]] = {name: {} for name in HELD}
         entries: list[Entry] = []
         marks: list[ReadMark] = []
         shown: set[str] = set()
@@ -205,7 +207,7 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
         async for page in _pages(connection):
             events = [recorded(row, names) for row in page]
             positions += len(events)
-            for name, one in PROJECTIONS.items():
+            for name, one in HELD.items():
                 fold(one, (event for event in events if event.position <= upto[name]), folded[name])
             for event in events:
                 if not event.stream.startswith(SESSION):
@@ -222,7 +224,7 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
         {stream["name"].removeprefix(ROOM): stream["seq"] for stream in streams if stream["name"][:8] != SESSION},
         marks,
         shown,
-        {name: Projected(upto[name], live[name], folded[name]) for name in PROJECTIONS},
+        {name: Projected(upto[name], live[name], folded[name]) for name in HELD},
         live_types,
     )
 

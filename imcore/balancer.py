@@ -7,16 +7,20 @@ connections, so that a storm of clients is spread and does not follow stale figu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
+from imcore.config import Advertise
 from imcore.nodes import AliveNode
 
 NODES_MAX: Final = 5
 REGION_GAIN: Final = 1.6
 WEIGHT_MIN: Final = 1
 WEIGHT_MAX: Final = 1 << 20
+WEB: Final = "web"  # the platform that is told names, because of the certificate
+BACKOFF: Final[Mapping[str, float]] = {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3}  # goim's hints
 
 
 class Balancer:
@@ -44,6 +48,47 @@ class Balancer:
     def _kept(self, node: AliveNode) -> tuple[datetime, int]:
         until, told = self._told.get(node.node, (node.lease_until, 0))
         return (until, told) if until == node.lease_until else (node.lease_until, 0)
+
+
+class Directions(NamedTuple):
+    """Where a client should connect to, the best first. Ports are those of the first, 0 where there is none; `comets` are the hosts
+    with the ports of each."""
+
+    domain: str
+    tcp_port: int
+    ws_port: int
+    wss_port: int
+    hosts: list[str]
+    comets: list[tuple[str, int, int, int]]
+
+
+def directions(chosen: Sequence[AliveNode], platform: str, advertise: Advertise) -> Directions:
+    """What a client of this platform is told of the comets that were chosen for it."""
+    first = chosen[0] if chosen else None
+    domain = advertise.domain or (addresses(first)[0] if first else socket.gethostname())
+    comets = [
+        (
+            host,
+            advertise.tcp_port or node.tcp_port,
+            advertise.ws_port or node.ws_port,
+            advertise.wss_port or node.wss_port,
+        )
+        for node in chosen
+        for host in ([node.hostname + advertise.host_domain] if platform == WEB else addresses(node))
+    ]
+    return Directions(
+        domain,
+        advertise.tcp_port or (first.tcp_port if first else 0),
+        advertise.ws_port or (first.ws_port if first else 0),
+        advertise.wss_port or (first.wss_port if first else 0),
+        [host for host, *_ in comets] or [domain],
+        comets,
+    )
+
+
+def addresses(node: AliveNode) -> list[str]:
+    """The hosts that lead to a comet, for clients that need no certificate of its name."""
+    return [address for address in node.address.split(",") if address] or [node.hostname]
 
 
 def current_weight(fixed: int, gain: float, connections: int, total_weight: int, total_connections: int) -> int:

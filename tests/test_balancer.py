@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from api.place import node
-from imcore.api.balancer import Balancer, current_weight
+from imcore.balancer import Balancer, current_weight
 
 
 def test_goims_weights() -> None:

@@ -1,0 +1,455 @@
+"""Accounts at work: registering, logging in, refreshing, logging out, and what admins do to others.
+
+What becomes of an account is decided in the log (`decisions`); here is what stands around that: passwords, tokens, codes, and how often
+somebody may try. No secret is written after the event that needs it, and none is worth anything before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from imcore.accounts import keeping, names, queries
+from imcore.accounts.decisions import (
+    Activate,
+    ChangePassword,
+    ChangeProfile,
+    Deactivate,
+    LogIn,
+    LogOut,
+    MidTaken,
+    Note,
+    Register,
+    Restore,
+    SetRole,
+    Suspend,
+    role_named,
+)
+from imcore.accounts.doors import Doors
+from imcore.accounts.passwords import Passwords, check_password
+from imcore.accounts.revocations import Revocations
+from imcore.accounts.tokens import Access, Issuer, Told, kept
+from imcore.accounts.webhook import Webhook
+from imcore.auth import Identity, OwnKeys, verifier_of
+from imcore.balancer import Balancer
+from imcore.config import Settings
+from imcore.database import DATABASE_ERRORS, connect, create_pool, heed_cancellation
+from imcore.errors import (
+    BadRequest,
+    Forbidden,
+    ImcoreError,
+    NameTaken,
+    NoSuchAccount,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    WrongCode,
+    WrongLogin,
+)
+from imcore.events.names import Pool
+from imcore.events.store import Log
+from imcore.events.types import SERVICE_MID, AccountRegistered, AccountRole, LoggedIn, Recorded
+from imcore.nodes import AliveNode
+from imcore.paces import Paces
+from imcore.permissions import Actor, PlatformRole
+from imcore.projections.accounts import ACTIVE, PENDING
+from imcore.projections.inline import InlineProjections
+from imcore.proxies import subnet
+
+log = logging.getLogger(__name__)
+
+MID_BELOW: Final = 2**53  # what JavaScript can count
+MID_TRIES: Final = 8
+SWEEP_S: Final = 60.0
+LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
+
+Nodes = Callable[[], Awaitable[Sequence[AliveNode]]]
+
+
+class Granted(NamedTuple):
+    """A login, and what it is worth: the tokens of it."""
+
+    mid: int
+    role: PlatformRole
+    sid: str
+    told: Told
+    access: Access
+    refresh_token: str
+
+
+class Registered(NamedTuple):
+    """A new account. `code_sent`: the webhook took an activation code for it, None if it needs none."""
+
+    mid: int
+    state: str
+    code_sent: bool | None
+
+
+class Accounts:
+    """Everything that a process does with accounts. `begin` must be awaited before anybody is let in, `run` is its task."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        events: Log,
+        pool: Pool,
+        *,
+        nodes: Nodes,
+        keys: OwnKeys,
+        balancer: Balancer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.nodes = nodes
+        self.balancer = balancer or Balancer()
+        self.passwords = Passwords(settings)
+        self.webhook = Webhook(settings)
+        self.revocations = Revocations(settings.access_token_s, settings.auth_leeway_s)
+        self.doors = Doors(settings, verifier_of(settings, keys), self.revocations, pool, self.webhook)
+        self._log = events
+        self._pool = pool
+        self._issuer = Issuer(settings, keys)
+        self._clock = clock
+        self.tries: Paces[str] = Paces(settings.logins_per_account_per_s, settings.logins_per_account_burst)
+        self.comings: Paces[str] = Paces(settings.logins_per_address_per_s, settings.logins_per_address_burst)
+
+    async def begin(self) -> None:
+        """Know what was taken back, before any door opens."""
+        await self.revocations.begin(self._pool)
+
+    async def run(self, *, follows: bool, sweeps: bool) -> None:
+        """Follow what is taken back elsewhere, if no comet of this process does; forget secrets that have expired. For ever."""
+        async with asyncio.TaskGroup() as tasks:
+            if follows:
+                tasks.create_task(self.revocations.follow(self._pool))
+            if sweeps:
+                tasks.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Let go of threads and connections."""
+        self.passwords.close()
+        await self.webhook.close()
+
+    def stats(self) -> dict[str, float]:
+        """What the metrics show."""
+        return {
+            "accounts_passwords_under_way": self.passwords.under_way,
+            "accounts_passwords_total": self.passwords.made,
+            "accounts_passwords_refused_total": self.passwords.refused,
+            "accounts_revocations": len(self.revocations),
+            "accounts_paced": len(self.tries) + len(self.comings),
+            "accounts_tries_limited_total": self.tries.refused + self.comings.refused,
+            "accounts_webhook_under_way": self.webhook.under_way,
+            "accounts_webhook_failed_total": self.webhook.failed,
+        }
+
+    # --- coming to be ------------------------------------------------------------------------------------------------------
+
+    async def register(
+        self,
+        login: str,
+        password: str,
+        *,
+        by: Identity,
+        address: str,
+        name: str = "",
+        invitation: str = "",
+        email: str = "",
+        role: AccountRole = "user",
+    ) -> Registered:
+        """A new account, under a member id that nobody had. A backend or an admin registers whom it likes; else the settings say who
+        may.
+
+        Raises BadRequest, NameTaken, WrongCode, Forbidden, RateLimited, Overloaded; Unavailable leaves it open whether it is there.
+        """
+        settings = self.settings
+        is_trusted = by.role in ("service", "admin") and by.as_of is not None
+        login = names.login_name(login)
+        handle = names.handle(login)
+        password = check_password(password)
+        needs_code = bool(settings.activation_webhook_url) and not is_trusted
+        if not is_trusted:
+            self._pace(self.comings, subnet(address))
+            if settings.registration == "closed":
+                raise Forbidden("nobody may register here")
+            if needs_code and not email:
+                raise BadRequest("email is missing: a code is sent there")
+        if await queries.is_taken(self._pool, handle):
+            raise NameTaken
+        is_invited = settings.registration == "code" and not is_trusted
+        if is_invited and not await keeping.use_invitation(self._pool, invitation):
+            raise WrongCode
+        is_active = is_trusted or (settings.registration != "admin" and not needs_code)
+        try:
+            hash_ = await self.passwords.hash(password)
+            credential = await keeping.keep_credential(self._pool, hash_)
+            try:
+                mid = await self._register(by if is_trusted else None, login, handle, name, role, is_active, credential)
+            except Unavailable:
+                raise  # it may be there, and then it needs its credential
+            except ImcoreError:
+                await keeping.forget_credential(self._pool, credential)
+                raise
+        except Unavailable:
+            raise
+        except ImcoreError:
+            if is_invited:
+                await keeping.give_invitation_back(self._pool, invitation)
+            raise
+        sent = await self._send_code(mid, login, email) if needs_code else None
+        return Registered(mid, ACTIVE if is_active else PENDING, sent)
+
+    async def _register(
+        self, by: Identity | None, login: str, handle: str, name: str, role: AccountRole, active: bool, credential: str
+    ) -> int:
+        for tried in range(MID_TRIES):
+            mid = 1 + secrets.randbelow(MID_BELOW - 1)
+            fact = AccountRegistered(
+                mid=mid, login=login, handle=handle, name=name or login, role=role, active=active, credential=credential
+            )
+            try:
+                await self._log.decide(Register(fact, Actor(mid, "user") if by is None else by.actor))
+            except MidTaken:
+                log.info("a member id was taken; try %d", tried + 1)
+            else:
+                return mid
+        raise Unavailable("no member id was found")
+
+    async def _send_code(self, mid: int, login: str, email: str) -> bool:
+        code = await keeping.keep_activation(self._pool, mid, self.settings.activation_code_s)
+        url = self.settings.activation_webhook_url
+        assert url is not None, "asked before"
+        try:
+            await self.webhook.tell(
+                url, {"act": "activation", "mid": mid, "login": login, "email": email, "code": code}
+            )
+        except Unavailable:
+            return False  # an admin may activate it
+        return True
+
+    async def activate(self, mid: int, by: Identity, code: str, address: str) -> list[Recorded]:
+        """It may be used: who has the code that was sent, or an admin, says so. Raises WrongCode, NoSuchAccount, Forbidden."""
+        if not code:
+            return await self._log.decide(Activate(mid, by.actor, by_code=False))
+        self._pace(self.comings, subnet(address))
+        self._pace(self.tries, f"code {mid}")
+        if not await keeping.use_activation(self._pool, mid, code):
+            raise WrongCode
+        return await self._log.decide(Activate(mid, by.actor, by_code=True))
+
+    # --- logging in, and out -----------------------------------------------------------------------------------------------
+
+    async def log_in(self, login: str, password: str, told: Told, address: str) -> Granted:
+        """A login with a password. Raises WrongLogin, AccountInactive, RateLimited, Overloaded."""
+        self._pace(self.comings, subnet(address))
+        login = names.login_name(login)
+        handle = names.handle(login)
+        self._pace(self.tries, handle)
+        known = await queries.by_name(self._pool, handle, login)
+        await self._compare(known, password)
+        assert known is not None, "nobody's password is never right"
+        return await self._begin(known.mid, known.credential, told, address)
+
+    async def _compare(self, known: queries.Known | None, password: str) -> None:
+        hash_ = None if known is None else known.hash
+        if not await self.passwords.is_right(hash_, check_given(password)):
+            raise WrongLogin
+        assert known is not None
+        assert hash_ is not None
+        if self.passwords.is_outdated(hash_):
+            fresh = await self.passwords.hash(check_given(password))
+            await keeping.rehash(self._pool, known.credential, hash_, fresh)
+
+    async def guest(self, told: Told, address: str) -> Granted:
+        """Somebody without an account, under a negative member id of its own. Raises Forbidden, RateLimited."""
+        if not self.settings.guests_allowed:
+            raise Forbidden("guests may not come in here")
+        self._pace(self.comings, subnet(address))
+        return await self._begin(-1 - secrets.randbelow(MID_BELOW - 1), None, told, address)
+
+    async def _begin(self, mid: int, credential: str | None, told: Told, address: str) -> Granted:
+        fact = _logged_in(mid, told, address)
+        refresh = await self._keep_refresh(fact, told)
+        login = LogIn(fact, credential)
+        try:
+            event = (await self._log.decide(login))[-1]
+        except ImcoreError:
+            await keeping.forget_families(self._pool, mid, [fact.sid])
+            raise
+        return self._granted(fact, login.role, event.position, told, refresh)
+
+    async def _keep_refresh(self, fact: LoggedIn, told: Told) -> str:
+        return await keeping.keep_refresh(self._pool, fact.mid, fact.sid, told.text(), self.settings.refresh_token_s)
+
+    def _granted(self, fact: LoggedIn, role: PlatformRole, as_of: int, told: Told, refresh: str) -> Granted:
+        access = self._issuer.access(fact.mid, role, fact.sid, as_of, told)
+        return Granted(fact.mid, role, fact.sid, told, access, refresh)
+
+    async def refresh(self, token: str, address: str) -> Granted:
+        """A new access token, and a refresh token in the place of this one. One that was used before ends the login: two have it.
+
+        Raises Unauthenticated.
+        """
+        self._pace(self.comings, subnet(address))
+        found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s)
+        if found is None:
+            raise Unauthenticated("the refresh token is none, or the login is over")
+        if isinstance(found, keeping.Family):
+            log.warning("a refresh token was used twice; its login is ended", extra={"mid": found.mid})
+            await self.end_logins(found.mid, [found.sid], SERVICE_MID)
+            raise Unauthenticated("the refresh token was used before; the login is over")
+        (mid, sid, said), fresh = found
+        now = await queries.standing(self._pool, mid, sid)
+        if not now.is_on or (mid > 0 and now.state != ACTIVE):
+            await keeping.forget_families(self._pool, mid, [sid])
+            raise Unauthenticated("the login is over")
+        role: PlatformRole = "guest" if now.role is None else role_named(now.role)
+        told = Told.of(said)
+        return Granted(mid, role, sid, told, self._issuer.access(mid, role, sid, now.position, told), fresh)
+
+    async def log_out(self, who: Identity, *, everywhere: bool) -> list[Recorded]:
+        """This login is over, or all of this person's. Raises BadRequest for a token that is of no login."""
+        if everywhere:
+            sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX)]
+            return await self.end_logins(who.mid, sids, who.mid, everywhere=True)
+        if not who.sid:
+            raise BadRequest("this token is of no login; its issuer can end it, or say everywhere")
+        return await self.end_logins(who.mid, [who.sid], who.mid)
+
+    async def remove_device(self, who: Identity, key: str) -> list[Recorded]:
+        """The logins of the device with this key are over."""
+        sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX) if one.key == key]
+        return await self.end_logins(who.mid, sids, who.mid) if sids else []
+
+    async def end_logins(self, mid: int, sids: list[str], by: int, *, everywhere: bool = False) -> list[Recorded]:
+        """These logins are over."""
+        made = await self._log.decide(LogOut(mid, sids, by, everywhere=everywhere))
+        await keeping.forget_families(self._pool, mid, sids)
+        return made
+
+    async def ticket(self, who: Identity, origin: str) -> str:
+        """For one connection of a page of this origin, within seconds."""
+        return await keeping.keep_ticket(self._pool, kept(who), origin, self.settings.ticket_s)
+
+    # --- one's own account ---------------------------------------------------------------------------------------------------
+
+    async def change(
+        self, who: Identity, *, name: str | None, avatar: str | None, extra: object | None
+    ) -> list[Recorded]:
+        """How one shows oneself; None leaves it."""
+        return await self._log.decide(ChangeProfile(who.mid, who.actor, name=name, avatar=avatar, extra=extra))
+
+    async def change_password(self, who: Identity, old: str, new: str, told: Told, address: str) -> Granted:
+        """Another password. Every login is over, and this device has a new one. Raises WrongLogin, BadRequest."""
+        new = check_password(new)
+        self._pace(self.comings, subnet(address))
+        self._pace(self.tries, f"password {who.mid}")
+        known = await queries.by_mid(self._pool, who.mid)
+        if known is None:
+            raise NoSuchAccount
+        await self._compare(known, old)
+        credential = await keeping.keep_credential(self._pool, await self.passwords.hash(new))
+        sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX)]
+        fact = _logged_in(who.mid, told, address)
+        refresh = await self._keep_refresh(fact, told)
+        changing = ChangePassword(
+            who.mid, who.actor, before=known.credential, credential=credential, login=fact, sids=sids
+        )
+        try:
+            event = (await self._log.decide(changing))[-1]
+        except Unavailable:
+            raise
+        except ImcoreError:
+            await keeping.forget_credential(self._pool, credential)
+            await keeping.forget_families(self._pool, who.mid, [fact.sid])
+            raise
+        await keeping.forget_credential(self._pool, known.credential)
+        await keeping.forget_families(self._pool, who.mid, sids)
+        return self._granted(fact, changing.actor.role, event.position, told, refresh)
+
+    async def deactivate(self, who: Identity) -> list[Recorded]:
+        """Give the account up, for good."""
+        sids = await self._sids(who.mid)
+        made = await self._log.decide(Deactivate(who.mid, who.actor, sids=sids))
+        await keeping.forget_families(self._pool, who.mid, sids)
+        return made
+
+    # --- what is done to others ----------------------------------------------------------------------------------------------
+
+    async def suspend(self, mid: int, by: Identity, reason: str) -> list[Recorded]:
+        """It cannot be used until the suspension is lifted."""
+        sids = await self._sids(mid)
+        made = await self._log.decide(Suspend(mid, by.actor, reason=reason, sids=sids))
+        if made:
+            await keeping.forget_families(self._pool, mid, sids)
+        return made
+
+    async def restore(self, mid: int, by: Identity) -> list[Recorded]:
+        """The suspension is lifted."""
+        return await self._log.decide(Restore(mid, by.actor))
+
+    async def set_role(self, mid: int, by: Identity, role: AccountRole) -> list[Recorded]:
+        """It has another role on the whole server."""
+        return await self._log.decide(SetRole(mid, by.actor, role))
+
+    async def invite(self, by: Identity, *, uses: int, note: str, expires_in_s: float) -> tuple[str, int]:
+        """An invitation code, and when it expires."""
+        await self._log.decide(Note("codes.create", by.actor, note))
+        return await keeping.keep_invitation(self._pool, uses=uses, note=note, by=by.mid, expires_in_s=expires_in_s)
+
+    # --- inside --------------------------------------------------------------------------------------------------------------
+
+    async def _sids(self, mid: int) -> list[str]:
+        return [one.sid for one in await queries.logins(self._pool, mid, LOGINS_MAX)]
+
+    def _pace(self, paces: Paces[str], key: str) -> None:
+        if self.settings.rate_limits:
+            wait_s = paces.take(key, self._clock())
+            if wait_s:
+                raise RateLimited("too many attempts", retry_after_ms=int(wait_s * 1000) + 1)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await keeping.forget_expired(self._pool)
+            except DATABASE_ERRORS as error:
+                heed_cancellation()
+                log.warning("expired secrets cannot be forgotten: %s", error)
+            await asyncio.sleep(SWEEP_S)
+
+
+@asynccontextmanager
+async def alone(url: str, settings: Settings) -> AsyncIterator[Accounts]:
+    """Accounts without a server around them, on this database; for the command line."""
+
+    async def nobody() -> list[AliveNode]:
+        return []
+
+    async with create_pool(url, application_name="imcore account", connections_max=2) as pool:
+        events = Log(lambda: connect(url, application_name="imcore account"), InlineProjections(), lambda batch: None)
+        works = Accounts(settings, events, pool, nodes=nobody, keys=OwnKeys(Path(settings.data)))
+        appending = asyncio.create_task(events.run())
+        try:
+            yield works
+        finally:
+            appending.cancel()
+            await asyncio.gather(appending, return_exceptions=True)
+            await works.close()
+
+
+def check_given(password: str) -> str:
+    """A password that somebody gives, in the form that a hash is made of. One that cannot be right is only wrong."""
+    try:
+        return check_password(password)
+    except BadRequest:
+        return ""
+
+
+def _logged_in(mid: int, told: Told, address: str) -> LoggedIn:
+    return LoggedIn(mid=mid, sid=secrets.token_hex(16), key=told.key, platform=told.platform, address=address)

@@ -1,0 +1,363 @@
+"""What may happen to an account, decided under the lock of the log on its rows as they are there.
+
+Who asks is looked at again here: the token of an admin who is none any more says admin for some seconds yet. What is done to others
+is told twice: in the account's stream, where it is effective, and in the audit stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongLogin
+from imcore.events.store import Decision, Draft, Key, Rows, draft
+from imcore.events.types import (
+    AUDIT,
+    USER,
+    AccountActivated,
+    AccountDeactivated,
+    AccountRegistered,
+    AccountRole,
+    AccountSuspended,
+    AdminActed,
+    Fact,
+    LoggedIn,
+    LoggedOut,
+    PasswordChanged,
+    PlatformRoleChanged,
+    ProfileChanged,
+    SuspensionLifted,
+)
+from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
+from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
+
+GUEST: Final[PlatformRole] = "guest"
+
+
+class MidTaken(ImcoreError):
+    """Somebody has this member id; choose another."""
+
+    code, retry, status, close = "mid_taken", True, 409, None
+
+
+def account_key(mid: int) -> Key:
+    """The row of an account."""
+    return ("accounts", (mid,))
+
+
+def handle_key(handle: str) -> Key:
+    """The row of a name."""
+    return ("handles", (handle,))
+
+
+def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
+    """The rows that the end of these logins changes."""
+    return [("logouts", (mid,)), *(("logins", (mid, sid)) for sid in sids)]
+
+
+def account_of(rows: Rows, mid: int) -> Account | None:
+    """The account among these rows."""
+    row = rows[account_key(mid)]
+    assert row is None or isinstance(row, Account)
+    return row
+
+
+def role_named(name: str) -> PlatformRole:
+    """The role of this name."""
+    return next(role for role in PLATFORM_RANK_OF if role == name)
+
+
+def role_of(account: Account) -> PlatformRole:
+    """What it is to the whole server."""
+    return role_named(account.role)
+
+
+class Register(Decision):
+    """A new account. Raises NameTaken, and MidTaken for a member id that somebody has."""
+
+    __slots__ = ("by", "fact")
+
+    def __init__(self, fact: AccountRegistered, by: Actor) -> None:
+        audited = by.mid != fact.mid
+        super().__init__(
+            [account_key(fact.mid), handle_key(fact.handle)],
+            [f"{USER}{fact.mid}", *([AUDIT] if audited else [])],
+            creates=True,
+        )
+        self.fact, self.by = fact, by
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One registration."""
+        if rows[handle_key(self.fact.handle)] is not None:
+            raise NameTaken
+        if account_of(rows, self.fact.mid) is not None:
+            raise MidTaken
+        return [
+            draft(f"{USER}{self.fact.mid}", self.fact, self.by.mid),
+            *_audit("accounts.register", self.fact.mid, self.by, self.fact.role),
+        ]
+
+
+class OnAccount(Decision):
+    """Something that is done to one account: by whose it is, or by somebody of a higher role. Raises NoSuchAccount, Forbidden."""
+
+    __slots__ = ("actor", "mid", "operation")
+
+    def __init__(self, operation: str, mid: int, actor: Actor, *, more: Sequence[Key] = ()) -> None:
+        keys = [account_key(who) for who in dict.fromkeys((mid, actor.mid)) if who > 0]
+        super().__init__([*keys, *more], [f"{USER}{mid}", AUDIT], creates=True)
+        self.operation, self.mid, self.actor = operation, mid, actor
+
+    @property
+    def is_own(self) -> bool:
+        """Does somebody do it to itself?"""
+        return self.mid == self.actor.mid
+
+    def account(self, rows: Rows) -> Account:
+        """The account, if it may be done to it by who asks."""
+        actor = self.actor
+        if actor.mid > 0:
+            own = account_of(rows, actor.mid)
+            if own is not None:
+                if own.state != ACTIVE:
+                    raise AccountInactive(f"your account is {own.state}")
+                actor = Actor(actor.mid, role_of(own))
+        account = account_of(rows, self.mid) if self.mid > 0 else None
+        rank = 0 if account is None else PLATFORM_RANK_OF[role_of(account)]
+        table().check(self.operation, actor, is_own=self.is_own, target_rank=rank)
+        self.actor = actor
+        if account is None:
+            raise NoSuchAccount
+        return account
+
+    def say(self, fact: Fact, note: str = "") -> Sequence[Draft]:
+        """It happened."""
+        return [
+            draft(f"{USER}{self.mid}", fact, self.actor.mid),
+            *_audit(self.operation, self.mid, self.actor, note),
+        ]
+
+
+class Activate(OnAccount):
+    """It may be used. With `by_code` whoever asks has shown the code that was sent to whose it is. Active accounts stay as they are."""
+
+    __slots__ = ("by_code",)
+
+    def __init__(self, mid: int, actor: Actor, *, by_code: bool) -> None:
+        super().__init__("accounts.activate", mid, Actor(mid, "user") if by_code else actor)
+        self.by_code = by_code
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One activation, or none."""
+        if self.by_code:
+            account = account_of(rows, self.mid)
+            if account is None:
+                raise NoSuchAccount
+        else:
+            account = self.account(rows)
+            if self.is_own and account.state == PENDING:
+                raise Forbidden
+        if account.state == ACTIVE:
+            return []
+        if account.state != PENDING:
+            raise AccountInactive(f"the account is {account.state}")
+        return self.say(AccountActivated(mid=self.mid))
+
+
+class ChangeProfile(OnAccount):
+    """How the person shows itself. Names that are None stay as they are."""
+
+    __slots__ = ("avatar", "extra", "name")
+
+    def __init__(self, mid: int, actor: Actor, *, name: str | None, avatar: str | None, extra: object | None) -> None:
+        super().__init__("account.change", mid, actor)
+        self.name, self.avatar, self.extra = name, avatar, extra
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One change, or none."""
+        account = self.account(rows)
+        changed = ProfileChanged.model_validate(
+            {
+                "mid": self.mid,
+                "name": account.name if self.name is None else self.name,
+                "avatar": account.avatar if self.avatar is None else self.avatar,
+                "extra": orjson.loads(account.extra) if self.extra is None else self.extra,
+            }
+        )
+        if (changed.name, changed.avatar, changed.extra) == (
+            account.name,
+            account.avatar,
+            orjson.loads(account.extra),
+        ):
+            return []
+        return self.say(changed)
+
+
+class ChangePassword(OnAccount):
+    """The password is another, every login is over, and this device has a new one. `before` is the credential that was compared
+    with."""
+
+    __slots__ = ("before", "credential", "login", "sids")
+
+    def __init__(
+        self, mid: int, actor: Actor, *, before: str, credential: str, login: LoggedIn, sids: Sequence[str]
+    ) -> None:
+        super().__init__("account.password", mid, actor, more=login_keys(mid, (*sids, login.sid)))
+        self.before, self.credential, self.login, self.sids = before, credential, login, tuple(sids)
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """The change, the end of all logins, and the new one."""
+        if self.account(rows).credential != self.before:
+            raise WrongLogin("the password was changed in the meantime")
+        ended = LoggedOut(mid=self.mid, sids=self.sids, everywhere=True)
+        return [
+            *self.say(PasswordChanged(mid=self.mid, credential=self.credential)),
+            draft(f"{USER}{self.mid}", ended, self.actor.mid),
+            draft(f"{USER}{self.mid}", self.login, self.actor.mid),
+        ]
+
+
+class Suspend(OnAccount):
+    """It cannot be used until the suspension is lifted, and every login is over. Again: only the reason may be new."""
+
+    __slots__ = ("reason", "sids")
+
+    def __init__(self, mid: int, actor: Actor, *, reason: str, sids: Sequence[str]) -> None:
+        super().__init__("accounts.suspend", mid, actor, more=login_keys(mid, sids))
+        self.reason, self.sids = reason, tuple(sids)
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One suspension, or none."""
+        account = self.account(rows)
+        if self.is_own:
+            raise Forbidden
+        if account.state == DEACTIVATED:
+            raise AccountInactive("the account was given up")
+        if account.state == SUSPENDED and account.reason == self.reason:
+            return []
+        return self.say(AccountSuspended(mid=self.mid, reason=self.reason, sids=self.sids), self.reason)
+
+
+class Restore(OnAccount):
+    """The suspension is lifted."""
+
+    __slots__ = ()
+
+    def __init__(self, mid: int, actor: Actor) -> None:
+        super().__init__("accounts.restore", mid, actor, more=login_keys(mid, ()))
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One lifting, or none."""
+        account = self.account(rows)
+        if self.is_own:
+            raise Forbidden
+        return self.say(SuspensionLifted(mid=self.mid)) if account.state == SUSPENDED else []
+
+
+class Deactivate(OnAccount):
+    """Whose it is gives it up, for good."""
+
+    __slots__ = ("sids",)
+
+    def __init__(self, mid: int, actor: Actor, *, sids: Sequence[str]) -> None:
+        super().__init__("account.deactivate", mid, actor, more=login_keys(mid, sids))
+        self.sids = tuple(sids)
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One end, or none."""
+        if self.account(rows).state == DEACTIVATED:
+            return []
+        return self.say(AccountDeactivated(mid=self.mid, sids=self.sids))
+
+
+class SetRole(OnAccount):
+    """Somebody above gives another role, up to its own. Nobody raises itself; a backend is above all."""
+
+    __slots__ = ("role",)
+
+    def __init__(self, mid: int, actor: Actor, role: AccountRole) -> None:
+        super().__init__("accounts.set_role", mid, actor, more=login_keys(mid, ()))
+        self.role = role
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One change, or none."""
+        account = self.account(rows)
+        rank = PLATFORM_RANK_OF[self.role]
+        if rank > PLATFORM_RANK_OF[self.actor.role]:
+            raise Forbidden
+        if account.role == self.role:
+            return []
+        return self.say(PlatformRoleChanged(mid=self.mid, role=self.role), self.role)
+
+
+class LogIn(Decision):
+    """A login, if the account is active here and its password is the one that was compared. `credential` None: no account, a guest."""
+
+    __slots__ = ("credential", "fact", "role")
+
+    def __init__(self, fact: LoggedIn, credential: str | None) -> None:
+        keys: list[Key] = [("logins", (fact.mid, fact.sid))]
+        if credential is not None:
+            keys.append(account_key(fact.mid))
+        super().__init__(keys, [f"{USER}{fact.mid}"], creates=True)
+        self.fact, self.credential = fact, credential
+        self.role: PlatformRole = GUEST  # what it is here: its token will say so
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One login."""
+        if self.credential is not None:
+            account = account_of(rows, self.fact.mid)
+            if account is None or account.credential != self.credential:
+                raise WrongLogin("the password was changed in the meantime")
+            if account.state != ACTIVE:
+                raise AccountInactive(f"the account is {account.state}")
+            self.role = role_of(account)
+        return [draft(f"{USER}{self.fact.mid}", self.fact, self.fact.mid)]
+
+
+class LogOut(Decision):
+    """These logins of a person are over, or, `everywhere`, all that began before."""
+
+    __slots__ = ("by", "everywhere", "mid", "sids")
+
+    def __init__(self, mid: int, sids: Sequence[str], by: int, *, everywhere: bool = False) -> None:
+        super().__init__(login_keys(mid, sids), [f"{USER}{mid}"], creates=True)
+        self.mid, self.sids, self.by, self.everywhere = mid, tuple(sids), by, everywhere
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One logout, or none if none of them is there."""
+        sids = [sid for sid in self.sids if rows["logins", (self.mid, sid)] is not None]
+        if not sids and not self.everywhere:
+            return []
+        fact = LoggedOut(mid=self.mid, sids=tuple(sids), everywhere=self.everywhere)
+        return [draft(f"{USER}{self.mid}", fact, self.by)]
+
+
+class Note(Decision):
+    """An admin's act that changes nothing in the log, such as making an invitation code."""
+
+    __slots__ = ("actor", "note", "operation")
+
+    def __init__(self, operation: str, actor: Actor, note: str = "") -> None:
+        keys = [account_key(actor.mid)] if actor.mid > 0 else []
+        super().__init__(keys, [AUDIT], creates=True)
+        self.operation, self.actor, self.note = operation, actor, note
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One line of the audit."""
+        actor = self.actor
+        own = account_of(rows, actor.mid) if actor.mid > 0 else None
+        if own is not None:
+            actor = Actor(actor.mid, role_of(own))
+        table().check(self.operation, actor)
+        return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]
+
+
+def _audit(operation: str, mid: int, actor: Actor, note: str) -> list[Draft]:
+    """What is done to others is written down for those who look after this service."""
+    if actor.mid == mid:
+        return []
+    fact = AdminActed(verb=operation, role=actor.role, mid=mid, detail=note)
+    return [draft(AUDIT, fact, actor.mid)]

@@ -1,0 +1,103 @@
+"""Who comes in, at every door: the signature of a token, what was taken back since, and where it must be waited for, that too.
+
+Tokens and words are looked at at once (`Doors` is an `Authenticate`): ten thousand who come back in a second wait for nobody. A
+ticket is used up in the database, and in mode webhook the user's own backend is asked; `must_wait` says so before, and `admit` waits.
+
+The trap: whoever has waited may have been turned out meanwhile. What is known of that is asked last (`check`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from imcore.accounts import keeping
+from imcore.accounts.revocations import Revocations
+from imcore.accounts.tokens import identity_of
+from imcore.accounts.webhook import Webhook
+from imcore.auth import Claim, Identity, Verifier, believe
+from imcore.config import Settings
+from imcore.errors import Unauthenticated
+from imcore.events.names import Pool
+from imcore.permissions import SERVICE_ACTOR
+
+TICKET: Final = "ticket:"
+
+
+class Doors:
+    """Says who somebody is, and whether that still holds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        verifier: Verifier,
+        revocations: Revocations,
+        pool: Pool,
+        webhook: Webhook,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._mode = settings.auth_mode
+        self._asks = frozenset(settings.auth_webhook_asks) if settings.auth_mode == "webhook" else frozenset[str]()
+        self._verifier = verifier
+        self._revocations = revocations
+        self._pool = pool
+        self._webhook = webhook
+        self._now = now
+
+    def __call__(self, claim: Claim) -> Identity:
+        """Who this is, at once. Raises Unauthenticated."""
+        if claim.token.startswith(TICKET):
+            raise Unauthenticated("a ticket is for a connection")
+        identity = believe(claim) if self._mode == "open" and not claim.token else self._verifier(claim)
+        self._revocations.check(identity)
+        return identity
+
+    def must_wait(self, claim: Claim) -> bool:
+        """Is this claim for `admit`?"""
+        if claim.token.startswith(TICKET):
+            return True
+        return self._mode == "webhook" and not self._verifier.knows(claim.token)
+
+    async def admit(self, claim: Claim, *, act: str = "connect", origin: str = "", address: str = "") -> Identity:
+        """Who this is, after asking whom it takes. Raises Unauthenticated, TryLater, and what the database raises."""
+        if not self.must_wait(claim):
+            return self(claim)
+        if claim.token.startswith(TICKET):
+            identity = await self._by_ticket(claim.token.removeprefix(TICKET), origin)
+            if claim.mid and claim.mid != identity.mid:
+                raise Unauthenticated("mid is not the ticket's")
+        else:
+            identity = await self._webhook.identify(claim, act=act, address=address, origin=origin, now=self._now())
+        self._revocations.check(identity)
+        return identity
+
+    def check(self, identity: Identity) -> None:
+        """Does it still hold? Raises Unauthenticated. To be asked once more by whoever has waited since."""
+        self._revocations.check(identity)
+
+    def renewed(self, identity: Identity, token: str) -> Identity:
+        """The identity with the time of a fresh token of the same login. Raises Unauthenticated if it is somebody else's."""
+        fresh = self(Claim(token=token))
+        if (fresh.mid, fresh.sid) != (identity.mid, identity.sid):
+            raise Unauthenticated("the token is not of this login")
+        return fresh
+
+    def asks(self, act: str) -> bool:
+        """Is the backend asked about this (join, send)?"""
+        return act in self._asks
+
+    async def allow(self, act: str, identity: Identity, room: str, key: str = "") -> None:
+        """May it? Services are asked nothing. Raises Forbidden or Unavailable."""
+        if act in self._asks and identity.role != SERVICE_ACTOR.role:
+            await self._webhook.allow(act, identity.mid, room, key)
+
+    async def _by_ticket(self, ticket: str, origin: str) -> Identity:
+        kept = await keeping.use_ticket(self._pool, ticket, origin)
+        if kept is None:
+            raise Unauthenticated("the ticket was used, has expired, or is for another page")
+        identity = identity_of(kept)
+        if identity.expires_at is not None and identity.expires_at <= self._now():
+            raise Unauthenticated("the token behind the ticket has expired")
+        return identity

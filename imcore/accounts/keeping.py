@@ -1,0 +1,199 @@
+"""The secrets: hashes of passwords, refresh tokens, tickets and codes, in tables beside the log.
+
+Each is made so that nothing has to be undone. A credential is written before the event that names it, and means nothing until then;
+a refresh token is worth what its login is, which stands in the log; a ticket or a code is used up by the statement that reads it.
+
+What is compared is the SHA-256 of 128 random bits or more, so nobody can guess one, and whoever reads the tables holds none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+from typing import Final, NamedTuple, TypeAlias
+
+import asyncpg
+
+from imcore.events.names import Connection, Pool
+
+Source: TypeAlias = "Connection | Pool"
+
+TOKEN_BYTES: Final = 16
+CODE_ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # none that is taken for another
+CODE_CHARACTERS: Final = 20  # 100 bits
+
+KEEP_CREDENTIAL = "INSERT INTO credentials (credential, hash) VALUES ($1, $2)"
+REHASH = "UPDATE credentials SET hash = $3 WHERE credential = $1 AND hash = $2"
+FORGET_CREDENTIAL = "DELETE FROM credentials WHERE credential = $1"
+
+KEEP_REFRESH = """
+INSERT INTO refresh_tokens (family, hash, mid, sid, told, expires_at) VALUES ($1, $2, $3, $4, $5, now() + $6)
+"""
+# Of two that come with the same token one gets the row; the other finds another hash in it.
+ROTATE = """
+UPDATE refresh_tokens SET hash = $3, expires_at = now() + $4 WHERE family = $1 AND hash = $2 AND expires_at > now()
+RETURNING mid, sid, told
+"""
+FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND expires_at > now()"
+FORGET_FAMILIES = "DELETE FROM refresh_tokens WHERE mid = $1 AND sid = ANY($2::text[])"
+FORGET_EXPIRED = (
+    "DELETE FROM refresh_tokens WHERE expires_at < now()",
+    "DELETE FROM tickets WHERE expires_at < now()",
+    "DELETE FROM invitation_codes WHERE expires_at < now() - interval '30 days'",
+    "DELETE FROM activation_codes WHERE expires_at < now() - interval '30 days'",
+)
+
+KEEP_TICKET = "INSERT INTO tickets (hash, identity, origin, expires_at) VALUES ($1, $2, $3, now() + $4)"
+USE_TICKET = "DELETE FROM tickets WHERE hash = $1 RETURNING identity, origin, expires_at > now() AS in_time"
+
+KEEP_INVITATION = """
+INSERT INTO invitation_codes (hash, uses, note, created_by, expires_at) VALUES ($1, $2, $3, $4, now() + $5)
+RETURNING expires_at
+"""
+USE_INVITATION = "UPDATE invitation_codes SET uses = uses - 1 WHERE hash = $1 AND uses > 0 AND expires_at > now()"
+GIVE_INVITATION_BACK = "UPDATE invitation_codes SET uses = uses + 1 WHERE hash = $1"
+
+KEEP_ACTIVATION = """
+INSERT INTO activation_codes (mid, hash, expires_at) VALUES ($1, $2, now() + $3)
+ON CONFLICT (mid) DO UPDATE SET hash = excluded.hash, expires_at = excluded.expires_at
+"""
+USE_ACTIVATION = "DELETE FROM activation_codes WHERE mid = $1 AND hash = $2 AND expires_at > now()"
+
+
+class Secret(NamedTuple):
+    """What whoever it is for is told, and what is kept."""
+
+    text: str
+    hash: bytes
+
+
+def digest(text: str) -> bytes:
+    """What is kept of a secret."""
+    return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
+def secret() -> Secret:
+    """128 random bits."""
+    text = secrets.token_urlsafe(TOKEN_BYTES)
+    return Secret(text, digest(text))
+
+
+def code() -> Secret:
+    """The same to be typed by people."""
+    text = "".join(secrets.choice(CODE_ALPHABET) for _ in range(CODE_CHARACTERS))
+    return Secret(text, digest(text))
+
+
+def code_digest(text: str) -> bytes:
+    """What is kept of a code, as people type it: in small letters, with spaces and dashes."""
+    return digest("".join(sign for sign in text.upper() if sign not in " -"))
+
+
+class Family(NamedTuple):
+    """A login's refresh token: whose, and what its access tokens say beside that."""
+
+    mid: int
+    sid: str
+    told: str
+
+
+# --- passwords -----------------------------------------------------------------------------------------------------------------
+
+
+async def keep_credential(source: Source, hash_: str) -> str:
+    """Keep the hash of a password; the name by which an event may make it somebody's."""
+    name = secrets.token_hex(16)
+    await source.execute(KEEP_CREDENTIAL, name, hash_)
+    return name
+
+
+async def rehash(source: Source, credential: str, before: str, hash_: str) -> None:
+    """The same password, hashed anew; unless somebody else did so meanwhile."""
+    await source.execute(REHASH, credential, before, hash_)
+
+
+async def forget_credential(source: Source, credential: str) -> None:
+    """It is nobody's any more."""
+    await source.execute(FORGET_CREDENTIAL, credential)
+
+
+# --- refresh tokens ------------------------------------------------------------------------------------------------------------
+
+
+async def keep_refresh(source: Source, mid: int, sid: str, told: str, expires_in_s: float) -> str:
+    """A refresh token for a login."""
+    family, turning = secret(), secret()
+    await source.execute(KEEP_REFRESH, family.hash, turning.hash, mid, sid, told, timedelta(seconds=expires_in_s))
+    return f"{family.text}.{turning.text}"
+
+
+async def rotate(source: Source, token: str, expires_in_s: float) -> tuple[Family, str] | Family | None:
+    """Whose token this is, and the one that takes its place. A family alone: the token was used before, so two have it. None: it is
+    no token, or has expired."""
+    family, _, turning = token.partition(".")
+    fresh = secret()
+    row = await source.fetchrow(ROTATE, digest(family), digest(turning), fresh.hash, timedelta(seconds=expires_in_s))
+    if row is not None:
+        return Family(*row), f"{family}.{fresh.text}"
+    row = await source.fetchrow(FAMILY, digest(family))
+    return None if row is None else Family(*row)
+
+
+async def forget_families(source: Source, mid: int, sids: list[str]) -> None:
+    """These logins are over."""
+    await source.execute(FORGET_FAMILIES, mid, sids)
+
+
+async def forget_expired(source: Source) -> None:
+    """What nobody can use any more."""
+    for statement in FORGET_EXPIRED:
+        await source.execute(statement)
+
+
+# --- tickets -------------------------------------------------------------------------------------------------------------------
+
+
+async def keep_ticket(source: Source, identity: str, origin: str, expires_in_s: float) -> str:
+    """A ticket for this identity, for a page of this origin."""
+    ticket = secret()
+    await source.execute(KEEP_TICKET, ticket.hash, identity, origin, timedelta(seconds=expires_in_s))
+    return ticket.text
+
+
+async def use_ticket(source: Source, ticket: str, origin: str) -> str | None:
+    """The identity of a ticket, which is used up by asking, whatever comes of it. None: no ticket, too late, another origin."""
+    row: asyncpg.Record | None = await source.fetchrow(USE_TICKET, digest(ticket))
+    return row["identity"] if row is not None and row["in_time"] and row["origin"] == origin else None
+
+
+# --- codes ---------------------------------------------------------------------------------------------------------------------
+
+
+async def keep_invitation(source: Source, *, uses: int, note: str, by: int, expires_in_s: float) -> tuple[str, int]:
+    """An invitation code, and when it expires in milliseconds since 1970."""
+    made = code()
+    expires_at = await source.fetchval(KEEP_INVITATION, made.hash, uses, note, by, timedelta(seconds=expires_in_s))
+    return made.text, int(expires_at.timestamp() * 1000)
+
+
+async def use_invitation(source: Source, text: str) -> bool:
+    """Use it once; False if it is none, used up or expired."""
+    return await source.execute(USE_INVITATION, code_digest(text)) == "UPDATE 1"
+
+
+async def give_invitation_back(source: Source, text: str) -> None:
+    """It was used for nothing."""
+    await source.execute(GIVE_INVITATION_BACK, code_digest(text))
+
+
+async def keep_activation(source: Source, mid: int, expires_in_s: float) -> str:
+    """The code that activates this account."""
+    made = code()
+    await source.execute(KEEP_ACTIVATION, mid, made.hash, timedelta(seconds=expires_in_s))
+    return made.text
+
+
+async def use_activation(source: Source, mid: int, text: str) -> bool:
+    """Use it; False if it is not this account's, or expired."""
+    return await source.execute(USE_ACTIVATION, mid, code_digest(text)) == "DELETE 1"

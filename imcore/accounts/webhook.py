@@ -1,0 +1,156 @@
+"""The user's own backend, asked over HTTP: who is this (mode webhook), and may he do that? And told of codes that it is to mail.
+
+A question is a POST of a JSON object with `act`; 200 is yes, with who it is, and 401, 403 or 404 is no. Everything else is no answer:
+another status, no JSON, nothing within the deadline. Then it hangs on `auth_webhook_fails`. There is no second try, and only so many
+questions at a time: whoever waits for a slow backend holds a place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imcore.auth import Claim, Identity, believe
+from imcore.config import Settings
+from imcore.errors import BadRequest, Forbidden, ImcoreError, TryLater, Unauthenticated, Unavailable
+from imcore.protocol.packet import INT64_MAX, INT64_MIN, check_room
+
+log = logging.getLogger(__name__)
+
+ANSWER_BYTES_MAX: Final = 65_536
+RETRY_MS: Final = 1_000
+ROOMS_MAX: Final = 1_000
+NO: Final = (401, 403, 404)
+
+
+class Yes(BaseModel):
+    """What a backend answers when it is asked who somebody is. Other fields are its own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+    mid: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
+    service: bool = False
+    rooms: list[str] | None = Field(None, max_length=ROOMS_MAX)
+    ops: list[int] | None = Field(None, max_length=ROOMS_MAX)
+    expires_in_s: float | None = Field(None, gt=0, le=31_536_000, allow_inf_nan=False)
+
+
+class _NoAnswer(Exception):
+    """It is not known what the backend would have said."""
+
+
+class Webhook:
+    """Asks. `close` lets its connections go."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self.under_way = 0  # at most auth_webhook_under_way_max
+        self.asked = 0
+        self.failed = 0
+
+    async def identify(self, claim: Claim, *, act: str, address: str, origin: str, now: float) -> Identity:
+        """Who this is. Raises Unauthenticated, and TryLater when nobody answers (and that means no)."""
+        question: dict[str, object] = {
+            "act": act,
+            "token": claim.token,
+            "mid": claim.mid,
+            "key": claim.key,
+            "room_id": claim.room,
+            "accepts": None if claim.accepts is None else sorted(claim.accepts),
+            "address": address,
+            "origin": origin,
+        }
+        try:
+            found = await self._ask(question)
+            if found is None:
+                raise Unauthenticated("the backend of this service does not know you")
+            return _identity(found, now)
+        except _NoAnswer:
+            self.failed += 1
+            if self._settings.auth_webhook_fails == "open":
+                return believe(claim)
+            raise TryLater("it cannot be asked who you are", retry_after_ms=RETRY_MS) from None
+
+    async def allow(self, act: str, mid: int, room: str, key: str) -> None:
+        """May this person do that (join, send) in this room? Raises Forbidden, and Unavailable when nobody answers."""
+        try:
+            if await self._ask({"act": act, "mid": mid, "room": room, "key": key}) is None:
+                raise Forbidden
+        except _NoAnswer:
+            self.failed += 1
+            if self._settings.auth_webhook_fails == "closed":
+                raise Unavailable("it cannot be asked whether you may", retry_after_ms=RETRY_MS) from None
+
+    async def tell(self, url: str, news: dict[str, object]) -> None:
+        """Tell a backend something, once. Raises Unavailable when it does not take it."""
+        try:
+            async with asyncio.timeout(self._settings.auth_webhook_s):
+                async with self._open().post(url, json=news, allow_redirects=False) as response:
+                    if response.status < 300:
+                        return
+                    said = f"status {response.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            said = type(error).__name__
+        log.warning("a webhook did not take what it was told: %s", said)
+        raise Unavailable("the code cannot be sent now", retry_after_ms=RETRY_MS)
+
+    async def close(self) -> None:
+        """Ask nothing more."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._settings.auth_webhook_under_way_max)
+            self._session = aiohttp.ClientSession(
+                connector=connector, json_serialize=lambda value: orjson.dumps(value).decode()
+            )
+        return self._session
+
+    async def _ask(self, question: dict[str, object]) -> Yes | None:
+        """The answer; None is no."""
+        settings = self._settings
+        assert settings.auth_webhook_url is not None, "the settings have checked it"
+        if self.under_way >= settings.auth_webhook_under_way_max:
+            raise TryLater("too many ask at the same time", retry_after_ms=RETRY_MS)
+        self.under_way += 1
+        self.asked += 1
+        try:
+            async with asyncio.timeout(settings.auth_webhook_s):
+                url = settings.auth_webhook_url
+                async with self._open().post(url, json=question, allow_redirects=False) as response:
+                    if response.status in NO:
+                        return None
+                    if response.status != 200:
+                        raise _NoAnswer(f"status {response.status}")
+                    body = await response.content.read(ANSWER_BYTES_MAX)
+            return Yes.model_validate_json(body or b"{}")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ValidationError, _NoAnswer) as error:
+            log.warning("the webhook gave no answer: %s", type(error).__name__)
+            raise _NoAnswer from None
+        finally:
+            self.under_way -= 1
+
+
+def _identity(found: Yes, now: float) -> Identity:
+    expires_at = None if found.expires_in_s is None else now + found.expires_in_s
+    if found.service:
+        return Identity(0, role="service", expires_at=expires_at)
+    if not found.mid:
+        raise _NoAnswer
+    try:
+        rooms = None if found.rooms is None else frozenset(check_room(room) for room in found.rooms)
+    except (BadRequest, ImcoreError):
+        raise _NoAnswer from None
+    return Identity(
+        found.mid,
+        rooms=rooms,
+        ops=None if found.ops is None else frozenset(found.ops),
+        role="user" if found.mid > 0 else "guest",
+        expires_at=expires_at,
+    )

@@ -1,0 +1,158 @@
+"""What admins and moderators may do to others, who they are under the lock, and that it is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from accounts.place import PASSWORD, logged_in, registered, show, somebody
+from api.place import Answer, Place
+
+Who = dict[str, Any]
+
+
+async def suspend(place: Place, mid: int, by: Who, reason: str = "spam") -> Answer:
+    return await place.put(f"/v1/accounts/{mid}/suspension", token=by["token"], json={"reason": reason})
+
+
+async def set_role(place: Place, mid: int, by: Who, role: str) -> Answer:
+    return await place.put(f"/v1/accounts/{mid}/role", token=by["token"], json={"role": role})
+
+
+async def test_who_is_suspended_is_out_until_it_is_lifted(guarded: Place) -> None:
+    one, boss = await somebody(guarded), await somebody(guarded, "boss", role="admin")
+
+    assert 200 == (await suspend(guarded, one["mid"], boss)).status
+    assert (await suspend(guarded, one["mid"], boss)).json["unchanged"]
+
+    assert 401 == (await show(guarded, one)).status
+    refused = await guarded.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD})
+    assert (403, "account_inactive") == (refused.status, refused.code)
+    assert 401 == (await guarded.post("/v1/refresh", token="", json={"refresh_token": one["refresh_token"]})).status
+    lifted = await guarded.delete(f"/v1/accounts/{one['mid']}/suspension", token=boss["token"])
+    assert 200 == lifted.status
+    assert 401 == (await show(guarded, one)).status, "its tokens from before stay worthless"
+    assert 401 == (await guarded.post("/v1/refresh", token="", json={"refresh_token": one["refresh_token"]})).status
+    assert 200 == (await show(guarded, await logged_in(guarded))).status
+
+
+@pytest.mark.parametrize(
+    ("role", "of", "allowed"),
+    [
+        ("user", "user", False), ("moderator", "user", True), ("moderator", "moderator", False), ("moderator", "admin", False),
+        ("admin", "user", True), ("admin", "moderator", True), ("admin", "admin", False),
+    ],
+)  # fmt: skip
+async def test_one_suspends_those_below_oneself(guarded: Place, role: str, of: str, allowed: bool) -> None:
+    by, whom = await somebody(guarded, "judge", role=role), await somebody(guarded, "other", role=of)
+
+    told = await suspend(guarded, whom["mid"], by)
+
+    assert (200 if allowed else 403) == told.status
+    assert (401 if allowed else 200) == (await show(guarded, whom)).status
+
+
+async def test_nobody_suspends_himself_or_somebody_who_is_not_there(guarded: Place) -> None:
+    boss = await somebody(guarded, "boss", role="admin")
+
+    assert 403 == (await suspend(guarded, boss["mid"], boss)).status
+    assert (404, "no_such_account") == ((told := await suspend(guarded, 12345, boss)).status, told.code)
+    for mid in ("0", "-1", "x", "9223372036854775808", "%00"):
+        path = f"/v1/accounts/{mid}/suspension"
+        assert 400 == (await guarded.put(path, token=boss["token"], json={})).status, mid
+
+
+async def test_nobody_raises_himself(guarded: Place) -> None:
+    """Nor anybody above himself; down he may go."""
+    mod, boss = await somebody(guarded, "mod", role="moderator"), await somebody(guarded, "boss", role="admin")
+    one = await somebody(guarded)
+
+    for who in (one, mod):
+        for role in ("moderator", "admin"):
+            assert 403 == (await set_role(guarded, who["mid"], who, role)).status
+            assert 403 == (await set_role(guarded, one["mid"], who, role)).status
+    assert 403 == (await set_role(guarded, boss["mid"], mod, "user")).status
+    for role in ("service", "guest", "anonymous", "root", ""):
+        assert 400 == (await set_role(guarded, one["mid"], boss, role)).status
+    other = await somebody(guarded, "second", role="admin")
+    assert 403 == (await set_role(guarded, other["mid"], boss, "user")).status, "one of the same role is not below"
+    assert 200 == (await set_role(guarded, mod["mid"], boss, "admin")).status
+    assert 200 == (await set_role(guarded, boss["mid"], boss, "user")).status
+    assert 401 == (await show(guarded, boss)).status
+    assert "user" == (await logged_in(guarded, "boss"))["role"]
+
+
+async def test_an_admin_who_is_none_any_more_is_refused_whatever_his_token_says(guarded: Place) -> None:
+    """The decision looks at the row: here two take the role from each other at once, and one of them is too late."""
+    for n in range(10):
+        first, second = [await somebody(guarded, f"boss{n}x{m}", role="moderator") for m in range(2)]
+        victim = await registered(guarded, f"victim{n}")
+        told = await asyncio.gather(
+            guarded.put(f"/v1/accounts/{first['mid']}/role", json={"role": "user"}),
+            *(suspend(guarded, victim, first, str(m)) for m in range(6)),
+            suspend(guarded, victim, second),
+        )
+        assert 200 == told[0].status
+        assert 200 == told[-1].status
+        rows = await guarded.pool.fetch(
+            "SELECT position, type, mid FROM event_log WHERE type IN ('platform_role_changed', 'account_suspended') "
+            "AND stream = ANY($1::text[]) ORDER BY position",
+            [f"user:{first['mid']}", f"user:{victim}"],
+        )
+        kinds = [row["type"] for row in rows if row["mid"] in (0, first["mid"])]
+        taken = len(kinds) - 1 - kinds[::-1].index("platform_role_changed")
+        assert "account_suspended" not in kinds[taken:]
+
+
+async def test_what_is_done_to_others_is_written_down(guarded: Place) -> None:
+    one, boss = await somebody(guarded), await somebody(guarded, "boss", role="admin")
+    await suspend(guarded, one["mid"], boss, "too loud")
+    await guarded.delete(f"/v1/accounts/{one['mid']}/suspension", token=boss["token"])
+    await guarded.post("/v1/codes", token=boss["token"], json={"note": "friends"})
+    await guarded.patch("/v1/account", token=boss["token"], json={"name": "The Boss"})
+
+    first = (await guarded.get("/v1/audit?limit=2", token=boss["token"])).json
+    second = (await guarded.get(f"/v1/audit?limit=2&after={first['next']}", token=boss["token"])).json
+
+    acts = [*first["acts"], *second["acts"]]
+    assert [
+        ("codes.create", boss["mid"], None, "friends"),
+        ("accounts.restore", boss["mid"], one["mid"], ""),
+        ("accounts.suspend", boss["mid"], one["mid"], "too loud"),
+        ("accounts.set_role", 0, boss["mid"], "admin"),
+    ] == [(act["verb"], act["by"], act["mid"], act["detail"]) for act in acts]
+    assert "next" not in second
+
+
+async def test_the_audit_the_list_and_codes_are_not_for_users(guarded: Place) -> None:
+    one = await somebody(guarded)
+    for method, path in (("GET", "/v1/audit"), ("GET", "/v1/accounts"), ("POST", "/v1/codes")):
+        body: object = {} if method == "POST" else None
+        assert 403 == (await guarded.ask(method, path, token=one["token"], json=body)).status
+        told = await guarded.ask(method, path, token="", json=body)
+        assert 401 == told.status, path
+
+
+async def test_accounts_are_listed_page_by_page_and_found_by_a_part_of_a_name(guarded: Place) -> None:
+    mids = {login: await registered(guarded, login, name=f"Person {login}") for login in ("anna", "bernd", "carla")}
+    boss = await somebody(guarded, "boss", role="admin")
+    await suspend(guarded, mids["bernd"], boss)
+
+    async def listed(query: str) -> list[str]:
+        found: list[str] = []
+        after = 0
+        while True:
+            page = (await guarded.get(f"/v1/accounts?limit=2&after={after}{query}", token=boss["token"])).json
+            found += [one["login"] for one in page["accounts"]]
+            assert len(page["accounts"]) <= 2
+            if "next" not in page:
+                return sorted(found)
+            after = page["next"]
+
+    assert ["anna", "bernd", "boss", "carla"] == await listed("")
+    assert ["bernd"] == await listed("&state=suspended")
+    assert ["anna", "carla"] == sorted({*await listed("&search=PERSON%20a"), *await listed("&search=carl")})
+    assert [] == await listed("&search=%25")
+    assert [] == await listed("&search=_")

@@ -1,0 +1,256 @@
+"""Who logs in, with what, how often; and what comes of a login."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
+from api.place import Place, node, serving
+
+
+async def test_a_login_says_everything_that_a_client_needs(guarded: Place) -> None:
+    """goim's auth packet, the token in it, where to connect, where to send to, and how to come back."""
+    guarded.nodes += [node("a", connections=5), node("bb")]
+    mid = await registered(guarded)
+
+    told = await logged_in(guarded, key="phone", room_id="live://1", accepts=[1000, 1001], platform="ios")
+
+    auth = {
+        "mid": mid,
+        "key": "phone",
+        "room_id": "live://1",
+        "platform": "ios",
+        "accepts": [1000, 1001],
+        "token": told["token"],
+    }
+    assert auth == told["auth"]
+    assert (["10.0.0.2:3101", "10.0.0.1:3101"], ["ws://10.0.0.2:3102/sub", "ws://10.0.0.1:3102/sub"]) == (
+        told["connect"]["tcp"],
+        told["connect"]["ws"],
+    )
+    assert ["wss://10.0.0.2:3103/sub", "wss://10.0.0.1:3103/sub"] == told["connect"]["wss"]
+    assert "/v1/rooms/{type}/{name}/messages" == told["send_to"]
+    assert {"max_delay": 300, "base_delay": 3, "factor": 1.8, "jitter": 0.3} == told["backoff"]
+    claims = jwt.decode(told["token"], options={"verify_signature": False})
+    header = jwt.get_unverified_header(told["token"])
+    assert ("at+jwt", "EdDSA") == (header["typ"], header["alg"])
+    assert {"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "as_of"} <= set(claims)
+    assert (str(mid), "user", told["sid"], "phone", "ios", "live://1", [1000, 1001]) == tuple(
+        claims[name] for name in ("sub", "role", "sid", "key", "platform", "room_id", "accepts")
+    )
+    assert 0 < claims["exp"] - claims["iat"] <= 900
+
+
+async def test_the_web_is_told_names(guarded: Place) -> None:
+    guarded.nodes.append(node("a", hostname="comet-a.example.com"))
+    await registered(guarded)
+
+    told = await logged_in(guarded, platform="web")
+
+    assert ["wss://comet-a.example.com:3103/sub"] == told["connect"]["wss"]
+
+
+async def test_wrong_is_wrong_whatever_is_wrong(guarded: Place) -> None:
+    """No answer says whether there is such a name."""
+    await registered(guarded)
+    answers = [
+        await guarded.post("/v1/login", token="", json=body)
+        for body in (
+            {"login": "alice", "password": "incorrect horse"},
+            {"login": "nobody", "password": PASSWORD},
+            {"login": "alice", "password": "x"},
+            {"login": "а" + "lice".replace("lice", "лисе"), "password": PASSWORD},
+        )
+    ]
+
+    assert {(401, "wrong_login")} == {(answer.status, answer.code) for answer in answers}
+    assert 1 == len({answer.raw for answer in answers})
+    assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM logins")
+
+
+async def test_a_look_alike_does_not_log_in(guarded: Place) -> None:
+    await registered(guarded, "coca")
+
+    told = await guarded.post("/v1/login", token="", json={"login": "соса", "password": PASSWORD})
+
+    assert (401, "wrong_login") == (told.status, told.code)
+
+
+async def test_a_password_is_the_same_in_each_of_its_unicode_forms(guarded: Place) -> None:
+    await guarded.post("/v1/accounts", token="", json={"login": "alice", "password": "mañana 12 ﬁ"})
+
+    told = await guarded.post("/v1/login", token="", json={"login": "alice", "password": "man\u0303ana 12 fi"})
+
+    assert 200 == told.status
+
+
+async def test_a_hash_of_other_parameters_is_made_anew(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", **CHEAP) as place:
+        await registered(place)
+        before = await place.pool.fetchval("SELECT hash FROM credentials")
+    async with serving(database_url, auth_mode="jwt", **{**CHEAP, "password_memory_kib": 16}) as place:
+        await logged_in(place)
+        after = await place.pool.fetchval("SELECT hash FROM credentials")
+        assert "m=8," in before
+        assert "m=16," in after
+        await logged_in(place)
+        assert after == await place.pool.fetchval("SELECT hash FROM credentials")
+
+
+# --- refreshing ----------------------------------------------------------------------------------------------------------------
+
+
+async def refresh(place: Place, token: str) -> Any:
+    return await place.post("/v1/refresh", token="", json={"refresh_token": token})
+
+
+async def test_a_refresh_gives_another_token_of_the_same_login(guarded: Place) -> None:
+    first = await somebody(guarded)
+
+    second = (await refresh(guarded, first["refresh_token"])).json
+    third = (await refresh(guarded, second["refresh_token"])).json
+
+    assert first["sid"] == second["sid"] == third["sid"]
+    assert first["auth"] | {"token": ""} == third["auth"] | {"token": ""}
+    assert 3 == len({one["token"] for one in (first, second, third)})
+    for who in (first, second, third):
+        assert 200 == (await show(guarded, who)).status
+
+
+async def test_a_refresh_token_that_is_used_twice_ends_the_login(guarded: Place) -> None:
+    """Two have it, and nobody knows which of them is who logged in."""
+    first = await somebody(guarded)
+    second = (await refresh(guarded, first["refresh_token"])).json
+
+    stolen = await refresh(guarded, first["refresh_token"])
+
+    assert (401, "unauthenticated") == (stolen.status, stolen.code)
+    assert 401 == (await refresh(guarded, second["refresh_token"])).status
+    assert [401, 401] == [(await show(guarded, who)).status for who in (first, second)]
+    assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM refresh_tokens")
+
+
+async def test_of_two_that_refresh_at_once_at_most_one_gets_a_token(guarded: Place) -> None:
+    for n in range(10):
+        who = await somebody(guarded, f"alice{n}")
+        told = await asyncio.gather(*(refresh(guarded, who["refresh_token"]) for _ in range(4)))
+
+        assert 1 >= [answer.status for answer in told].count(200)
+        assert 401 == (await show(guarded, who)).status, "it was used twice"
+
+
+@pytest.mark.parametrize("token", ["x", ".", "a.b", "\u00e9.\u00e9", "' OR 1=1 --", "x" * 128])
+async def test_what_is_no_refresh_token_is_refused_and_ends_nothing(guarded: Place, token: str) -> None:
+    who = await somebody(guarded)
+
+    assert 401 == (await refresh(guarded, token)).status
+    assert 401 == (await refresh(guarded, who["token"][:128])).status
+    assert 200 == (await refresh(guarded, who["refresh_token"])).status
+
+
+async def test_a_refresh_token_is_no_access_token_nor_is_a_ticket(guarded: Place) -> None:
+    who = await somebody(guarded)
+    ticket = (await guarded.post("/v1/tickets", token=who["token"], json={})).json["token"]
+
+    for token in (who["refresh_token"], ticket, ticket.removeprefix("ticket:"), who["sid"]):
+        assert 401 == (await guarded.get("/v1/account", token=token)).status
+    for token in (ticket, ticket.removeprefix("ticket:")):
+        assert 401 == (await refresh(guarded, token)).status
+
+
+async def test_only_hashes_of_tokens_are_kept(guarded: Place) -> None:
+    who = await somebody(guarded)
+    ticket = (await guarded.post("/v1/tickets", token=who["token"], json={})).json["token"].removeprefix("ticket:")
+    for table in ("refresh_tokens", "tickets", "events", "logins", "accounts", "credentials"):
+        kept = repr([tuple(row) for row in await guarded.pool.fetch(f"SELECT * FROM {table}")])
+        for secret in (who["token"], *who["refresh_token"].split("."), ticket, PASSWORD):
+            assert secret not in kept, table
+
+
+# --- guests ----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_guest_is_somebody_new_each_time(guarded: Place) -> None:
+    one, other = [(await guarded.post("/v1/guests", token="", json={"key": "k"})).json for _ in range(2)]
+
+    assert one["mid"] < 0
+    assert other["mid"] < 0
+    assert one["mid"] != other["mid"]
+    assert "guest" == one["role"]
+    again = (await refresh(guarded, one["refresh_token"])).json
+    assert (one["mid"], "guest") == (again["mid"], again["role"])
+    assert (404, "no_such_account") == ((await show(guarded, again)).status, (await show(guarded, again)).code)
+    assert 200 == (await guarded.post("/v1/logout", token=again["token"], json={})).status
+    assert 401 == (await show(guarded, again)).status
+    assert 401 == (await refresh(guarded, again["refresh_token"])).status
+
+
+async def test_where_guests_may_not_come_none_does(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", guests_allowed=False, **CHEAP) as place:
+        assert 403 == (await place.post("/v1/guests", token="", json={})).status
+
+
+# --- how often -------------------------------------------------------------------------------------------------------------------
+
+PACED: dict[str, Any] = {**CHEAP, "rate_limits": True, "inbound_frames_burst": 1_000.0}
+
+
+async def test_one_account_is_tried_so_often_and_no_more(database_url: str) -> None:
+    """Whether it is there or not; and the right password helps nobody who has tried too often."""
+    few: dict[str, Any] = {"logins_per_account_burst": 3.0, "logins_per_account_per_s": 0.001}
+    async with serving(database_url, auth_mode="jwt", **PACED, **few) as place:
+        await registered(place)
+        for login in ("alice", "nobody"):
+            body = {"login": login, "password": "incorrect horse"}
+            told = [await place.post("/v1/login", token="", json=body) for _ in range(4)]
+            assert [401, 401, 401, 429] == [answer.status for answer in told]
+            assert int(told[-1].headers["Retry-After"]) > 60
+        assert 429 == (await place.post("/v1/login", token="", json={"login": "ALICE", "password": PASSWORD})).status
+        await registered(place, "bob")
+        await logged_in(place, "bob")
+
+
+async def test_one_address_tries_so_often_and_no_more(database_url: str) -> None:
+    few: dict[str, Any] = {"logins_per_address_burst": 3.0, "logins_per_address_per_s": 0.001}
+    async with serving(database_url, auth_mode="jwt", **PACED, **few) as place:
+        told = [
+            await place.post("/v1/login", token="", json={"login": f"alice{n}", "password": PASSWORD}) for n in range(4)
+        ]
+        assert [401, 401, 401, 429] == [answer.status for answer in told]
+        for path, body in (
+            ("/v1/accounts", {"login": "alice", "password": PASSWORD}),
+            ("/v1/guests", {}),
+            ("/v1/refresh", {"refresh_token": "x"}),
+        ):
+            assert 429 == (await place.post(path, token="", json=body)).status, path
+
+
+async def test_a_storm_of_logins_is_refused_early_and_told_when_to_come_back(database_url: str) -> None:
+    """Those beyond the line are answered before those in it, and each of them is told another time."""
+    slow = {**CHEAP, "password_memory_kib": 8_192, "password_threads": 1, "password_queue_max": 4}
+    async with serving(database_url, auth_mode="jwt", **slow) as place:
+        await registered(place)
+        ended: list[tuple[int, float]] = []
+        retries: list[int] = []
+
+        async def log_in() -> None:
+            told = await place.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD})
+            ended.append((told.status, time.monotonic()))
+            if told.status != 200:
+                assert "overloaded" == told.code
+                retries.append(told.json["retry_after_ms"])
+
+        await asyncio.gather(*(log_in() for _ in range(40)))
+
+        statuses = [status for status, _ in ended]
+        assert {200, 503} == set(statuses)
+        assert 5 <= statuses.count(200) < 40
+        assert len(set(retries)) > len(retries) // 2
+        last_refused = max(at for status, at in ended if status == 503)
+        assert last_refused < max(at for status, at in ended if status == 200)
+        assert 0 == place.accounts.passwords.under_way

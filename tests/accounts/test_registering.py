@@ -1,0 +1,196 @@
+"""How somebody comes to have an account, by whose leave, and under which name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from accounts.place import CHEAP, PASSWORD, logged_in, registered, somebody
+from api.place import Place, serving
+from imcore.projections import INLINE
+from imcore.projections.projection import fold
+
+
+async def test_an_account_is_there_at_once_where_everybody_may_register(guarded: Place) -> None:
+    made = await guarded.post(
+        "/v1/accounts", token="", json={"login": "Alice", "password": PASSWORD, "name": "A. Liddell"}
+    )
+
+    assert (201, "alice", "active") == (made.status, made.json["login"], made.json["state"])
+    assert 0 < made.json["mid"] < 2**53
+    account = (await guarded.get("/v1/account", token=(await logged_in(guarded))["token"])).json
+    assert ("alice", "A. Liddell", "user", "active") == tuple(
+        account[name] for name in ("login", "name", "role", "state")
+    )
+
+
+async def test_the_password_is_in_no_event(guarded: Place) -> None:
+    await registered(guarded)
+
+    bodies = [row["body"] for row in await guarded.pool.fetch("SELECT body FROM events")]
+    hashes = [row["hash"] for row in await guarded.pool.fetch("SELECT hash FROM credentials")]
+    assert 1 == len(hashes)
+    assert hashes[0].startswith("$argon2id$")
+    assert not any(PASSWORD in body or "argon2" in body for body in bodies)
+
+
+@pytest.mark.parametrize("again", ["alice", "ALICE", "a.lice", "ＡＬＩＣＥ"])
+async def test_a_name_is_given_once(guarded: Place, again: str) -> None:
+    await registered(guarded)
+
+    taken = await guarded.post("/v1/accounts", token="", json={"login": again, "password": PASSWORD})
+
+    assert (409, "name_taken") == (taken.status, taken.code)
+
+
+async def test_of_many_who_want_a_name_at_once_one_gets_it(guarded: Place) -> None:
+    asked = [
+        guarded.post("/v1/accounts", token="", json={"login": name, "password": PASSWORD})
+        for name in ("coca", "соса", "co-ca", "COCA") * 3
+    ]
+    told = [answer.status for answer in await asyncio.gather(*asked)]
+
+    assert [201, *[409] * 11] == sorted(told)
+    assert 1 == await guarded.pool.fetchval("SELECT count(*) FROM credentials"), "who was refused leaves nothing"
+    assert 1 == await guarded.pool.fetchval("SELECT count(*) FROM accounts")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"login": "alice"}, {"password": PASSWORD}, {"login": "alice", "password": "short"}, {"login": "al", "password": PASSWORD},
+        {"login": "alice", "password": "x" * 513}, {"login": "alice", "password": PASSWORD, "role": "admin"},
+        {"login": "alice", "password": PASSWORD, "mid": 1}, {"login": "alice", "password": PASSWORD, "state": "active"},
+        {"login": "al\0ce", "password": PASSWORD}, {"login": "alice", "password": PASSWORD, "name": "a\u2028b"},
+        {"login": "аlice", "password": PASSWORD}, {"login": 7, "password": PASSWORD}, {"login": ["alice"], "password": PASSWORD},
+        {"login": "alice", "password": PASSWORD, "invitation": "\0"},
+    ],
+)  # fmt: skip
+async def test_what_is_no_registration_is_refused(guarded: Place, body: dict[str, object]) -> None:
+    told = await guarded.post("/v1/accounts", token="", json=body)
+
+    assert told.status == 400, told.raw
+    assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM events")
+
+
+async def test_signs_of_sql_are_only_signs(guarded: Place) -> None:
+    """In every field that takes text, and given back as they came."""
+    evil = "'; DROP TABLE accounts; -- \\ % _ $$ \" {{7*7}}"
+    who = await somebody(guarded)
+    changed = await guarded.patch("/v1/account", token=who["token"], json={"name": evil, "extra": {evil: [evil]}})
+    assert 200 == changed.status, changed.raw
+
+    shown = (await guarded.get(f"/v1/people/{who['mid']}", token=who["token"])).json
+    assert (evil, {evil: [evil]}) == (shown["name"], shown["extra"])
+    found = await guarded.get("/v1/accounts?search=%27%3B%20DROP")
+    assert [who["mid"]] == [one["mid"] for one in found.json["accounts"]]
+
+
+# --- by whose leave ------------------------------------------------------------------------------------------------------------
+
+
+async def test_where_a_code_is_needed_it_is_good_for_as_many_as_it_says(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        made = await place.post("/v1/codes", json={"uses": 2, "note": "the team"})
+        assert 201 == made.status
+        code = made.json["code"]
+        typed = f" {code[:5].lower()}-{code[5:].lower()} "
+
+        async def register(login: str, invitation: str) -> int:
+            body = {"login": login, "password": PASSWORD, "invitation": invitation}
+            return (await place.post("/v1/accounts", token="", json=body)).status
+
+        assert 403 == await register("alice", "")
+        assert 403 == await register("alice", "ABCDEFGHJKLMNPQRSTUV")
+        assert 201 == await register("alice", typed)
+        assert 409 == await register("alice", code), "and the code is not used up by that"
+        assert 400 == await register("b", code)
+        told = await asyncio.gather(*(register(f"bob{n}", code) for n in range(6)))
+        assert [201, *[403] * 5] == sorted(told)
+        assert 0 == await place.pool.fetchval(
+            "SELECT count(*) FROM invitation_codes WHERE encode(hash, 'escape') = $1", code
+        )
+
+
+async def test_where_admins_say_yes_nobody_can_log_in_before(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="admin", **CHEAP) as place:
+        mid = await registered(place)
+        refused = await place.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD})
+        assert (403, "account_inactive") == (refused.status, refused.code)
+        assert 403 == (await place.post(f"/v1/accounts/{mid}/activation", mid=mid, json={})).status, "not by himself"
+        assert 401 == (await place.post(f"/v1/accounts/{mid}/activation", token="x", json={})).status
+        assert 403 == (await place.post(f"/v1/accounts/{mid}/activation", token="", json={})).status
+        assert 200 == (await place.post(f"/v1/accounts/{mid}/activation", json={})).status
+        assert (await place.post(f"/v1/accounts/{mid}/activation", json={})).json["unchanged"]
+
+        assert mid == (await logged_in(place))["mid"]
+
+
+async def test_where_nobody_may_register_backends_may(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="closed", **CHEAP) as place:
+        body = {"login": "alice", "password": PASSWORD}
+        assert 403 == (await place.post("/v1/accounts", token="", json=body)).status
+        assert 201 == (await place.post("/v1/accounts", json=body)).status
+
+
+@pytest.fixture
+async def mailer() -> AsyncIterator[tuple[str, list[dict[str, object]]]]:
+    """A backend that sends mails, or would."""
+    told: list[dict[str, object]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        told.append(await request.json())
+        return web.Response(status=204 if "refuse" not in str(told[-1]["email"]) else 500)
+
+    app = web.Application()
+    app.router.add_post("/mail", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/mail", told
+    await runner.cleanup()
+
+
+async def test_a_code_is_sent_by_the_backend_and_activates_its_account_only(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        assert 400 == (await place.post("/v1/accounts", token="", json={"login": "alice", "password": PASSWORD})).status
+        mid = await registered(place, "alice", email="alice@example.com")
+        other = await registered(place, "bob", email="refuse@example.com")
+        assert [("activation", mid, "alice@example.com"), ("activation", other, "refuse@example.com")] == [
+            (one["act"], one["mid"], one["email"]) for one in told
+        ]
+        code = told[0]["code"]
+
+        assert 403 == (await place.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD})).status
+        assert 403 == (await place.post(f"/v1/accounts/{other}/activation", token="", json={"code": code})).status
+        assert 403 == (await place.post(f"/v1/accounts/{mid}/activation", token="", json={"code": "WRONG"})).status
+        assert 200 == (await place.post(f"/v1/accounts/{mid}/activation", token="", json={"code": code})).status
+        assert 403 == (await place.post(f"/v1/accounts/{mid}/activation", token="", json={"code": code})).status, "once"
+        assert mid == (await logged_in(place))["mid"]
+        everything = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
+        assert "example.com" not in everything
+
+
+async def test_the_rows_are_the_fold_of_the_log(guarded: Place) -> None:
+    """After everything that can happen to an account."""
+    one, admin = await somebody(guarded), await somebody(guarded, "boss", role="admin")
+    await guarded.patch("/v1/account", token=one["token"], json={"avatar": "https://a.example/1"})
+    await guarded.put(f"/v1/accounts/{one['mid']}/suspension", token=admin["token"], json={"reason": "spam"})
+    await guarded.delete(f"/v1/accounts/{one['mid']}/suspension", token=admin["token"])
+    again = await logged_in(guarded)
+    await guarded.put("/v1/account/password", token=again["token"], json={"old": PASSWORD, "new": "another password"})
+    await guarded.post("/v1/logout", token=admin["token"], json={})
+    events = await guarded.reads.reader.read(0, 1_000)
+    for projection in INLINE:
+        split = len(projection.table.primary_key)
+        rows = {}
+        for record in await guarded.pool.fetch(f"SELECT * FROM {projection.table.name}"):
+            values = (tuple(value) if isinstance(value, list) else value for value in record[split:])
+            rows[tuple(record[:split])] = projection.row(*values)
+        assert rows == fold(projection, events), projection.name

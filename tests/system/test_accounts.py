@@ -1,0 +1,428 @@
+"""Real accounts on real connections: from registering to goim's frames, and to the end of it, on every comet of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json_response
+
+from conftest import copy_cluster, temporary_folder
+from imcore.auth import load_or_create_keys, mint
+from system.clients import FORMS, Client, Clients, Form, Gone, Refused, frame
+from system.servers import PROGRAM, Backend, Server, backend, running
+
+CALL: Final = 38
+PASSWORD: Final = "correct horse battery staple"
+SOON_S: Final = 2.0
+WORKERS: Final = 2
+V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
+
+
+@pytest.fixture(scope="module")
+def guarded(cluster: Path) -> Iterator[Server]:
+    """A server of two comets that wants tokens. At the end no log of it holds a secret."""
+    cheap = ("--set", "password_memory_kib=8", "--set", "password_passes=1", "--no-rate-limits")
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(folder, "--auth", "jwt", "--workers", str(WORKERS), *cheap) as server:
+            yield server
+            said = server.log.read_text(errors="replace")
+            assert not server.complaints()
+        for secret in ("eyJ", PASSWORD, "ticket:"):
+            assert secret not in said
+
+
+@pytest.fixture
+async def api(guarded: Server) -> AsyncIterator[Backend]:
+    """A backend with a service token."""
+    async with backend(
+        guarded, mint(load_or_create_keys(guarded.data), now=time.time(), expires_in_s=60, service="t")
+    ) as one:
+        yield one
+
+
+class Web:
+    """Somebody with a browser, or curl."""
+
+    def __init__(self, server: Server, session: aiohttp.ClientSession) -> None:
+        self._server, self._session = server, session
+        self._names = 0
+
+    async def ask(
+        self, method: str, path: str, body: object = None, token: str = "", origin: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers |= {"Origin": origin} if origin else {}
+        url = f"http://{self._server.http}{path}"
+        async with self._session.request(method, url, json=body, headers=headers) as response:
+            return response.status, json.loads(await response.read())
+
+    async def register(self, login: str) -> int:
+        status, told = await self.ask("POST", "/v1/accounts", {"login": login, "password": PASSWORD})
+        assert status == 201, told
+        mid: int = told["mid"]
+        return mid
+
+    async def log_in(self, login: str, **device: object) -> dict[str, Any]:
+        status, told = await self.ask("POST", "/v1/login", {"login": login, "password": PASSWORD, **device})
+        assert status == 200, told
+        return told
+
+    async def somebody(self, login: str = "", **device: object) -> dict[str, Any]:
+        self._names += 1
+        login = login or f"user.{self._names}.{time.monotonic_ns() % 10**9}"
+        await self.register(login)
+        return {"login": login, **await self.log_in(login, **device)}
+
+
+@asynccontextmanager
+async def browsing(server: Server) -> AsyncIterator[Web]:
+    async with aiohttp.ClientSession() as session:
+        yield Web(server, session)
+
+
+@pytest.fixture
+async def web(guarded: Server) -> AsyncIterator[Web]:
+    async with browsing(guarded) as one:
+        yield one
+
+
+async def connected(connecting: Clients, server: Server, who: dict[str, Any], count: int = 1) -> list[Client]:
+    """Connections of a login, each of another form and key."""
+    return [
+        await connecting.connect(
+            server, form, mid=who["mid"], key=f"{who.get('key', '')}{n} {form}", token=who["token"]
+        )
+        for n in range(count)
+        for form in FORMS
+    ]
+
+
+# --- goim ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("carrier", ["tcp", "ws"])
+async def test_goims_frames_take_the_login_as_it_came(
+    guarded: Server, web: Web, api: Backend, connecting: Clients, carrier: str
+) -> None:
+    """Register and log in over HTTP; `auth` of the answer, to the byte, is the body of goim's auth frame. What comes back is goim's."""
+    who = await web.somebody(room_id="live://1000", accepts=[1000, 1001], platform="web", key=f"goim {carrier}")
+    body = json.dumps(who["auth"]).encode()
+    assert {"mid", "key", "room_id", "platform", "accepts", "token"} == set(who["auth"])
+    auth = (16 + len(body)).to_bytes(4, "big") + bytes.fromhex("0010 0001 00000007 00000001") + body
+    replies = [
+        (auth, bytes.fromhex("00000010 0010 0001 00000008 00000001")),
+        (frame(1, 2, 2), bytes.fromhex("00000014 0010 0001 00000003 00000002 00000001")),
+        (frame(1, 14, 3, b"1002"), bytes.fromhex("00000010 0010 0001 0000000f 00000003")),
+        (frame(1, 12, 4), bytes.fromhex("00000010 0010 0001 0000000d 00000004")),
+    ]
+    pushed = bytes.fromhex("00000015 0010 0001 000003e8 00000000") + b"hello"
+    async with asyncio.timeout(10):
+        if carrier == "tcp":
+            address = guarded.tcp
+            host, _, port = address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            for said, expected in replies:
+                writer.write(said)
+                assert expected == await reader.readexactly(len(expected))
+            await api.push("mids", 1000, b"hello", mids=[who["mid"]])
+            assert pushed == await reader.readexactly(len(pushed))
+            writer.close()
+            await writer.wait_closed()
+        else:
+            ws = await connecting.raw_websocket(guarded)
+            for said, expected in replies:
+                await ws.send_bytes(said)
+                assert expected == await ws.receive_bytes()
+            await api.push("mids", 1000, b"hello", mids=[who["mid"]])
+            # One packet on a WebSocket is a frame of its own.
+            assert pushed == (await ws.receive_bytes())[-len(pushed) :]
+
+
+async def test_a_login_says_where_to_connect(guarded: Server, web: Web) -> None:
+    who = await web.somebody()
+
+    assert guarded.tcp in who["connect"]["tcp"]
+    assert f"ws://{guarded.ws}/sub" in who["connect"]["ws"]
+    assert (who["connect"]["tcp_port"], who["heartbeat_s"]) == (int(guarded.tcp.rpartition(":")[2]), 240)
+
+
+async def test_nobody_is_who_the_login_is_not(guarded: Server, web: Web, connecting: Clients) -> None:
+    one, other = await web.somebody(), await web.somebody()
+    for form in FORMS:
+        with pytest.raises((Refused, Gone)):
+            await connecting.connect(guarded, form, mid=other["mid"], token=one["token"])
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------------------
+
+
+async def all_gone(clients: list[Client], since: float) -> None:
+    for client in clients:
+        code = await client.until_gone(SOON_S)
+        if client.form.endswith("ws") or client.form == "json":
+            assert code == 4401
+    assert time.monotonic() - since < SOON_S
+
+
+async def test_a_logout_closes_the_connections_of_the_login_on_every_comet_and_no_others(
+    guarded: Server, web: Web, connecting: Clients, api: Backend
+) -> None:
+    phone = await web.somebody()
+    laptop = await web.log_in(phone["login"])
+    rounds = 2
+    ended, spared = (
+        await connected(connecting, guarded, phone, rounds),
+        await connected(connecting, guarded, laptop | {"key": "l"}),
+    )
+    at = time.monotonic()
+
+    assert 200 == (await web.ask("POST", "/v1/logout", {}, phone["token"]))[0]
+
+    await all_gone(ended, at)
+    await api.push("mids", 1000, b"after", mids=[phone["mid"]])
+    for client in spared:
+        await client.until_said(1)
+    assert not any(client.said for client in ended)
+    for form in FORMS:
+        with pytest.raises((Refused, Gone)):
+            await connecting.connect(guarded, form, mid=phone["mid"], token=phone["token"])
+
+
+async def test_what_admins_do_closes_every_connection_of_the_person(
+    guarded: Server, web: Web, connecting: Clients, api: Backend
+) -> None:
+    """A suspension, another role, a logout everywhere over the connection itself."""
+    boss = _created(guarded, "boss", "admin")
+    admin = await web.log_in("boss")
+    assert boss == admin["mid"]
+    assert "admin" == admin["role"]
+    for act, body in (("suspension", {"reason": "spam"}), ("role", {"role": "moderator"})):
+        who = await web.somebody()
+        ended = await connected(connecting, guarded, who, 2)
+        at = time.monotonic()
+        assert 200 == (await web.ask("PUT", f"/v1/accounts/{who['mid']}/{act}", body, admin["token"]))[0]
+        await all_gone(ended, at)
+    who = await web.somebody()
+    ended = await connected(connecting, guarded, who, 2)
+    at = time.monotonic()
+    with suppress(Gone):  # the end may be the answer
+        await ended[-1].ask(CALL, {"verb": "accounts.logout", "args": {"everywhere": True}})
+    await all_gone(ended, at)
+
+
+async def test_nothing_that_a_connection_asked_for_after_the_logout_is_stored(
+    guarded: Server, web: Web, connecting: Clients, api: Backend
+) -> None:
+    """It sends on until it is cut off; of its messages none has a place behind the logout's, but for a moment."""
+    room = guarded.new_room()
+    for form in V2:
+        who = await web.somebody()
+        await api.create(room := f"{room}x", who["mid"])
+        client = await connecting.connect(guarded, form, mid=who["mid"], token=who["token"])
+
+        async def shout(client: Client = client, room: str = room) -> None:
+            while True:
+                await client.send(room, "still here")
+
+        shouting = asyncio.create_task(shout())
+        await asyncio.sleep(0)
+        at = time.monotonic()
+        assert 200 == (await web.ask("POST", "/v1/logout", {}, who["token"]))[0]
+        with pytest.raises((Gone, Refused)):
+            async with asyncio.timeout(SOON_S):
+                await shouting
+        assert time.monotonic() - at < SOON_S
+        head = await guarded.head()
+        with pytest.raises((Gone, Refused)):
+            await client.send(room, "and after")
+        assert not [event for event in await guarded.events(head) if event.mid == who["mid"] and event.op]
+
+
+# --- tickets and fresh tokens -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_ticket_is_for_one_connection_of_one_origin(guarded: Server, web: Web, connecting: Clients) -> None:
+    who = await web.somebody()
+    page, other = "http://localhost:8000", "http://localhost:9000"
+
+    async def ticket(origin: str) -> str:
+        status, told = await web.ask("POST", "/v1/tickets", {}, who["token"], origin)
+        assert status == 201, told
+        made: str = told["token"]
+        return made
+
+    async def connect(token: str, origin: str, form: Form = "json") -> Client:
+        return await connecting.connect(guarded, form, token=token, headers={"Origin": origin})
+
+    made = await ticket(page)
+    client = await connect(made, page)
+    assert who["mid"] == client.mid
+    with pytest.raises((Refused, Gone)):
+        await connect(made, page)
+    made = await ticket(page)
+    with pytest.raises((Refused, Gone)):
+        await connect(made, other)
+    with pytest.raises((Refused, Gone)):  # it was used up by that
+        await connect(made, page)
+    for bad in ("ticket:", "ticket:x", f"ticket:{'A' * 22}", "ticket:' OR 1=1 --"):
+        with pytest.raises((Refused, Gone)):
+            await connect(bad, page)
+    made = await ticket(page)
+    await web.ask("POST", "/v1/logout", {}, who["token"])
+    await client.until_gone(SOON_S)
+    with pytest.raises((Refused, Gone)):
+        await connect(made, page)
+
+
+async def test_a_connection_stays_with_a_fresh_token_and_ends_without(
+    guarded: Server, web: Web, connecting: Clients
+) -> None:
+    who, other = await web.somebody(), await web.somebody()
+    same = await web.log_in(who["login"])
+    claims = jwt.decode(who["token"], options={"verify_signature": False})
+    brief = mint(
+        load_or_create_keys(guarded.data), now=time.time(), expires_in_s=3, mid=who["mid"], role="user",
+        sid=claims["sid"], as_of=claims["as_of"],
+    )  # fmt: skip
+    kept = [await connecting.connect(guarded, form, key=f"kept {form}", token=brief) for form in V2]
+    left = [await connecting.connect(guarded, form, key=f"left {form}", token=brief) for form in V2]
+    for client in kept:
+        for foreign in (other["token"], same["token"], "rubbish", who["refresh_token"]):
+            with pytest.raises(Refused, match="forbidden"):
+                await client.ask(CALL, {"verb": "account.renew", "args": {"token": foreign}})
+        told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": who["token"]}})
+        assert claims["exp"] * 1000 == told["answer"]["expires_at"]
+
+    for client in left:
+        await client.until_gone()
+    for client in kept:
+        assert not client.is_gone
+        told = await client.ask(CALL, {"verb": "account.show", "args": {}})
+        assert who["mid"] == told["answer"]["mid"]
+
+
+# --- without any configuration ------------------------------------------------------------------------------------------------------
+
+
+async def test_in_mode_open_accounts_work_too_and_a_token_that_is_given_must_be_good(
+    server: Server, connecting: Clients
+) -> None:
+    async with browsing(server) as web:
+        who = await web.somebody(f"open.{time.monotonic_ns()}")
+        client = await connecting.connect(server, "json", token=who["token"])
+        assert who["mid"] == client.mid
+        believed = await connecting.connect(server, "json", mid=server.new_mid())
+        for form in FORMS:
+            with pytest.raises((Refused, Gone)):
+                await connecting.connect(server, form, mid=who["mid"], token="rubbish")
+        assert 200 == (await web.ask("GET", "/v1/account", token=who["token"]))[0]
+        assert 401 == (await web.ask("GET", "/v1/account", token="rubbish"))[0]
+        assert 200 == (await web.ask("POST", "/v1/logout", {}, who["token"]))[0]
+        await client.until_gone(SOON_S)
+        assert not believed.is_gone
+
+
+async def test_after_a_restart_what_was_taken_back_is_known_before_anybody_comes_in(
+    cluster: Path, connecting: Clients
+) -> None:
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(folder, "--auth", "jwt", "--set", "password_memory_kib=8") as server:
+            async with browsing(server) as web:
+                gone, here = await web.somebody(), await web.somebody()
+                await web.ask("POST", "/v1/logout", {"everywhere": True}, gone["token"])
+            server.kill()
+            await server.start_again()
+            async with browsing(server) as web:
+                assert [401, 200] == [
+                    (await web.ask("GET", "/v1/account", token=who["token"]))[0] for who in (gone, here)
+                ]
+            with pytest.raises((Refused, Gone)):
+                await connecting.connect(server, "json", token=gone["token"])
+            assert here["mid"] == (await connecting.connect(server, "json", token=here["token"])).mid
+
+
+def _created(server: Server, name: str, role: str) -> int:
+    """The command line, beside a server that runs."""
+    done = subprocess.run(
+        [*PROGRAM, "account", "create", name, "--role", role, "--data", str(server.data)],
+        input=f"{PASSWORD}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+# --- the service's own backend -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def asked() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    """A backend that knows people by their numbers, lets nobody join group://no, and takes no message to group://mute."""
+    questions: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> Response:
+        question = await request.json()
+        questions.append(question)
+        if question["act"] == "connect":
+            known = question["token"].isdigit()
+            return json_response({"mid": int(question["token"])} if known else {}, status=200 if known else 401)
+        refused = (question["act"], question["room"]) in (("join", "group://no"), ("send", "group://mute"))
+        return json_response({}, status=403 if refused else 200)
+
+    app = Application()
+    app.router.add_post("/", answer)
+    runner = AppRunner(app)
+    await runner.setup()
+    await TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/", questions
+    await runner.cleanup()
+
+
+async def test_the_services_own_backend_is_asked_and_obeyed(
+    cluster: Path, connecting: Clients, asked: tuple[str, list[dict[str, Any]]]
+) -> None:
+    """Who connects, what is joined, what is sent; and the messages of a connection stay in their order."""
+    url, questions = asked
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        asks = ("--set", f"auth_webhook_url={url}", "--set", "auth_webhook_asks=connect,join,send")
+        with running(folder, "--auth", "webhook", *asks) as server:
+            token = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=60, service="t")
+            async with backend(server, token) as api:
+                for room in ("group://yes", "group://no", "group://mute"):
+                    await api.create(room)
+                with pytest.raises((Refused, Gone)):
+                    await connecting.connect(server, "json", token="nobody")
+                for form in V2:
+                    client = await connecting.connect(server, form, key=form, token="7")
+                    assert client.mid == 7
+                    assert "connect" == questions[-1]["act"]
+                    with pytest.raises(Refused, match="forbidden"):
+                        await client.join("group://no")
+                    await client.join("group://yes")
+                    await client.join("group://mute")
+                    with pytest.raises(Refused, match="forbidden"):
+                        await client.send("group://mute", "hush")
+                    places = await asyncio.gather(*(client.send("group://yes", n) for n in range(20)))
+                    assert sorted(place["seq"] for place in places) == [place["seq"] for place in places]
+                with pytest.raises((Refused, Gone)):
+                    await connecting.connect(server, "v1 tcp", token="7", room="group://no")
+            assert not server.complaints()
