@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,6 +27,13 @@ ROOM, ELSEWHERE = "group://1", "group://2"
 ROOM_1 = "/v1/rooms/group/1"
 ANNA, BEN, CLEO, DORA = 7, 8, 9, 10
 OUTSIDER = 99
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[Place]:
+    """An API that believes everybody, and lets them ask as often as a test does."""
+    async with serving(database_url, rate_limits=False) as place:
+        yield place
 
 
 @pytest.fixture
