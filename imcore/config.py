@@ -490,6 +490,10 @@ class Settings(_Part):
     http_requests_max: Count = Field(
         1_000, description="Requests to the HTTP API under way. Above, they are refused at once as overloaded."
     )
+    idempotency_s: Annotated[float, Field(ge=60, le=30 * 86_400)] = Field(
+        86_400.0,
+        description="How long an answer is kept for who repeats the request under its idempotency key. Later it runs again.",
+    )
     reads_under_way_max: Count = Field(
         1_000,
         description="Requests of connections that read from the database, under way in a process. The same above.",

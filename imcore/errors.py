@@ -72,6 +72,12 @@ class IdConflict(ImcoreError):
     code, retry, status, close = "id_conflict", False, 409, None
 
 
+class IdempotencyConflict(ImcoreError):
+    """This idempotency key was used before, for another request."""
+
+    code, retry, status, close = "idempotency_conflict", False, 422, None
+
+
 class NotAllowed(ImcoreError):
     """The method is not allowed on this resource."""
 
@@ -176,6 +182,12 @@ class Conflict(ImcoreError):
     def __init__(self, stream: str, expected: int, actual: int) -> None:
         self.stream, self.expected, self.actual = stream, expected, actual
         super().__init__(f"{stream} is at {actual}, not {expected}")
+
+
+class UnderWay(ImcoreError):
+    """A request with this idempotency key is still under way; ask again for its answer."""
+
+    code, retry, status, close = "under_way", True, 409, None
 
 
 class RateLimited(ImcoreError):

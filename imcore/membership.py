@@ -122,7 +122,7 @@ def check(
     if room is None:
         raise NoSuchRoom
     if actor.role == "service":
-        permissions.check(operation, actor)
+        permissions.check(operation, actor, is_own=is_own)
         return False
     as_person = actor
     if actor.role in PRIVILEGED and not permissions.rule(operation).by_standing.get((actor.role, where)):

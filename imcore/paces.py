@@ -50,6 +50,11 @@ class Paces(Generic[K]):
         self._forget(now)
         return wait_s
 
+    def left(self, key: K, now: float) -> tuple[int, float]:
+        """How many could be taken at once now, and in how many seconds a whole burst could."""
+        owed_s = max(0.0, self._paid_at.get(key, 0.0) - now)
+        return max(0, int((self._most_s - owed_s) / self._each_s + 1 + ROUNDING_S)), owed_s
+
     def charge(self, key: K, now: float, count: float) -> None:
         """Take so many, whether they are there or not."""
         self._paid_at[key] = max(self._paid_at.pop(key, 0.0), now) + count * self._each_s

@@ -35,6 +35,8 @@ from aiohttp import web
 from imcore import failpoints, nodes, reads
 from imcore.accounts import Accounts
 from imcore.api.app import make_app
+from imcore.api.door import Door
+from imcore.api.idempotency import sweep_for_ever
 from imcore.api.services import Services
 from imcore.attachments import opening as attachments
 from imcore.attachments.sweep import Sweeper
@@ -458,6 +460,7 @@ async def _run(
             owned.append(tasks.create_task(_keep(process), name="last seen"))
         if "projector" in roles:
             owned.append(tasks.create_task(nodes.Reaper(events, pool).run(), name="reaper"))
+            owned.append(tasks.create_task(sweep_for_ever(pool), name="idempotency sweeper"))
             process.sweeper = Sweeper(kept.store, pool)
             owned.append(tasks.create_task(process.sweeper.run(), name="sweeper"))
         follows, sweeps = comet is None, "projector" in roles
@@ -585,7 +588,7 @@ async def _open_comet_doors(process: Process, comet: Comet, doors: AsyncExitStac
 
 
 async def _open_http(app: web.Application, where: Address, doors: AsyncExitStack) -> Address:
-    runner = web.AppRunner(
+    runner = Door(
         app,
         access_log=None,
         keepalive_timeout=KEEPALIVE_S,

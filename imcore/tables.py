@@ -636,3 +636,27 @@ nodes = Table(
     Column("lease_until", DateTime(timezone=True), nullable=False),
     Column("lease_s", Double, nullable=False),
 )
+
+# --- requests ----------------------------------------------------------------------------------------------------------------
+
+# No projection: answers that were given, kept for a day for whoever asks the same again (see imcore/api/idempotency.py).
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("mid", BigInteger, nullable=False, comment="whose key it is; 0 is that of services"),
+    Column("role", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("request", LargeBinary, nullable=False, comment="digest of the verb and its arguments"),
+    Column("claim", Uuid, nullable=False, comment="of the request that runs, or ran"),
+    Column(
+        "claimed_until",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="a claim without an answer ends by itself",
+    ),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("status", SmallInteger, nullable=True, comment="of the answer; without one it is under way"),
+    Column("answer", LargeBinary, nullable=True),
+    PrimaryKeyConstraint("mid", "role", "key"),
+    Index("idempotency_expires_at_idx", "expires_at"),
+)

@@ -12,6 +12,7 @@ another origin can, because browsers say where a page is from, and that is check
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -20,8 +21,9 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from imcore.accounts.doors import TICKET
-from imcore.api import goim, metrics, page, verbs
+from imcore.api import goim, idempotency, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
+from imcore.api.openapi import MID_HEADER
 from imcore.api.services import ADDRESS, CORS, IDENTITY, SERVICES, Services
 from imcore.auth import ANONYMOUS, SERVICE, Claim, Identity
 from imcore.database import DATABASE_ERRORS
@@ -39,6 +41,8 @@ from imcore.errors import (
 from imcore.paces import Paces
 from imcore.protocol.packet import INT64_MAX
 from imcore.proxies import Networks, client_address, may_connect, networks
+from imcore.verbs import VERBS
+from imcore.verbs.call import Verbs
 
 __all__ = ["Services", "make_app"]
 
@@ -47,21 +51,26 @@ access_log = logging.getLogger("imcore.access")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-MID_HEADER: Final = "Imcore-Mid"
 # Who asks for these is nobody in particular: probes, and browsers before anybody has signed in.
-OPEN_PATHS: Final = ("/", "/healthz", "/readyz")
+OPEN_PATHS: Final = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
+# What pages of other origins may say, and may read, beside what browsers let them anyway.
+READ_HEADERS: Final = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, hdrs.IF_NONE_MATCH, idempotency.HEADER, MID_HEADER)
+TOLD_HEADERS: Final = (
+    hdrs.ALLOW, hdrs.CONTENT_DISPOSITION, "ETag", hdrs.RETRY_AFTER, idempotency.REPLAYED, "RateLimit", "RateLimit-Policy",
+)  # fmt: skip
 PAGE_PATHS: Final = "/page/"
 METRICS_PATH: Final = "/metrics"
 RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too many: not all come back at the same time
 PATH_SHOWN_MAX: Final = 200
 
+PACE: Final = web.RequestKey("pace", dict[str, str])
 _REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
 _PACES: Final = web.AppKey("paces", Paces[int | str])
 
 
-def make_app(services: Services) -> web.Application:
-    """The application. It has no tasks of its own, and needs an event loop only when it is served."""
+def make_app(services: Services, serving: Verbs | None = None) -> web.Application:
+    """The application, with these verbs or all. It has no tasks of its own, and needs an event loop only when it is served."""
     # client_max_size bounds what aiohttp reads by itself, which nothing here asks it to: see asking.read_bytes.
     app = web.Application(middlewares=[told, from_page, identified, paced, bounded], client_max_size=1)
     app[SERVICES] = services
@@ -69,9 +78,21 @@ def make_app(services: Services) -> web.Application:
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[_REQUESTS])
-    for routes in (goim, verbs, metrics, page):
+    serving = serving or Verbs(VERBS)
+    verbs.add_routes(app, serving)
+    page.add_routes(app, serving)
+    for routes in (goim, metrics):
         routes.add_routes(app)
+    app.on_response_prepare.append(_headed)
     return app
+
+
+async def _headed(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer says in its head, those that are written as they come too."""
+    response.headers[hdrs.X_CONTENT_TYPE_OPTIONS] = "nosniff"
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.update(request.get(CORS, {}))
+    response.headers.update(request.get(PACE, {}))
 
 
 # --- what went wrong -----------------------------------------------------------------------------------------------------------
@@ -96,9 +117,6 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("a request failed", extra={"method": request.method, "route": _route(request)})
         response = refusal(ImcoreError())
-    response.headers[hdrs.X_CONTENT_TYPE_OPTIONS] = "nosniff"
-    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    response.headers.update(request.get(CORS, {}))
     seconds = time.perf_counter() - started
     request.app[_REQUESTS].count(_route(request), request.method, response.status, seconds)
     who = request.get(IDENTITY)
@@ -115,8 +133,9 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _of_http(error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals, in our form."""
     if isinstance(error, web.HTTPMethodNotAllowed):
-        response = refusal(NotAllowed())
-        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        # OPTIONS asks just for that, anywhere.
+        response = web.Response(status=204) if error.method == hdrs.METH_OPTIONS else refusal(NotAllowed())
+        response.headers[hdrs.ALLOW] = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
         return response
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return refusal(TooLarge())
@@ -152,9 +171,10 @@ async def from_page(request: web.Request, handler: Handler) -> web.StreamRespons
     cors: dict[str, str] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: origin, hdrs.VARY: hdrs.ORIGIN}
     if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
         cors[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, PUT, PATCH, DELETE"
-        cors[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = f"Authorization, Content-Type, {MID_HEADER}"
+        cors[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(READ_HEADERS)
         cors[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
         return web.Response(status=204, headers=cors)
+    cors[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(TOLD_HEADERS)
     request[CORS] = cors
     return await handler(request)
 
@@ -205,10 +225,21 @@ def _is_open(request: web.Request) -> bool:
 
 @web.middleware
 async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A person may ask as often over HTTP as over a connection; of those without a token an address. Services are not held back."""
-    who = request.get(IDENTITY)
-    if who is not None and not who.service and services(request).settings.rate_limits:
-        wait_s = request.app[_PACES].take(who.mid or request[ADDRESS], time.monotonic())
+    """A person may ask as often over HTTP as over a connection; of those without a token an address. Services are not held back.
+
+    Every answer says how much is left, in the fields of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` (so many in a
+    row, given again in so many seconds) and `RateLimit` (so many are left now, and all are back in so many seconds).
+    """
+    who, settings = request.get(IDENTITY), services(request).settings
+    if who is not None and not who.service and settings.rate_limits:
+        paces, key, now = request.app[_PACES], who.mid or request[ADDRESS], time.monotonic()
+        wait_s = paces.take(key, now)
+        burst, per_s = settings.inbound_frames_burst, settings.inbound_frames_per_s
+        left, whole_s = paces.left(key, now)
+        request[PACE] = {
+            "RateLimit-Policy": f'"requests";q={burst:.0f};w={math.ceil(burst / per_s)}',
+            "RateLimit": f'"requests";r={left};t={math.ceil(whole_s)}',
+        }
         if wait_s:
             raise RateLimited(retry_after_ms=int(wait_s * 1000) + 1)
     return await handler(request)

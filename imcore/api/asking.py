@@ -29,7 +29,7 @@ from imcore.verbs.call import faults
 
 PARAMETERS_MAX: Final = 2_000
 PROBLEM: Final = "application/problem+json"
-_decimal = re.compile(r"-?(?:0|[1-9][0-9]{0,18})").fullmatch
+_decimal = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
 _is_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
@@ -181,6 +181,12 @@ async def read_bytes(request: web.Request, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
+def refuse_body(request: web.Request) -> None:
+    """Raises BadRequest for a body where none is looked at: whoever sends one believes that it matters."""
+    if request.body_exists:
+        raise BadRequest(f"a {request.method} here has no body; the arguments are in the query")
+
+
 async def read_json(request: web.Request) -> dict[str, object]:
     """The JSON object in the body, as it may be stored; no body at all is {}.
 
@@ -191,6 +197,8 @@ async def read_json(request: web.Request) -> dict[str, object]:
         return {}
     if request.content_type != "application/json":
         raise BadRequest("the Content-Type is not application/json")
+    if (request.charset or "utf-8").lower() != "utf-8":
+        raise BadRequest("JSON is UTF-8, and no other charset")
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

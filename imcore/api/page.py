@@ -1,4 +1,6 @@
-"""The page to try everything with: a few files, read once, served from memory.
+"""The pages to try everything with, and the document that describes it: a few files, read once, served from memory.
+
+`/` is a client that shows what it does, `/docs` every verb with a form to call it, made in the browser of `/openapi.json`.
 
 A browser asks for them again each time and mostly hears "not changed": so a new version of the server has a new page, at once.
 """
@@ -10,12 +12,18 @@ import mimetypes
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import orjson
 from aiohttp import web
 
 from imcore import __version__
 from imcore.api.asking import answer, services
+from imcore.api.openapi import document
+from imcore.api.services import SERVICES
+from imcore.api.verbs import has_already
+from imcore.verbs.call import Verbs
 
 FOLDER: Final = Path(__file__).with_name("page")
+DESCRIPTION: Final = "openapi.json"  # which is also at /page/openapi.json: the pages name what they need in one way
 TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 POLICY: Final = (
     "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -33,10 +41,14 @@ class File(NamedTuple):
 FILES: Final = web.AppKey("files", dict[str, File])
 
 
-def add_routes(app: web.Application) -> None:
+def add_routes(app: web.Application, verbs: Verbs) -> None:
     """Put these routes into the application."""
-    app[FILES] = {path.relative_to(FOLDER).as_posix(): _file(path) for path in FOLDER.rglob("*") if path.is_file()}
+    files = {path.relative_to(FOLDER).as_posix(): _file(path.name, path.read_bytes()) for path in FOLDER.rglob("*.*")}
+    described = document(verbs, auth_mode=app[SERVICES].settings.auth_mode)
+    app[FILES] = {**files, DESCRIPTION: _file(DESCRIPTION, orjson.dumps(described))}
     app.router.add_get("/", index)
+    app.router.add_get("/docs", docs)
+    app.router.add_get("/openapi.json", description)
     app.router.add_get("/page/config.json", config)
     app.router.add_get("/page/{file:.+}", file)
 
@@ -44,6 +56,16 @@ def add_routes(app: web.Application) -> None:
 async def index(request: web.Request) -> web.StreamResponse:
     """The page itself."""
     return _served(request, "index.html")
+
+
+async def docs(request: web.Request) -> web.StreamResponse:
+    """Every verb, to read and to try."""
+    return _served(request, "docs.html")
+
+
+async def description(request: web.Request) -> web.StreamResponse:
+    """The verbs as an OpenAPI document."""
+    return _served(request, DESCRIPTION)
 
 
 async def file(request: web.Request) -> web.StreamResponse:
@@ -57,9 +79,8 @@ async def config(request: web.Request) -> web.Response:
     return answer({"ws": have.ws_url, "auth": have.settings.auth_mode, "version": __version__})
 
 
-def _file(path: Path) -> File:
-    body = path.read_bytes()
-    kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+def _file(name: str, body: bytes) -> File:
+    kind = TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
     return File(body, kind, hashlib.sha256(body).hexdigest()[:32])
 
 
@@ -68,7 +89,7 @@ def _served(request: web.Request, name: str) -> web.StreamResponse:
     if found is None:
         raise web.HTTPNotFound
     headers = {"ETag": f'"{found.tag}"', "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
-    if any(tag.value in (found.tag, "*") for tag in request.if_none_match or ()):
+    if has_already(request, found.tag):
         return web.Response(status=304, headers=headers)
     charset = "utf-8" if found.kind.startswith("text/") else None
     return web.Response(body=found.body, content_type=found.kind, charset=charset, headers=headers)

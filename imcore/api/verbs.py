@@ -3,6 +3,9 @@
 Arguments come from the path, and beside it from the query (GET, DELETE, and where the body is no JSON) or from the JSON body. Each
 comes from one place only: what is in the path may not be in the body too. A parameter that the verb does not know is refused.
 
+A GET's answer carries an `ETag` of what it says, and is not repeated to who has it already. It is made and checked again each
+time: what is saved is the way, not the work. Answers of the other methods are kept under idempotency keys (`idempotency`).
+
 The trap: in a query everything is text. What becomes of it is decided by the model's own schema, so that a number is written as digits
 and a boolean as true or false, and nothing else is taken for one.
 """
@@ -10,27 +13,31 @@ and a boolean as true or false, and nothing else is taken for one.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
-from aiohttp import hdrs, web
+from aiohttp import ETag, hdrs, web
+from aiohttp.helpers import ETAG_ANY
 
-from imcore.api.asking import Query, answer, decoded, identity, integer, read_json, services
-from imcore.api.services import ADDRESS, CORS
+from imcore.api import idempotency
+from imcore.api.asking import Query, answer, decoded, identity, integer, read_json, refuse_body, services
+from imcore.api.services import ADDRESS
+from imcore.database import DATABASE_ERRORS
 from imcore.errors import BadRequest, ImcoreError
 from imcore.protocol.packet import shown
-from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs, encoded
-from imcore.verbs.verb import AnyVerb, Caller, Other, Stream, Upload
+from imcore.verbs.verb import AnyVerb, Args, Caller, Other, Stream, Upload
 
 log = logging.getLogger(__name__)
 
-ROOM_PATTERN: Final = "{type:[^/]+}/{name:[^/]+}"
 IN_QUERY: Final = ("GET", "DELETE")
+TAG_BYTES: Final = 16
 WRITE_BYTES: Final = 16_384  # at a time: so little a slow line takes within behind_s
 OPEN_ROUTES: Final = web.AppKey("open routes", frozenset[tuple[str, str]])
 
@@ -38,11 +45,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _name = re.compile(r"{(\w+)}").fullmatch
 
 
-def add_routes(app: web.Application) -> None:
+def add_routes(app: web.Application, verbs: Verbs) -> None:
     """Put the verbs' routes into the application, and say which of them are for people without a token."""
-    verbs = Verbs(VERBS)
     is_open: set[tuple[str, str]] = set()
-    for verb in VERBS:
+    for verb in verbs.by_name.values():
         if "http" not in verb.doors:
             continue
         handler = Route(verbs, verb)
@@ -62,9 +68,10 @@ class Route:
     def __init__(self, verbs: Verbs, verb: AnyVerb) -> None:
         self._verbs, self._verb = verbs, verb
         self._segments = verb.path.split("/")
-        self.pattern = "/".join(_pattern(segment) for segment in self._segments)
+        self.pattern = pattern(verb, verbs.by_name.values())
         self._kinds = kinds(verb)
-        self._in_query = verb.method in IN_QUERY or bool(verb.takes)
+        self._in_query = is_in_query(verb)
+        self._keeps = idempotency.keeps(verb)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Ask the verb, and write down what it answers."""
@@ -77,16 +84,56 @@ class Route:
             headers=request.headers,
         )
         self._verbs.admit(verb, caller)  # before anything is read for somebody who may not
-        values = self._in_path(request)
-        given = self._of_query(request) if self._in_query else await self._of_body(request)
-        if twice := values.keys() & given.keys():
-            raise BadRequest(f"{min(twice)} is in the path, and may not be given again")
-        told = await self._verbs.call(verb, caller, services(request).means, {**given, **values})
+        key = idempotency.key_of(request.headers.getall(idempotency.HEADER, []))
+        values = await self._values(request)
+        args = self._verbs.checked(verb, caller, values)
+        if key is None or not self._keeps or caller.identity.role == "anonymous":
+            return await self._answered(request, caller, args)
+        return await self._once(request, caller, args, key, idempotency.digest(verb, values))
+
+    async def _once(
+        self, request: web.Request, caller: Caller, args: Args, key: str, digest: bytes
+    ) -> web.StreamResponse:
+        """The answer that was given before under this key, or a new one, which is kept."""
+        have = services(request)
+        found = await idempotency.claim(
+            have.pool, caller.identity, key, digest, uuid.uuid4(), have.settings.idempotency_s
+        )
+        if isinstance(found, idempotency.Kept):
+            again = answer(found.body, found.status)
+            again.headers[idempotency.REPLAYED] = "true"
+            return again
+        try:
+            response = await self._answered(request, caller, args)
+        except (ImcoreError, *DATABASE_ERRORS):
+            await idempotency.release(have.pool, found)
+            raise
+        assert isinstance(response, web.Response), "what is no JSON is not kept"
+        assert isinstance(response.body, bytes)
+        await idempotency.keep(have.pool, found, response.status, response.body)
+        return response
+
+    async def _answered(self, request: web.Request, caller: Caller, args: Args) -> web.StreamResponse:
+        verb = self._verb
+        told = await verb.run(caller, services(request).means, args)
         if isinstance(told, Stream):
             return await streamed(request, told)
         if isinstance(told, Other):
-            return answer(encoded(told.answer), told.status)
-        return answer(encoded(told), verb.status)
+            return tagged(request, answer(encoded(told.answer), told.status))
+        return tagged(request, answer(encoded(told), verb.status))
+
+    async def _values(self, request: web.Request) -> dict[str, object]:
+        """The arguments, from wherever they are. Raises BadRequest for one that is in two places."""
+        values = self._in_path(request)
+        if self._in_query:
+            given = self._of_query(request)
+            if not self._verb.takes:
+                refuse_body(request)
+        else:
+            given = await self._of_body(request)
+        if twice := values.keys() & given.keys():
+            raise BadRequest(f"{min(twice)} is in the path, and may not be given again")
+        return {**given, **values}
 
     def _in_path(self, request: web.Request) -> dict[str, object]:
         """What stands in the path, percent-decoded strictly."""
@@ -100,7 +147,7 @@ class Route:
                 values[found[1]] = self._read(found[1], [text])
         return values
 
-    def _of_query(self, request: web.Request) -> dict[str, object]:
+    def _of_query(self, request: web.Request) -> Mapping[str, object]:
         query = Query(request, repeated=tuple(name for name, kind in self._kinds.items() if kind.startswith("list")))
         for name in query.names():
             if name not in self._kinds:
@@ -116,6 +163,11 @@ class Route:
         kind = self._kinds[name]
         values = [_value(name, text, kind.removeprefix("list of ")) for text in texts]
         return values if kind.startswith("list") else values[0]
+
+
+def is_in_query(verb: AnyVerb) -> bool:
+    """Do the arguments that are not in the path stand in the query, and not in a JSON body?"""
+    return verb.method in IN_QUERY or bool(verb.takes)
 
 
 def kinds(verb: AnyVerb) -> dict[str, str]:
@@ -144,11 +196,43 @@ def _value(name: str, text: str, kind: str) -> object:
     return text
 
 
-def _pattern(segment: str) -> str:
-    if segment == "{room}":
-        return ROOM_PATTERN
-    found = _name(segment)
-    return f"{{{found[1]}:[^/]+}}" if found else segment
+def pattern(verb: AnyVerb, verbs: Iterable[AnyVerb]) -> str:
+    """The path as aiohttp matches it. What is a word in the same place of another verb's path is no argument here.
+
+    Otherwise DELETE of …/members/changes would be that of a member, and OPTIONS would say that it is allowed.
+    """
+    segments = _expanded(verb)
+    others = [segments_ for one in verbs if len(segments_ := _expanded(one)) == len(segments)]
+    made = []
+    for at, segment in enumerate(segments):
+        found = _name(segment)
+        words = {other[at] for other in others if found and other[:at] == segments[:at] and not _name(other[at])}
+        but = f"(?!(?:{'|'.join(sorted(map(re.escape, words)))})(?:/|$))" if words else ""
+        made.append(f"{{{found[1]}:{but}[^/]+}}" if found else segment)
+    return "/".join(made)
+
+
+def _expanded(verb: AnyVerb) -> list[str]:
+    return verb.path.replace("{room}", "{type}/{name}").split("/")
+
+
+def tagged(request: web.Request, response: web.Response) -> web.Response:
+    """The answer of a GET with the tag of what it says; or, to who has that already, the tag alone.
+
+    The tag is weak: JSON that says the same is the same. Raises BadRequest for a condition that is none.
+    """
+    if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD) or response.status != 200:
+        return response
+    assert isinstance(response.body, bytes)
+    response.etag = ETag(hashlib.blake2b(response.body, digest_size=TAG_BYTES).hexdigest(), is_weak=True)
+    if not has_already(request, response.etag.value):
+        return response
+    return web.Response(status=304, headers={hdrs.ETAG: response.headers[hdrs.ETAG]})
+
+
+def has_already(request: web.Request, tag: str) -> bool:
+    """Does the request name this tag as what its sender has? Weak or strong is the same here (RFC 9110, 13.1.2)."""
+    return any(one.value in (tag, ETAG_ANY) for one in request.if_none_match or ())
 
 
 def _upload(request: web.Request) -> Upload:
@@ -173,12 +257,7 @@ async def streamed(request: web.Request, stream: Stream) -> web.StreamResponse:
     Once it has begun its status is said. What goes wrong later can only cut the connection, so that nobody takes a part for the whole;
     a client that takes nothing for `behind_s` is cut off too.
     """
-    headers = {
-        hdrs.CONTENT_TYPE: stream.media_type,
-        hdrs.X_CONTENT_TYPE_OPTIONS: "nosniff",
-        hdrs.CACHE_CONTROL: "no-store",
-        **request.get(CORS, {}),
-    }
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: stream.media_type}
     if stream.name:
         headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{quote(stream.name, safe='')}"
     response = web.StreamResponse(status=stream.status, headers={**headers, **stream.headers})

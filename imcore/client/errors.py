@@ -151,6 +151,18 @@ class IdConflict(Refused):
     code = "id_conflict"
 
 
+class IdempotencyConflict(Refused):
+    """This idempotency key was used before, for another request."""
+
+    code = "idempotency_conflict"
+
+
+class UnderWay(Refused):
+    """A request with this idempotency key is still under way; ask again for its answer."""
+
+    code, retry = "under_way", True
+
+
 class RoomExists(Refused):
     """There is a room of this name already."""
 

@@ -307,7 +307,16 @@ class Ticket(Answer):
     expires_in_s: float
 
 
-@verb("accounts.ticket", "POST", "/v1/tickets", answer=Ticket, status=201, errors=(Forbidden,), doors=("http",))
+@verb(
+    "accounts.ticket",
+    "POST",
+    "/v1/tickets",
+    answer=Ticket,
+    status=201,
+    errors=(Forbidden,),
+    doors=("http",),
+    has_secrets=True,
+)
 async def ticket(caller: Caller, means: Means, args: Nothing) -> Ticket:
     """Get a ticket for one connection, so that a page need not hold the token.
 
@@ -328,7 +337,15 @@ class Renewed(Answer):
     expires_at: Millis | None
 
 
-@verb("account.renew", "POST", "/v1/account/renewal", answer=Renewed, errors=(Forbidden,), doors=("connection",))
+@verb(
+    "account.renew",
+    "POST",
+    "/v1/account/renewal",
+    answer=Renewed,
+    errors=(Forbidden,),
+    doors=("connection",),
+    has_secrets=True,
+)
 async def renew(caller: Caller, means: Means, args: Renewal) -> Renewed:
     """Stay connected with a fresh token, before the one that the connection began with has expired."""
     assert caller.connection is not None, "this verb is for connections"
@@ -392,6 +409,7 @@ async def change(caller: Caller, means: Means, args: Change) -> Place:
     "account.password",
     "PUT",
     "/v1/account/password",
+    has_secrets=True,
     answer=LoggedIn,
     errors=(WrongLogin, NoSuchAccount, AccountInactive, Overloaded),
     doors=("http",),
@@ -403,7 +421,14 @@ async def password(caller: Caller, means: Means, args: PasswordChange) -> Logged
     return await _logged_in(means, granted, args.region)
 
 
-@verb("account.deactivate", "DELETE", "/v1/account", answer=Place, errors=(NoSuchAccount, AccountInactive))
+@verb(
+    "account.deactivate",
+    "DELETE",
+    "/v1/account",
+    answer=Place,
+    errors=(NoSuchAccount, AccountInactive),
+    has_secrets=True,
+)
 async def deactivate(caller: Caller, means: Means, args: Nothing) -> Place:
     """Give your account up, for good. Its name stays taken."""
     return _place(await means.accounts.deactivate(caller.identity))
@@ -561,7 +586,7 @@ class Code(Answer):
     expires_at: Millis
 
 
-@verb("codes.create", "POST", "/v1/codes", answer=Code, status=201, errors=(AccountInactive,))
+@verb("codes.create", "POST", "/v1/codes", answer=Code, status=201, errors=(AccountInactive,), has_secrets=True)
 async def create_code(caller: Caller, means: Means, args: NewCode) -> Code:
     """Make an invitation code, for a service on which one needs it to register."""
     code, expires_at = await means.accounts.invite(

@@ -201,7 +201,9 @@ async def show(caller: Caller, means: Means, args: OfId) -> Attachment:
     return _shown(args.id, await _seen(caller, means, args.id, "attachments.show"))
 
 
-@verb("attachments.link", "POST", "/v1/attachments/{id}/link", answer=Link, errors=(NoSuchAttachment,))
+@verb(
+    "attachments.link", "POST", "/v1/attachments/{id}/link", answer=Link, errors=(NoSuchAttachment,), has_secrets=True
+)
 async def link(caller: Caller, means: Means, args: ToLink) -> Link:
     """A link to a file that needs no token, and ends by itself.
 
@@ -230,7 +232,7 @@ async def link(caller: Caller, means: Means, args: ToLink) -> Link:
     statuses=(206, 304, 416),
     errors=(NoSuchAttachment, Forbidden, StoreUnavailable),
     doors=("http",),
-    gives="application/octet-stream",
+    gives="*/*",
     is_open=True,
 )
 async def fetch(caller: Caller, means: Means, args: Fetch) -> Stream:

@@ -44,12 +44,16 @@ class Verbs:
         self, verb: AnyVerb, caller: Caller, means: Means, values: Mapping[str, object]
     ) -> Answer | bytes | Stream | Other:
         """Check the arguments and whether this may be asked for; then do it. Raises what is wrong, as an ImcoreError."""
+        return await verb.run(caller, means, self.checked(verb, caller, values))
+
+    def checked(self, verb: AnyVerb, caller: Caller, values: Mapping[str, object]) -> Args:
+        """The arguments, of somebody who may ask for this. Raises what is wrong, as an ImcoreError."""
         self.admit(verb, caller)
         args = arguments(verb, values)
         room = getattr(args, "room", None)
         if isinstance(room, str) and not caller.identity.may_enter(room):
             raise NoSuchRoom
-        return await verb.run(caller, means, args)
+        return args
 
     def admit(self, verb: AnyVerb, caller: Caller) -> None:
         """May somebody of this role ask for it at all? Raises Unauthenticated, Forbidden or NoSuchRoom."""

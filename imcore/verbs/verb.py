@@ -16,7 +16,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from imcore.auth import Identity
 from imcore.errors import BadRequest, ImcoreError
@@ -84,27 +85,48 @@ def _no_controls(text: str) -> str:
     return text
 
 
+class Checked(AfterValidator):
+    """A check of ours that the schema of an argument tells of too, as far as a schema can: `said` are words of JSON Schema."""
+
+    said: Mapping[str, object]
+
+    def __init__(self, check: Callable[[str], str], said: Mapping[str, object]) -> None:
+        super().__init__(check)
+        object.__setattr__(self, "said", said)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**self.said, **handler(core)}
+
+
 def within(bytes_max: int) -> AfterValidator:
-    """Text of up to so many bytes of UTF-8."""
+    """Text of up to so many bytes of UTF-8. A schema counts characters, so it says a little less."""
 
     def check(text: str) -> str:
         if len(text.encode(errors="replace")) > bytes_max:
             raise ValueError(f"longer than {bytes_max} bytes")
         return text
 
-    return AfterValidator(check)
+    return Checked(check, {"maxLength": bytes_max})
 
+
+# As JSON Schema writes them, in the regular expressions of JavaScript; the checks themselves are check_room and _no_controls.
+TYPE_SCHEMA: Final = "^[a-z][a-z0-9_]{0,31}$"
+NAME_SCHEMA: Final = r"^[^\s\u0000-\u001f\u007f-\u009f]{1,128}$"
+ROOM_SCHEMA: Final = r"^[a-z][a-z0-9_]{0,31}://[^\s\u0000-\u001f\u007f-\u009f]{1,128}$"
+NO_CONTROLS: Final = Checked(_no_controls, {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"})
 
 # Each is its own word in the OpenAPI document. A person's id is never 0, which is the service; guests have negative ones.
-Room = Annotated[str, Field(max_length=ROOM_BYTES_MAX, examples=["group://7"]), AfterValidator(_room)]
+Room = Annotated[
+    str, Field(max_length=ROOM_BYTES_MAX, examples=["group://7"]), Checked(_room, {"pattern": ROOM_SCHEMA})
+]
 Mid = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX, examples=[7])]
 Seq = Annotated[int, Field(ge=1, le=INT64_MAX)]
 Position = Annotated[int, Field(ge=0, le=INT64_MAX)]
 Millis = Annotated[int, Field(ge=0, le=INT64_MAX, description="milliseconds since 1970")]
 Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS_MAX)]
-Key = Annotated[str, Field(min_length=1, max_length=KEY_BYTES_MAX), AfterValidator(_no_controls), within(KEY_BYTES_MAX)]
+Key = Annotated[str, Field(min_length=1, max_length=KEY_BYTES_MAX), NO_CONTROLS, within(KEY_BYTES_MAX)]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
-Line = Annotated[str, AfterValidator(_no_controls)]  # of text for people; with Field(max_length=…) or within(…)
+Line = Annotated[str, NO_CONTROLS]  # of text for people; with Field(max_length=…) or within(…)
 
 
 # --- who asks ------------------------------------------------------------------------------------------------------------------
@@ -198,6 +220,8 @@ class Verb(Generic[A, R]):
     other arguments are the query of a GET or DELETE, and the JSON body of the other methods. `status` is that of a good
     answer; `statuses` are those that `Other` may say instead. `errors` are those that it raises beside the ones that any verb may
     (bad arguments, who asks, too often, overload). `takes` is the media type of a body that is no JSON, `gives` that of such an answer.
+    `has_secrets`: what it answers is told once and kept nowhere (tokens, codes), or what it is asked is (passwords, of which a digest
+    would be one more thing to guess from), so idempotency keys have no effect on it.
     """
 
     name: str
@@ -213,6 +237,7 @@ class Verb(Generic[A, R]):
     takes: str = ""
     gives: str = ""
     is_open: bool = False  # for whoever has no token too: registering, logging in
+    has_secrets: bool = False
 
     @property
     def summary(self) -> str:
@@ -241,6 +266,7 @@ def verb(
     takes: str = "",
     gives: str = "",
     is_open: bool = False,
+    has_secrets: bool = False,
 ) -> Callable[[Callable[[Caller, Means, A], Awaitable[R | bytes | Stream | Other]]], Verb[A, R]]:
     """Make a verb of a function; the model of the arguments is that of its third parameter."""
 
@@ -264,6 +290,7 @@ def verb(
             takes,
             gives,
             is_open,
+            has_secrets,
         )
 
     return make

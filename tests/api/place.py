@@ -20,6 +20,7 @@ from yarl import URL
 from imcore import auth, reads
 from imcore.accounts import Accounts
 from imcore.api.app import Services, make_app
+from imcore.api.door import Door
 from imcore.api.services import SERVICES
 from imcore.attachments.opening import Attachments, folder, kept_in
 from imcore.attachments.store import Store
@@ -38,6 +39,7 @@ from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, LEISURELY
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
+from imcore.verbs.call import Verbs
 from imcore.verbs.means import Means
 
 KEY = SigningKey("tests", "HS256", b"a secret that only the tests know")
@@ -186,6 +188,7 @@ async def serving(
     *,
     store: Store | None = None,
     wrap: Callable[[Services], Services] = lambda services: services,
+    verbs: Verbs | None = None,
     keys: OwnKeys | None = None,
     **flags: Any,
 ) -> AsyncIterator[Place]:
@@ -195,7 +198,7 @@ async def serving(
         flags["auth_keys"] = [{"kid": KEY.kid, "alg": KEY.alg, "key": KEY.key.decode()}]
     settings = load(flags=flags).settings
     with tempfile.TemporaryDirectory() as data:
-        async with _serving(database_url, settings, keys or OwnKeys(Path(data)), store, wrap) as place:
+        async with _serving(database_url, settings, keys or OwnKeys(Path(data)), store, wrap, verbs) as place:
             yield place
 
 
@@ -206,6 +209,7 @@ async def _serving(
     keys: OwnKeys,
     store: Store | None,
     wrap: Callable[[Services], Services],
+    verbs: Verbs | None,
 ) -> AsyncIterator[Place]:
     async with create_pool(database_url) as pool:
 
@@ -260,9 +264,9 @@ async def _serving(
             metrics=registry(lambda: {0: {"log_appended_total": log.appended}}),
             ws_url="ws://127.0.0.1:3102/ws",
         )
-        app = make_app(wrap(services))
+        app = make_app(wrap(services), verbs)
         # As the server does it; aiohttp's own TestServer cancels handlers whose client is gone.
-        served = web.AppRunner(app, access_log=None, keepalive_timeout=15, handle_signals=False, shutdown_timeout=1)
+        served = Door(app, access_log=None, keepalive_timeout=15, handle_signals=False, shutdown_timeout=1)
         tasks = [
             asyncio.create_task(log.run()),
             asyncio.create_task(runner.run()),

@@ -145,7 +145,7 @@ async def test_what_is_not_there_and_what_is_not_allowed(api: Place) -> None:
     method = await api.delete("/v1/rooms")
 
     assert (404, "not_found") == (missing.status, missing.code)
-    assert (405, "not_allowed", "GET, HEAD, POST") == (method.status, method.code, method.headers["Allow"])
+    assert (405, "not_allowed", "GET, HEAD, OPTIONS, POST") == (method.status, method.code, method.headers["Allow"])
     assert is_error(missing)
     assert is_error(method)
 

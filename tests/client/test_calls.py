@@ -417,3 +417,24 @@ async def test_what_is_no_address_and_what_is_not_open_is_told() -> None:
         Http("ws://host")
     with pytest.raises(RuntimeError):
         await Http("http://127.0.0.1:1").perform(LIST, {"room": "group://r"})
+
+
+async def test_a_call_whose_answer_is_lost_is_answered_again_and_not_done_again(server: Server, api: Backend) -> None:
+    """The line breaks behind the request. The next try gets the first answer, and not that there is such a room."""
+    room, mid = server.new_room(), server.new_mid()
+
+    async def is_there() -> bool:
+        async with Http(f"http://{server.http}", mid=mid) as direct:
+            try:
+                return (await direct.rooms.show(room)).room == room
+            except NoSuchRoom:
+                return False
+
+    async with proxy(server.http) as between, Http(f"http://{between.address}", mid=mid) as http:
+        await http.server.show()
+        between.mode = "one way"
+        making = asyncio.create_task(http.rooms.create(room))
+        await eventually(is_there)
+        between.cut()
+        between.mode = "open"
+        assert room == (await making).room

@@ -1,0 +1,256 @@
+"""Under a key a request happens once, whoever is told of it how often; and what a key holds is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from api.place import Answer, Place, bearer, serving
+from api.probes import Counter, counter, probes
+from imcore.api import idempotency
+
+COUNT = "/v1/count"
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[Place]:
+    """The verbs of these tests, behind tokens."""
+    async with serving(database_url, verbs=probes(), auth_mode="jwt") as place:
+        yield place
+
+
+def counting(api: Place) -> Counter:
+    """What the verbs have counted."""
+    from imcore.api.services import SERVICES
+
+    return counter(api.app[SERVICES].means)
+
+
+async def ask(api: Place, key: str | None, path: str = COUNT, *, mid: int | None = 7, **body: Any) -> Answer:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return await api.post(path, mid=mid, json=body, headers=headers)
+
+
+async def rows(api: Place) -> int:
+    found: int = await api.pool.fetchval("SELECT count(*) FROM idempotency")
+    return found
+
+
+async def age(api: Place, column: str) -> None:
+    """Everything that was claimed or kept ends now."""
+    await api.pool.execute(f"UPDATE idempotency SET {column} = now()")
+
+
+async def test_the_same_request_again_gets_the_first_answer_and_does_not_happen(api: Place) -> None:
+    first = await ask(api, "k1")
+    again = [await ask(api, "k1") for _ in range(3)]
+
+    assert (200, {"count": 1, "filler": ""}) == (first.status, first.json)
+    assert "Idempotency-Replayed" not in first.headers
+    assert [(200, first.raw, "true")] * 3 == [
+        (one.status, one.raw, one.headers["Idempotency-Replayed"]) for one in again
+    ]
+    assert 1 == counting(api).count
+
+
+async def test_the_status_is_kept_too(api: Place) -> None:
+    await ask(api, "k1")
+    second = await ask(api, "k2")
+
+    assert [201, 201] == [second.status, (await ask(api, "k2")).status]
+
+
+async def test_without_a_key_it_happens_each_time(api: Place) -> None:
+    assert [1, 2] == [(await ask(api, None)).json["count"] for _ in range(2)]
+    assert 0 == await rows(api)
+
+
+async def test_the_order_of_fields_is_no_other_request_and_a_value_is(api: Place) -> None:
+    json = {"Content-Type": "application/json", "Idempotency-Key": "k1"}
+    first = await api.post(COUNT, mid=7, data=b'{"by":2,"bytes":1}', headers=json)
+    turned = await api.post(COUNT, mid=7, data=b'{ "bytes":1,\n"by":2}', headers=json)
+    other = await api.post(COUNT, mid=7, data=b'{"by":3,"bytes":1}', headers=json)
+    elsewhere = await api.ask("DELETE", "/v1/drops/7", mid=7, headers={"Idempotency-Key": "k1"})
+
+    assert first.raw == turned.raw
+    assert [(422, "idempotency_conflict", False)] * 2 == [
+        (one.status, one.code, one.json["retry"]) for one in (other, elsewhere)
+    ]
+    assert 2 == counting(api).count
+
+
+async def test_arguments_in_path_and_query_count_too(api: Place) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = await api.delete("/v1/drops/7?quietly=true", mid=7, headers=key)
+    again = await api.delete("/v1/drops/7?quietly=true", mid=7, headers=key)
+    other = await api.delete("/v1/drops/8?quietly=true", mid=7, headers=key)
+    louder = await api.delete("/v1/drops/7", mid=7, headers=key)
+
+    assert [200, 200, 422, 422] == [one.status for one in (first, again, other, louder)]
+    assert first.raw == again.raw
+
+
+async def test_a_key_is_its_owners(api: Place) -> None:
+    counts = [(await ask(api, "k1", mid=mid)).json["count"] for mid in (7, 8, None, 7, None)]
+
+    assert [1, 2, 3, 1, 3] == counts
+
+
+async def test_who_may_not_ask_any_more_gets_no_answer_from_before(api: Place) -> None:
+    """The same key with a token that does not name the room."""
+    key = {"Idempotency-Key": "k1"}
+    path = "/v1/probes/group/1/of/7"
+    wide = await api.put(path, json={}, headers={**bearer(mid=7), **key})
+    narrow = await api.put(path, json={}, headers={**bearer(mid=7, rooms=["group://2"]), **key})
+    again = await api.put(path, json={}, headers={**bearer(mid=7, rooms=["group://1"]), **key})
+
+    assert [201, 404, 201] == [one.status for one in (wide, narrow, again)]
+
+
+async def test_while_it_is_under_way_the_same_is_told_to_wait_and_another_that_it_is_taken(api: Place) -> None:
+    here = counting(api)
+    first = asyncio.create_task(ask(api, "k1", wait=True))
+    await here.waiting.wait()
+    same, other = await ask(api, "k1", wait=True), await ask(api, "k1")
+    here.go_on.set()
+
+    assert (409, "under_way", True) == (same.status, same.code, same.json["retry"])
+    assert same.json["retry_after_ms"] == idempotency.RETRY_MS
+    assert "1" == same.headers["Retry-After"]
+    assert (422, "idempotency_conflict") == (other.status, other.code)
+    assert (await first).raw == (await ask(api, "k1", wait=True)).raw
+    assert 1 == here.count
+
+
+async def test_of_many_at_once_one_happens(api: Place) -> None:
+    answers = await asyncio.gather(*(ask(api, "k1", mid=None) for _ in range(40)))
+
+    assert 1 == counting(api).count
+    assert {200, 409} >= {one.status for one in answers}
+    assert 1 == len({one.raw for one in answers if one.status == 200})
+
+
+@pytest.mark.parametrize("refuse", ["exists", "unavailable"])
+async def test_a_refusal_frees_the_key(api: Place, refuse: str) -> None:
+    """Nothing came of it, or nobody knows: to ask again is to ask anew."""
+    assert [409, 409] == [(await ask(api, "k1", refuse="exists")).status for _ in range(2)]
+    assert 0 == await rows(api)
+    first = await ask(api, "k1", refuse=refuse)
+    assert first.status in (409, 503)
+    assert 200 == (await ask(api, "k1", by=0 if counting(api).count % 2 else 1)).status
+
+
+async def test_a_claim_that_nobody_answers_ends_by_itself(api: Place) -> None:
+    """The process died, or had a bug, between the claim and the answer. Until then nobody runs it beside one that may be alive."""
+    assert 500 == (await ask(api, "k1", refuse="bug")).status
+    assert (409, "under_way") == ((again := await ask(api, "k1", refuse="bug")).status, again.code)
+    await age(api, "claimed_until")
+
+    assert 422 == (await ask(api, "k1")).status, "it is that request's still"
+    assert 500 == (await ask(api, "k1", refuse="bug")).status
+    assert 2 == counting(api).count
+
+
+async def test_who_took_too_long_does_not_write_over_who_came_after(api: Place) -> None:
+    here = counting(api)
+    slow = asyncio.create_task(ask(api, "k1", wait=True))
+    await here.waiting.wait()
+    await age(api, "claimed_until")
+    here.waiting.clear()
+    second = asyncio.create_task(ask(api, "k1", wait=True))
+    await here.waiting.wait()
+    here.go_on.set()
+    await asyncio.gather(slow, second)
+
+    assert (await second).raw == (await ask(api, "k1", wait=True)).raw
+
+
+async def test_after_its_time_a_key_is_free_for_anything(api: Place) -> None:
+    await ask(api, "k1")
+    await age(api, "expires_at")
+
+    other = await ask(api, "k1", by=2)
+    assert (3, 1) == (other.json["count"], await rows(api))
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_an_answer_is_kept_up_to_a_size(api: Place, over: int) -> None:
+    around = len((await ask(api, None, by=1)).raw)
+    size = idempotency.ANSWER_BYTES_MAX - around + over
+    first = await ask(api, "k1", bytes=size)
+    again = await ask(api, "k1", bytes=size)
+
+    assert idempotency.ANSWER_BYTES_MAX + over == len(first.raw)
+    assert (first.raw == again.raw) is not bool(over)
+    assert 2 == first.json["count"]
+    assert 1 - over == await rows(api)
+
+
+async def test_secrets_and_answers_to_nobody_are_kept_nowhere(api: Place) -> None:
+    told = [(await ask(api, "k1", "/v1/secrets")).json["count"] for _ in range(2)]
+    anybody = [(await ask(api, "k1", "/v1/open")).json["count"] for _ in range(2)]
+
+    assert [1, 2, 3, 4] == told + anybody
+    assert 0 == await rows(api)
+
+
+async def test_nobody_claims_a_key_for_what_is_refused_at_the_door(api: Place) -> None:
+    key = {"Idempotency-Key": "k1"}
+    assert 401 == (await api.post(COUNT, json={}, headers={"Authorization": "", **key})).status
+    assert 400 == (await ask(api, "k1", by=10)).status
+    assert 400 == (await ask(api, "k1", unknown=1)).status
+    assert 0 == await rows(api)
+    assert 200 == (await ask(api, "k1")).status
+
+
+@pytest.mark.parametrize(
+    "key", ["x" * 128, '"' + "x" * 128 + '"', str(uuid.uuid4()), "a'; DROP TABLE events;--".replace(" ", "_"), "!~"]
+)
+async def test_a_key_is_any_printable_word(api: Place, key: str) -> None:
+    assert [1, 1] == [(await ask(api, key)).json["count"] for _ in range(2)]
+
+
+async def test_quotes_are_not_part_of_a_key(api: Place) -> None:
+    assert (await ask(api, '"k1"')).raw == (await ask(api, "k1")).raw
+
+
+@pytest.mark.parametrize("key", ["", " ", "x" * 129, '""', '"x', "a b", "ä", '"a"b"', "a\\b"])
+async def test_what_is_no_key_is_refused(api: Place, key: str) -> None:
+    refused = await ask(api, key)
+    assert (400, "bad_request") == (refused.status, refused.code)
+    assert 0 == counting(api).count
+
+
+async def test_two_keys_are_none(api: Place) -> None:
+    from multidict import CIMultiDict
+
+    headers = CIMultiDict([*bearer(mid=7).items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+    async with api.session.post(f"{api.url}{COUNT}", headers=headers) as response:
+        assert 400 == response.status
+
+
+async def test_what_expired_is_swept_in_bounded_steps(api: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "SWEEP_ROWS_MAX", 3)
+    for n in range(8):
+        await ask(api, f"old{n}")
+    await age(api, "expires_at")
+    await ask(api, "new")
+
+    assert 8 == await idempotency.sweep(api.pool)
+    assert 1 == await rows(api)
+    assert 0 == await idempotency.sweep(api.pool)
+
+
+async def test_sweeping_looks_at_what_expired_only(api: Place) -> None:
+    """The index is in the order in which they expire."""
+    await api.pool.execute(
+        """INSERT INTO idempotency (mid, role, key, request, claim, claimed_until, expires_at)
+           SELECT n, 'user', 'k', '', gen_random_uuid(), now(), now() + make_interval(hours => 1 + n) FROM generate_series(1, 5000) n"""
+    )
+    await api.pool.execute("ANALYZE idempotency")
+    plan = await api.pool.fetch("EXPLAIN " + idempotency.SWEEP.replace("$1", "1000"))
+    assert any("idempotency_expires_at_idx" in row[0] for row in plan), plan
