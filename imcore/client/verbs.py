@@ -1489,7 +1489,8 @@ class AccountsVerbs(Subject):
         """Get a new token before the old one has expired.
 
         The refresh token is used up, and another comes with the answer; one that is used twice ends the login: two
-        have it.
+        have it. (For a moment it may come again, because an answer may have been lost; what that one brought is
+        worth nothing then.)
 
         Raises Unauthenticated.
         """
