@@ -51,6 +51,7 @@ from imcore.events.types import (
     UnknownType,
     VisibilityChosen,
     device,
+    direct_pair,
     room_type,
 )
 
@@ -153,10 +154,11 @@ class Session:
 class Audience:
     """Who gets the events of one stream on this comet."""
 
-    __slots__ = ("durable", "sessions")
+    __slots__ = ("durable", "pair", "sessions")
 
-    def __init__(self, durable: bool) -> None:
+    def __init__(self, durable: bool, pair: tuple[int, int] | None) -> None:
         self.durable = durable
+        self.pair = pair  # whose direct conversation it is
         self.sessions: dict[Session, None] = {}
 
 
@@ -508,6 +510,8 @@ class Hub:
         runs, self._runs, self._last = self._runs, [], None
         touched = self._touched
         for audience, events in runs:
+            if audience.pair is not None and self.watching is not None and self.watching.people:
+                self.watching.wrote(audience.pair, {event.mid for event in events if event.op})
             if not audience.sessions:
                 continue
             run: Run | None = None
@@ -738,7 +742,8 @@ class Hub:
         audience = self.audiences.get(stream)
         if audience is None:
             durable = not stream.startswith(ROOM) or room_type(stream[len(ROOM) :]) not in self._live_types
-            audience = self.audiences[stream] = Audience(durable)
+            pair = direct_pair(stream[len(ROOM) :]) if stream.startswith(ROOM) else None
+            audience = self.audiences[stream] = Audience(durable, pair)
         audience.sessions[session] = None
 
     def _detach(self, session: Session, stream: str) -> None:
