@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from imcore.client.codec import Codec, Told
-from imcore.client.errors import ClientError, from_facts
+from imcore.client.errors import ClientError, from_facts, refused
 from imcore.client.events import Event, Happening, Removed, Reset, from_envelope
 from imcore.errors import BadPacket
 from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
@@ -509,7 +509,7 @@ class Core:
         self._sends_under_way -= is_send
         error = None
         if isinstance(told.body, dict) and "error" in told.body:
-            error = from_facts(told.body["error"])
+            error = refused(told.body["error"])
             if error.retry and asked.is_wanted and asked.op != _HEARTBEAT:
                 self._ask_later(asked, error, now)
                 return

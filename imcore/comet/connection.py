@@ -472,6 +472,8 @@ class Connection(Session):
                     then()
             except ImcoreError as error:
                 self._refuse(op, seq, error)
+            except Exception as error:
+                self._failed(op, seq, error)
             waiting.popleft()
 
     def _heartbeat(self, seq: int) -> None:
@@ -631,6 +633,8 @@ class Connection(Session):
             self.reply(op + 1, seq, await self.comet.guarded(answer))
         except ImcoreError as error:
             self._refuse(op, seq, error)
+        except Exception as error:
+            self._failed(op, seq, error)
         finally:
             self.reading -= 1
             self.comet.reads_under_way -= 1
@@ -737,6 +741,10 @@ class Connection(Session):
             await self._open_as(identity, seq, auth)
         except ImcoreError as error:
             self.fail_auth(seq, error)
+        except Exception:
+            log.exception("! an auth failed")
+            self.comet.refused(ImcoreError())
+            self.fail_auth(seq, ImcoreError())
 
     def _admit(self, identity: Identity, auth: Auth) -> None:
         comet = self.comet
@@ -919,8 +927,19 @@ class Connection(Session):
             self.end(error)
             return
         self.comet.refused(error)
+        self._say_no(op, seq, error.facts())
+
+    def _say_no(self, op: int, seq: int, facts: dict[str, object]) -> None:
         reply_op = op + 1 if op in _REQUEST_OPS else int(Op.ERROR)
-        self.reply(reply_op, seq, orjson.dumps({"error": error.facts()}))
+        self.reply(reply_op, seq, orjson.dumps({"error": facts}))
+
+    def _failed(self, op: int, seq: int, error: Exception) -> None:
+        """An exception that nobody expected is the fault of one request, so the connection goes on. And a bug stays a bug: the client
+        need not ask again, whatever the table says of the error that ends a connection."""
+        log.error("! a request failed", exc_info=error, extra={"op": op, "mid": self.mid})
+        told = ImcoreError()
+        self.comet.refused(told)
+        self._say_no(op, seq, told.facts() | {"retry": False})
 
     def removed(self, event: Recorded) -> None:
         """The person is no longer in the room of this event."""
