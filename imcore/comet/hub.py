@@ -150,6 +150,10 @@ class Session:
         """Close the connection because of this."""
         raise NotImplementedError
 
+    def revoked(self, error: ImcoreError) -> None:
+        """Its login is over: nothing more is taken from it, and it is closed because of this, now or when it has its answer."""
+        self.end(error)
+
 
 class Audience:
     """Who gets the events of one stream on this comet."""
@@ -659,7 +663,7 @@ class Hub:
         for session in list(person.sessions.values()):
             if session.as_of < position if sids is None else session.sid in sids:
                 self._write_out(session, position - 1)
-                session.end(Unauthenticated("the login is over"))
+                session.revoked(Unauthenticated("the login is over"))
                 self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:
