@@ -35,7 +35,7 @@ import orjson
 from imcore.client.calls import NOTHING_DONE
 from imcore.client.codec import Codec, Told
 from imcore.client.envelope import from_envelope
-from imcore.client.errors import ClientError, Unavailable, from_facts
+from imcore.client.errors import ClientError, Unavailable, from_facts, refused
 from imcore.client.events import Event, Happening, Presence, Removed, Reset
 from imcore.errors import BadPacket
 from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
@@ -540,7 +540,7 @@ class Core:
         self._reads_under_way -= asked.op in _READS
         error = None
         if isinstance(told.body, dict) and "error" in told.body:
-            error = from_facts(told.body["error"])
+            error = refused(told.body["error"])
             if error.retry and asked.is_wanted and asked.op != _HEARTBEAT and _may_ask_again(asked, error):
                 self._ask_later(asked, error, now)
                 return

@@ -375,6 +375,15 @@ def from_facts(facts: Mapping[str, object], kind: type[ClientError] = Refused) -
     )
 
 
+def refused(facts: Mapping[str, object]) -> ClientError:
+    """The error in an answer. `internal` ends a connection elsewhere; here it is one request that failed, and nobody knows how far it
+    had come."""
+    if facts.get("code") != Internal.code:
+        return from_facts(facts)
+    text = facts.get("text")
+    return Refused(text if isinstance(text, str) else "", code=Internal.code)
+
+
 def closed(code: str, text: str = "", close: int | None = None) -> ConnectionClosed:
     """The end of a client, by the code that the server gave."""
     kind = KINDS.get(code, ConnectionClosed)

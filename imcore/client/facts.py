@@ -245,8 +245,8 @@ class ReadMarked(Event):
 
 @dataclass(frozen=True, slots=True)
 class VisibilityChosen(Event):
-    """Who may see whether `whom` is online, of those who may at all: everybody, contacts (with whom there is a
-    direct room), nobody.
+    """Who may see whether `whom` is online, of those who may at all: everybody, contacts (in a direct room where it
+    said something), nobody.
     """
 
     whom = Said[int]("mid")

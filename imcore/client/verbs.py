@@ -1533,8 +1533,7 @@ class AccountsVerbs(Subject):
     async def logout(self, *, everywhere: bool = False, retry: bool = False) -> Place:
         """Log out: this device, or everywhere.
 
-        Tokens are worthless at once, and connections are closed; over one of those the end may come before the
-        answer.
+        Tokens are worthless at once, and connections are closed; over one of those the answer comes before the end.
         """
         return Place.of(
             await self._calls.perform(
@@ -2702,8 +2701,9 @@ class PresenceVerbs(Subject):
         """Choose who may see whether you are online: everybody with whom you share a small or a direct room,
         contacts only, or nobody.
 
-        In force at once, for those who watch you too: to whom you hide you look as if you had gone offline. Your
-        own devices are told by the event `visibility_chosen`. Choosing the same again changes nothing.
+        A direct room counts when you opened it or wrote in it: that somebody opened one with you tells them nothing
+        of you. In force at once, for those who watch you too: to whom you hide you look as if you had gone offline.
+        Your own devices are told by the event `visibility_chosen`. Choosing the same again changes nothing.
         """
         return Place.of(await self._calls.perform(VERBS["presence.show"], {"visible_to": visible_to}))
 

@@ -297,7 +297,7 @@ class LogOut(Args):
 async def logout(caller: Caller, means: Means, args: LogOut) -> Place:
     """Log out: this device, or everywhere.
 
-    Tokens are worthless at once, and connections are closed; over one of those the end may come before the answer."""
+    Tokens are worthless at once, and connections are closed; over one of those the answer comes before the end."""
     return _place(await means.accounts.log_out(caller.identity, everywhere=args.everywhere))
 
 

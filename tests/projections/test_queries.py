@@ -390,14 +390,14 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "invited": (queries.INVITED_PAGE, "7, '', 50", 60),
     "requests": (queries.REQUESTS_PAGE, "'group://5', 3, 50", 20),
     "blocks": (queries.BLOCKS_PAGE, "7, 3, 50", 20),
-    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
+    "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
     "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
     "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
-    "sights of one": (queries.SIGHTS, f"array_fill(5::bigint, ARRAY[200]), {STORM}, 200, 'direct://'", 16_000),
-    "sights of many": (queries.SIGHTS, f"{STORM}, array_fill(5::bigint, ARRAY[200]), 200, 'direct://'", 16_000),
-    "room_devices": (queries.ROOM_DEVICES, "'group://7', 50, false, 'direct://'", 200),
+    "sights of one": (queries.SIGHTS, f"array_fill(5::bigint, ARRAY[200]), {STORM}, 200", 16_000),
+    "sights of many": (queries.SIGHTS, f"{STORM}, array_fill(5::bigint, ARRAY[200]), 200", 16_000),
+    "room_devices": (queries.ROOM_DEVICES, "'group://7', 50, false", 200),
     "sessions_of": (queries.SESSIONS_OF, "ARRAY[5, 6, 7]::bigint[]", 20),
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
