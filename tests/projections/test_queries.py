@@ -341,10 +341,11 @@ async def test_changes_of_the_list_are_each_person_once_as_it_is_now(here: Place
 
 ROOMS, MEMBERS_OF_EACH, MESSAGES_OF_EACH = 20_000, 10, 5
 BIG_ROOM = 5  # everybody is in it, and 50,000 messages
+WELL_READ = 30_001  # is in 1,000 rooms and has read everything
 SEED = f"""
 INSERT INTO streams (name, seq, position, messages)
 SELECT 'room:group://' || r, {MESSAGES_OF_EACH}, {MESSAGES_OF_EACH} * r, {MESSAGES_OF_EACH} FROM generate_series(1, {ROOMS}) r;
-UPDATE streams SET seq = 50000, messages = 50000 WHERE name = 'room:group://{BIG_ROOM}';
+UPDATE streams SET seq = 50000, messages = 50000, position = 1050000 WHERE name = 'room:group://{BIG_ROOM}';
 INSERT INTO checkpoints SELECT 'inbox', max(position) - 3 FROM streams;
 INSERT INTO rooms SELECT 'group://' || r, 1, 1, true, 'joined', '', {MEMBERS_OF_EACH} FROM generate_series(1, {ROOMS}) r;
 INSERT INTO members SELECT 'group://' || r, (r * 7 + m) % 20000 + 1, 'member', 1, 1, 0
@@ -360,18 +361,24 @@ INSERT INTO seen SELECT mid, 1 FROM generate_series(1, 20000) mid;
 INSERT INTO visibility SELECT mid * 100, 'contacts' FROM generate_series(1, 200) mid;
 INSERT INTO nodes VALUES ('n', '', '', 1, 1, 1, '', 1, 0, 0, now(), now() + '1 day', 15);
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
-SELECT (n - 1) * {ROOMS} + r, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
+SELECT (r - 1) * {MESSAGES_OF_EACH} + n, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
 FROM generate_series(1, {ROOMS}) r JOIN streams s ON s.name = 'room:group://' || r, generate_series(1, {MESSAGES_OF_EACH}) n
 WHERE r <> {BIG_ROOM};
 INSERT INTO events (position, stream_id, seq, messages, type, version, mid, key, op, format, recorded_at, body)
 SELECT 1000000 + n, s.id, n, n, 'message_sent', 1, n % 50 + 1, '', 1000, 1, now(), 'hello'
 FROM generate_series(1, 50000) n JOIN streams s ON s.name = 'room:group://{BIG_ROOM}';
+INSERT INTO members SELECT 'group://' || r * 20, {WELL_READ}, 'member', 1, 1, 0 FROM generate_series(1, 1000) r;
+INSERT INTO inbox SELECT {WELL_READ}, room, 1, {MESSAGES_OF_EACH}, {MESSAGES_OF_EACH}, 0, 0 FROM members WHERE mid = {WELL_READ};
+INSERT INTO mentions SELECT m, 'group://' || r, seq, 1, 1
+FROM generate_series(1, {ROOMS}) r, generate_series(1, {MESSAGES_OF_EACH}) seq, unnest(ARRAY[0, 40, {WELL_READ}]) m;
+INSERT INTO amendments SELECT 'group://' || r, seq, 0, 0, 0, 0, '', seq % 2, 1
+FROM generate_series(1, {ROOMS}) r, generate_series(1, {MESSAGES_OF_EACH}) seq;
 INSERT INTO bans SELECT 'group://{BIG_ROOM}', mid, 1, 1, 0, '' FROM generate_series(1, 20000) mid;
 INSERT INTO invitations SELECT 'group://' || r, mid, 1, 1, 0 FROM generate_series(1, 5) r, generate_series(1, 20000) mid;
 INSERT INTO join_requests SELECT 'group://{BIG_ROOM}', mid, 1, '', 0 FROM generate_series(1, 20000) mid;
 INSERT INTO blocks SELECT 7, mid, 0 FROM generate_series(1, 20000) mid;
 ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, seen, visibility, nodes, events;
-ANALYZE bans, invitations, join_requests, blocks;
+ANALYZE bans, invitations, join_requests, blocks, mentions, amendments;
 """
 STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
 QUERIES = {  # what is asked, for whom, and how many blocks that may take
@@ -392,6 +399,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "blocks": (queries.BLOCKS_PAGE, "7, 3, 50", 20),
     "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
+    "inbox_page of 1,000 rooms": (queries.INBOX_PAGE, f"{WELL_READ}, '', 1000", 16_500),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
     "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
     "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
@@ -402,12 +410,12 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen"}
+BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen", "mentions", "amendments"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def full(server: Server, template: str) -> AsyncIterator[Pool]:
-    """A database with 20,000 rooms, 220,000 memberships and 150,000 messages."""
+    """A database with 20,000 rooms, 220,000 memberships and 150,000 messages, each of the first 100,000 amended and naming people."""
     async with server.database(template) as url:
         connection = await connect(url)
         await connection.execute(SEED)
