@@ -132,8 +132,10 @@ LIMIT $3
 # It is 1,000 rooms for some, so what the heads tell is not looked up. Without a message after the mark nobody was named there; where
 # all events after it are messages, none of them was recalled; and nothing became of a message that is the last event. Of the mentions
 # those that were recalled are taken away again: to look for each of them among the recalls would cost more. The newest message is
-# nearly always the last event, which is in one partition; a look by stream and seq is one into each. And amendments are looked up a
-# room at a time: left to itself the planner would at times rather read all there are.
+# nearly always the last event, which is in one partition; a look by stream and seq is one into each.
+#
+# Where it says LIMIT 1 there is but one: so the planner looks up a room at a time. Left to itself it reads all amendments there are,
+# and where most people have one room it takes a person's rows of inbox for one, and reads them all for each of its rooms.
 INBOX_PAGE: Final = """
 SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_seq) AS read_mark,
   later.messages - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
@@ -143,7 +145,8 @@ FROM members m
 JOIN rooms r ON r.room = m.room
 JOIN streams s ON s.name = 'room:' || m.room
 LEFT JOIN checkpoints c ON c.projection = 'inbox'
-LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+LEFT JOIN LATERAL (
+  SELECT i.* FROM inbox i WHERE i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq LIMIT 1) i ON true
 CROSS JOIN LATERAL (
   SELECT greatest(m.since_seq, coalesce(i.read_seq, 0)) AS mark,
     s.messages - coalesce(
@@ -196,7 +199,8 @@ SELECT named.room, e.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, 
 FROM (
   SELECT n.room, n.seq, n.position
   FROM members m
-  LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+  LEFT JOIN LATERAL (
+    SELECT i.read_seq FROM inbox i WHERE i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq LIMIT 1) i ON true
   CROSS JOIN LATERAL (
     SELECT n.room, n.seq, n.position FROM mentions n
     WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.position < $2 AND n.by <> m.mid

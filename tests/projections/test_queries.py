@@ -12,7 +12,7 @@ import pytest_asyncio
 from conftest import Server
 from imcore import nodes
 from imcore.database import connect, create_pool
-from imcore.events.names import Pool
+from imcore.events.names import Connection, Pool
 from imcore.events.types import (
     SERVICE_MID,
     DeliveryAcked,
@@ -400,6 +400,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "members_page": (queries.MEMBERS_PAGE, "'group://5', 3, 50, 40, 200, 'direct://'", 600),
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "inbox_page of 1,000 rooms": (queries.INBOX_PAGE, f"{WELL_READ}, '', 1000", 16_500),
+    "mentions of 1,000 rooms": (queries.MENTIONS, f"{WELL_READ}, 9223372036854775807, false, 50", 45_000),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
     "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
     "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
@@ -434,17 +435,45 @@ async def test_queries_find_their_rows_through_an_index(full: Pool, name: str, m
     """
     query, arguments, blocks_max = QUERIES[name]
     async with full.acquire() as connection, connection.transaction():
-        await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
-        await connection.execute(f"PREPARE asked AS {query}")
-        told = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked({arguments})")
-        await connection.execute("DEALLOCATE asked")
-    (explained,) = json.loads(told)
-    plan = explained["Plan"]
+        plan, told = await explained(connection, mode, query, arguments)
     read_whole = {scan["Relation Name"] for scan in scans(plan) if scan["Node Type"] == "Seq Scan"}
 
     assert not {table for table in read_whole if table in BIG or table.startswith("events")}, told
     assert plan["Actual Rows"] > 0
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= blocks_max, told
+    assert blocks(plan) <= blocks_max, told
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", ["inbox_page of 1,000 rooms", "mentions of 1,000 rooms"])
+async def test_an_inbox_costs_its_rooms_where_most_people_have_only_one(full: Pool, name: str, mode: str) -> None:
+    """The planner expects one row for a person then; what it does for each of these it does 1,000 times for this one."""
+    query, arguments, blocks_max = QUERIES[name]
+    async with full.acquire() as connection:
+        there = connection.transaction()
+        await there.start()
+        for table in ("members", "inbox"):
+            await connection.execute(f"ALTER TABLE {table} ALTER mid SET (n_distinct = -1)")
+            await connection.execute(f"ANALYZE {table}")
+        plan, told = await explained(connection, mode, query, arguments)
+        await there.rollback()
+
+    assert plan["Actual Rows"] in (50, 1_000)
+    assert blocks(plan) <= blocks_max, told
+
+
+async def explained(connection: Connection, mode: str, query: str, arguments: str) -> tuple[dict[str, Any], str]:
+    """The plan of a query and what it took; and the same as text."""
+    await connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
+    await connection.execute(f"PREPARE asked AS {query}")
+    told = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked({arguments})")
+    await connection.execute("DEALLOCATE asked")
+    (found,) = json.loads(told)
+    return found["Plan"], told
+
+
+def blocks(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
