@@ -180,6 +180,7 @@ class Accounts:
                 raise Forbidden("nobody may register here")
             if needs_code and not email:
                 raise BadRequest("email is missing: a code is sent there")
+        self.passwords.check_room()
         if await queries.is_taken(self._pool, handle):
             raise NameTaken
         is_invited = settings.registration == "code" and not is_trusted
@@ -248,6 +249,7 @@ class Accounts:
     async def log_in(self, login: str, password: str, told: Told, address: str) -> Granted:
         """A login with a password. Raises WrongLogin, AccountInactive, RateLimited, Overloaded."""
         self._pace(self.comings, subnet(address))
+        self.passwords.check_room()
         login = names.login_name(login)
         handle = names.handle(login)
         self._pace(self.tries, handle)

@@ -11,6 +11,7 @@ import pytest
 
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
 from api.place import Place, node, serving
+from imcore.database import connect
 
 
 async def test_a_login_says_everything_that_a_client_needs(guarded: Place) -> None:
@@ -277,3 +278,27 @@ async def test_a_storm_of_logins_is_refused_early_and_told_when_to_come_back(dat
         last_refused = max(at for status, at in ended if status == 503)
         assert last_refused < max(at for status, at in ended if status == 200)
         assert 0 == place.accounts.passwords.under_way
+
+
+async def test_who_is_refused_in_a_storm_asks_nothing_of_the_database(database_url: str) -> None:
+    """Else all of them wait for one of its few connections, with everybody else who needs one."""
+    slow = {
+        **CHEAP,
+        "password_memory_kib": 65_536,
+        "password_passes": 20,
+        "password_threads": 1,
+        "password_queue_max": 1,
+    }
+    async with serving(database_url, auth_mode="jwt", **slow) as place:
+        connection = await connect(database_url)
+        async with asyncio.TaskGroup() as tasks, connection.transaction():
+            await connection.execute("LOCK TABLE accounts, handles, credentials")
+            for _ in range(2):
+                tasks.create_task(place.accounts.passwords.hash(PASSWORD))
+            await asyncio.sleep(0)
+            assert 2 == place.accounts.passwords.under_way
+
+            for path in ("/v1/login", "/v1/accounts"):
+                told = await place.post(path, token="", json={"login": "alice", "password": PASSWORD})
+                assert (503, "overloaded") == (told.status, told.code), path
+        await connection.close()
