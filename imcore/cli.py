@@ -183,7 +183,7 @@ def db_new_epoch(
 
 @app.command()
 def rebuild(
-    names: Annotated[list[str], typer.Argument(help="Projections: rooms, members, sessions, deliveries, inbox.")],
+    names: Annotated[list[str], typer.Argument(help="Projections, as rooms, members, inbox.")],
     config: ConfigFile = None,
     data: Data = None,
     database_url: Url = None,

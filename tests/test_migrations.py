@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from imcore import tables
 from imcore.database import connect
 from imcore.database.embedded import programs
 from imcore.database.migrations import ADVISORY_LOCK, SchemaBusy, current, downgrade, newest, upgrade
+from imcore.projections import PROJECTIONS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -149,6 +152,22 @@ async def test_the_revisions_make_the_tables_that_are_drawn(database_url: str) -
     async with engine.connect() as connection:
         assert [] == await connection.run_sync(differences)
     await engine.dispose()
+
+
+def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
+    """Each revision that speaks of a rebuild is in the section about upgrading, and what is to be rebuilt there is a projection."""
+    page = (REPOSITORY / "docs" / "operating.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Upgrading\n")[2].partition("\n## ")[0]
+    speaking = [
+        file.name[:4]
+        for file in sorted((REPOSITORY / "alembic" / "versions").glob("*.py"))
+        if "rebuild" in (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
+    ]
+    named = re.findall(r"^imcore rebuild ([a-z ]+?) +#", section, re.MULTILINE)
+
+    assert ["0006", "0009"] == speaking
+    assert [revision for revision in speaking if revision in section] == speaking
+    assert {"rooms", "members", "seen"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
 
 
 async def test_rooms_of_before_have_their_owners_and_their_members_a_version(empty_database_url: str) -> None:

@@ -294,12 +294,13 @@ class Accounts:
         return Granted(fact.mid, role, fact.sid, told, access, refresh)
 
     async def refresh(self, token: str, address: str) -> Granted:
-        """A new access token, and a refresh token in the place of this one. One that was used before ends the login: two have it.
+        """A new access token, and a refresh token in the place of this one. One that was used before, and longer than
+        `refresh_grace_s` ago, ends the login: two have it.
 
         Raises Unauthenticated.
         """
         self._pace(self.comings, subnet(address))
-        found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s)
+        found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s, self.settings.refresh_grace_s)
         if found is None:
             raise Unauthenticated("the refresh token is none, or the login is over")
         if isinstance(found, keeping.Family):

@@ -8,8 +8,9 @@ The trap: whoever has waited may have been turned out meanwhile. What is known o
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from imcore.accounts import keeping
@@ -23,6 +24,7 @@ from imcore.events.names import Pool
 from imcore.permissions import SERVICE_ACTOR
 
 TICKET: Final = "ticket:"
+LET_IN_AT_A_TIME: Final = 8  # people about whom one request asks the backend at the same time
 
 
 class Doors:
@@ -92,6 +94,30 @@ class Doors:
         """May it? Services are asked nothing. Raises Forbidden or Unavailable."""
         if act in self._asks and identity.role != SERVICE_ACTOR.role:
             await self._webhook.allow(act, identity.mid, room, key)
+
+    async def let_in(self, identity: Identity, room: str, mids: Collection[int], key: str = "") -> None:
+        """May these people come into this room, of whom others than the one who asks are brought in by it? Services are asked nothing.
+
+        Each is a question of its own, a few at a time, and one no is no. Raises Forbidden, TryLater or Unavailable.
+        """
+        if not self.asks("join") or identity.role == SERVICE_ACTOR.role:
+            return
+        waiting = iter(list(dict.fromkeys(mids)))
+
+        async def ask() -> None:
+            for mid in waiting:
+                if mid == identity.mid:
+                    await self._webhook.allow("join", mid, room, key)
+                else:
+                    await self._webhook.allow("join", mid, room, "", by=identity.mid)
+
+        asking = [asyncio.create_task(ask()) for _ in range(min(LET_IN_AT_A_TIME, len(mids)))]
+        try:
+            await asyncio.gather(*asking)
+        finally:
+            for one in asking:
+                one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
     async def _by_ticket(self, ticket: str, origin: str) -> Identity:
         kept = await keeping.use_ticket(self._pool, ticket, origin)

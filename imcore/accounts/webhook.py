@@ -76,10 +76,12 @@ class Webhook:
                 return believe(claim)
             raise TryLater("it cannot be asked who you are", retry_after_ms=RETRY_MS) from None
 
-    async def allow(self, act: str, mid: int, room: str, key: str) -> None:
-        """May this person do that (join, send) in this room? Raises Forbidden, and Unavailable when nobody answers."""
+    async def allow(self, act: str, mid: int, room: str, key: str, *, by: int = 0) -> None:
+        """May this person do that (join, send) in this room, or be brought in by another one? Raises Forbidden, and Unavailable when
+        nobody answers."""
+        question: dict[str, object] = {"act": act, "mid": mid, "room": room, "key": key}
         try:
-            if await self._ask({"act": act, "mid": mid, "room": room, "key": key}) is None:
+            if await self._ask(question | {"by": by} if by else question) is None:
                 raise Forbidden
         except _NoAnswer:
             self.failed += 1

@@ -5,6 +5,7 @@
 - `ConnectionClosed`: the client has stopped for good and will not come back by itself; `code` says why. A connection that merely
   breaks is no error: the client comes back.
 - `SendTimeout`: the caller's own deadline is over. The outcome is unknown: send again with the same `id`.
+- `CallTimeout`: the same of a verb. `Unavailable`, of the family of `Refused`, says of a verb that its outcome is unknown too.
 
 The trap: catching `Refused` around a whole loop hides which request it was; catch it around the request.
 """
@@ -57,6 +58,16 @@ class SendTimeout(ClientError):
     def __init__(self, id: str, timeout_s: float) -> None:
         self.id = id
         super().__init__(f"no outcome within {timeout_s:g} s; it may have been stored: send again with the id {id}")
+
+
+class CallTimeout(ClientError):
+    """The outcome of the call is not known in time."""
+
+    code, retry = "call_timeout", True
+
+    def __init__(self, verb: str, timeout_s: float) -> None:
+        self.verb = verb
+        super().__init__(f"no answer to {verb} within {timeout_s:g} s; it may have been carried out")
 
 
 class ForeignCursor(ClientError):
@@ -362,6 +373,15 @@ def from_facts(facts: Mapping[str, object], kind: type[ClientError] = Refused) -
         retry=retry is True,
         retry_after_ms=after if type(after) is int else None,
     )
+
+
+def refused(facts: Mapping[str, object]) -> ClientError:
+    """The error in an answer. `internal` ends a connection elsewhere; here it is one request that failed, and nobody knows how far it
+    had come."""
+    if facts.get("code") != Internal.code:
+        return from_facts(facts)
+    text = facts.get("text")
+    return Refused(text if isinstance(text, str) else "", code=Internal.code)
 
 
 def closed(code: str, text: str = "", close: int | None = None) -> ConnectionClosed:

@@ -81,7 +81,8 @@ READS_MAX: Final = 8  # tasks of one connection at a time
 
 _SEND_REPLY: Final = int(Op.SEND_REPLY)
 _AUTH: Final = int(Op.AUTH)
-_NEW, _AUTHENTICATING, _OPEN, _ENDED = range(4)
+ANSWER_S: Final = 0.5  # how long a connection whose login is over may wait for the answer to what ended it
+_NEW, _AUTHENTICATING, _OPEN, _LEAVING, _ENDED = range(5)
 
 
 class Carrier(Protocol):
@@ -122,6 +123,7 @@ class Connection(Session):
         "acked",
         "asking",
         "began_at",
+        "calls",
         "carrier",
         "checking",
         "comet",
@@ -134,6 +136,7 @@ class Connection(Session):
         "hushed",
         "identity",
         "is_text",
+        "leaving",
         "marked",
         "marked_at",
         "pending",
@@ -177,6 +180,8 @@ class Connection(Session):
         # Sends that are about something, which is being looked up, and those behind them; of the pending.
         self.checking: deque[tuple[Draft, Extra | None]] | None = None
         self.reading = 0  # tasks under way
+        self.calls = 0  # of them, verbs
+        self.leaving: ImcoreError | None = None  # why it ends when they have their answers
         # What waits for the backend's yes, in order. Bounded by sends_pending_per_session_max: above, Overloaded.
         self.asking: deque[tuple[str, int, int, str, Callable[[], None]]] | None = None
         self.replies: list[bytes] | None = None
@@ -206,7 +211,7 @@ class Connection(Session):
                 if self.phase == _AUTHENTICATING:
                     self._keep_early(packet)
                     continue
-                if self.phase == _ENDED:
+                if self.phase in (_LEAVING, _ENDED):
                     return
                 if not self._is_first(op, ver):
                     return
@@ -232,7 +237,7 @@ class Connection(Session):
             if self.phase == _AUTHENTICATING:
                 self._keep_early((op, seq, value, raw))
                 return
-            if self.phase == _ENDED or not self._is_first(op, 2):
+            if self.phase in (_LEAVING, _ENDED) or not self._is_first(op, 2):
                 return
         elif op == _AUTH:
             self.end(BadOrder("there is only one auth"))
@@ -472,6 +477,8 @@ class Connection(Session):
                     then()
             except ImcoreError as error:
                 self._refuse(op, seq, error)
+            except Exception as error:
+                self._failed(op, seq, error)
             waiting.popleft()
 
     def _heartbeat(self, seq: int) -> None:
@@ -631,9 +638,13 @@ class Connection(Session):
             self.reply(op + 1, seq, await self.comet.guarded(answer))
         except ImcoreError as error:
             self._refuse(op, seq, error)
+        except Exception as error:
+            self._failed(op, seq, error)
         finally:
             self.reading -= 1
             self.comet.reads_under_way -= 1
+            if self.leaving is not None and not self.calls:
+                self.end(self.leaving)
 
     async def _history(self, request: History) -> bytes:
         room = request.room
@@ -671,7 +682,11 @@ class Connection(Session):
         if verb is None or "connection" not in verb.doors:
             raise UnknownOperation(f"there is no verb {shown(name)} for connections")
         caller = Caller(identity, self.key, fence, self.carrier.address, connection=self)
-        told = await comet.verbs.call(verb, caller, comet.means, args)
+        self.calls += 1
+        try:
+            told = await comet.verbs.call(verb, caller, comet.means, args)
+        finally:
+            self.calls -= 1
         if isinstance(told, Other):
             told = told.answer
         assert not isinstance(told, Stream), "a verb for connections answers JSON"
@@ -737,6 +752,10 @@ class Connection(Session):
             await self._open_as(identity, seq, auth)
         except ImcoreError as error:
             self.fail_auth(seq, error)
+        except Exception:
+            log.exception("! an auth failed")
+            self.comet.refused(ImcoreError())
+            self.fail_auth(seq, ImcoreError())
 
     def _admit(self, identity: Identity, auth: Auth) -> None:
         comet = self.comet
@@ -919,8 +938,19 @@ class Connection(Session):
             self.end(error)
             return
         self.comet.refused(error)
+        self._say_no(op, seq, error.facts())
+
+    def _say_no(self, op: int, seq: int, facts: dict[str, object]) -> None:
         reply_op = op + 1 if op in _REQUEST_OPS else int(Op.ERROR)
-        self.reply(reply_op, seq, orjson.dumps({"error": error.facts()}))
+        self.reply(reply_op, seq, orjson.dumps({"error": facts}))
+
+    def _failed(self, op: int, seq: int, error: Exception) -> None:
+        """An exception that nobody expected is the fault of one request, so the connection goes on. And a bug stays a bug: the client
+        need not ask again, whatever the table says of the error that ends a connection."""
+        log.error("! a request failed", exc_info=error, extra={"op": op, "mid": self.mid})
+        told = ImcoreError()
+        self.comet.refused(told)
+        self._say_no(op, seq, told.facts() | {"retry": False})
 
     def removed(self, event: Recorded) -> None:
         """The person is no longer in the room of this event."""
@@ -947,11 +977,23 @@ class Connection(Session):
         self.finish(error.code)
         self.carrier.close(code, error.code)
 
+    def revoked(self, error: ImcoreError) -> None:
+        """The login is over. What ended it may have been asked for here, and the answer be on its way: it comes first, then the end.
+        That waits a moment only, and nothing else is given or taken meanwhile."""
+        if self.phase != _OPEN or not self.calls:
+            self.end(error)
+            return
+        self.phase = _LEAVING
+        self.leaving = error
+        self.carrier.pause_reading()
+        self.comet.watching.end(self)
+        self.comet.loop.call_later(ANSWER_S, self.end, error)
+
     def finish(self, reason: str) -> None:
         """The connection is over, whoever ended it. Doing it again does nothing."""
         if self.phase == _ENDED:
             return
-        was_open = self.phase == _OPEN
+        was_open = self.phase in (_OPEN, _LEAVING)
         self.phase = _ENDED
         self.comet.admission.leave(self)
         self.ended_at = self.comet.now()

@@ -51,6 +51,7 @@ from imcore.events.types import (
     UnknownType,
     VisibilityChosen,
     device,
+    direct_pair,
     room_type,
 )
 
@@ -149,14 +150,19 @@ class Session:
         """Close the connection because of this."""
         raise NotImplementedError
 
+    def revoked(self, error: ImcoreError) -> None:
+        """Its login is over: nothing more is taken from it, and it is closed because of this, now or when it has its answer."""
+        self.end(error)
+
 
 class Audience:
     """Who gets the events of one stream on this comet."""
 
-    __slots__ = ("durable", "sessions")
+    __slots__ = ("durable", "pair", "sessions")
 
-    def __init__(self, durable: bool) -> None:
+    def __init__(self, durable: bool, pair: tuple[int, int] | None) -> None:
         self.durable = durable
+        self.pair = pair  # whose direct conversation it is
         self.sessions: dict[Session, None] = {}
 
 
@@ -508,6 +514,8 @@ class Hub:
         runs, self._runs, self._last = self._runs, [], None
         touched = self._touched
         for audience, events in runs:
+            if audience.pair is not None and self.watching is not None and self.watching.people:
+                self.watching.wrote(audience.pair, {event.mid for event in events if event.op})
             if not audience.sessions:
                 continue
             run: Run | None = None
@@ -655,7 +663,7 @@ class Hub:
         for session in list(person.sessions.values()):
             if session.as_of < position if sids is None else session.sid in sids:
                 self._write_out(session, position - 1)
-                session.end(Unauthenticated("the login is over"))
+                session.revoked(Unauthenticated("the login is over"))
                 self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:
@@ -738,7 +746,8 @@ class Hub:
         audience = self.audiences.get(stream)
         if audience is None:
             durable = not stream.startswith(ROOM) or room_type(stream[len(ROOM) :]) not in self._live_types
-            audience = self.audiences[stream] = Audience(durable)
+            pair = direct_pair(stream[len(ROOM) :]) if stream.startswith(ROOM) else None
+            audience = self.audiences[stream] = Audience(durable, pair)
         audience.sessions[session] = None
 
     def _detach(self, session: Session, stream: str) -> None:

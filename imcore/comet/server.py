@@ -293,7 +293,10 @@ class Comet:
         self._flush_handle = None
         started = self.now()
         self.flushes += 1
-        if self.hub.flush() > SMALL_FLUSH:
+        written = self.hub.flush()
+        if self.watching.asking:  # who wrote to somebody may be seen now
+            self._look_after_watchers()
+        if written > SMALL_FLUSH:
             # The sockets are written at the end of this turn of the loop, so the cost is known two turns later.
             self._flush_at = started + REST_MAX_S
             self.loop.call_soon(self.loop.call_soon, self._flushed, started)

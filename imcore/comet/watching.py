@@ -13,9 +13,10 @@ holds something unsent is passed over, without being shown anything, and compare
 meanwhile costs nothing.
 
 Whether a watch sees the person is asked of the database when it begins. It is asked again when either of the two joins or leaves a
-room, or the person blocks the other or chooses who may see it, and at the latest every `recheck_s` (a room that grew too large tells
-nobody). Where the answer may take something away, nothing is told until it is there, and who chose nobody is gone with the next tick,
-without asking. A watch that sees nothing shows what it would of somebody who is offline, and stays, for the day on which it may.
+room, or the person blocks the other, chooses who may see it or writes to the other (the first time), and at the latest every
+`recheck_s` (a room that grew too large tells nobody). Where the answer may take something away, nothing is told until it is there,
+and who chose nobody is gone with the next tick, without asking. A watch that sees nothing shows what it would of somebody who is
+offline, and stays, for the day on which it may.
 
 The trap: an answer is of the time at which it was asked for. Each doubt is counted, and an answer to an older one changes nothing.
 """
@@ -96,15 +97,17 @@ class Watcher:
 
 class Watch:
     """One person, watched by one session. `sees` is the last answer, `is_sure` that nothing may have taken it away since; `doubts`
-    counts what may have. `shown` is what the session was told last."""
+    counts what may have. `shown` is what the session was told last. `was_written_to`: the person wrote to the watcher, and that was
+    asked about; once is enough."""
 
-    __slots__ = ("doubts", "is_sure", "person", "sees", "shown", "watcher")
+    __slots__ = ("doubts", "is_sure", "person", "sees", "shown", "was_written_to", "watcher")
 
     def __init__(self, watcher: Watcher, person: Watched) -> None:
         self.watcher = watcher
         self.person = person
         self.is_sure = self.sees = self.is_open
         self.doubts = 0
+        self.was_written_to = False
         self.shown: Platforms = OFFLINE
 
     @property
@@ -269,6 +272,7 @@ class Watching:
                 self._closed(int(event.stream[len(SESSION) :]), key, opened, reason)
             case MemberJoined(mid=mid):
                 for watch in self._both_ways(mid):
+                    watch.was_written_to = False
                     self._asking[watch] = None  # this can only give
             case MemberLeft(mid=mid) | MemberRemoved(mid=mid):
                 for watch in self._both_ways(mid):
@@ -292,6 +296,15 @@ class Watching:
         """A room that this person was in is no more."""
         for watch in self._both_ways(mid):
             self._doubt(watch)
+
+    def wrote(self, pair: tuple[int, int], mids: Collection[int]) -> None:
+        """Of these two, in their direct room, these wrote. Whoever writes there may be seen by the other from then on."""
+        one, other = pair
+        for viewer, mid in ((one, other), (other, one)):
+            for watch in self._of_pair(viewer, mid) if mid in mids else ():
+                if not (watch.was_written_to or (watch.sees and watch.is_sure)):
+                    watch.was_written_to = True
+                    self._asking[watch] = None  # this can only give
 
     def _opened(self, mid: int, key: str, device: Device) -> None:
         person = self.people.get(mid)

@@ -287,7 +287,8 @@ VisibleTo = Literal["everybody", "contacts", "nobody"]
 
 
 class VisibilityChosen(Fact):
-    """Who may see whether `mid` is online, of those who may at all: everybody, contacts (with whom there is a direct room), nobody."""
+    """Who may see whether `mid` is online, of those who may at all: everybody, contacts (in a direct room where it said something),
+    nobody."""
 
     type = "visibility_chosen"
     mid: Int64

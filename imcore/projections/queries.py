@@ -103,12 +103,28 @@ WHERE i.mid = $1 AND i.room > $2 AND r.dismissed = 0 ORDER BY i.room LIMIT $3
 """
 BLOCKS_PAGE: Final = "SELECT mid, at_ms FROM blocks WHERE by = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 
+
+def _is_contact(viewer: str, mid: str) -> str:
+    """Of two expressions: is there a direct room of the two that this `mid` opened, or has written in? Anybody can open one with
+    anybody, so to be in it says nothing. The rows of inbox may be late; what came since stands in the log."""
+    return f"""EXISTS (
+  SELECT FROM rooms d
+  JOIN members mine ON mine.room = d.room AND mine.mid = {viewer}
+  JOIN members theirs ON theirs.room = d.room AND theirs.mid = {mid}
+  WHERE d.room = '{DIRECT}://' || least({viewer}, {mid}) || '-' || greatest({viewer}, {mid}) AND d.dismissed = 0
+    AND (d.creator = theirs.mid
+      OR EXISTS (SELECT FROM inbox i WHERE i.mid = theirs.mid AND i.room = theirs.room AND i.sent > 0)
+      OR EXISTS (
+        SELECT FROM streams s
+        LEFT JOIN checkpoints c ON c.projection = 'inbox'
+        JOIN events e ON e.stream_id = s.id AND e.position > coalesce(c.position, 0)
+          AND e.seq > imcore_seq_at(s.id, s.seq, coalesce(c.position, 0)) AND e.mid = theirs.mid AND e.op > 0
+        WHERE s.name = '{ROOM}' || d.room AND s.position > coalesce(c.position, 0))))"""
+
+
 # The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
-# the page, where EXISTS would be answered by reading all sessions once. The contacts are those with whom there is a direct room.
-MEMBERS_PAGE: Final = """
-WITH contacts AS MATERIALIZED (
-  SELECT theirs.mid FROM members mine JOIN members theirs ON theirs.room = mine.room
-  WHERE mine.mid = $4 AND starts_with(mine.room, $6))
+# the page, where EXISTS would be answered by reading all sessions once. A direct room is not a small one.
+MEMBERS_PAGE: Final = f"""
 SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
 FROM members m
 JOIN rooms r ON r.room = m.room
@@ -116,8 +132,9 @@ LEFT JOIN visibility v ON v.mid = m.mid
 LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $4
 LEFT JOIN LATERAL (
   SELECT o.mid FROM online o
-  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR b.by IS NULL AND (v.choice IS NULL AND r.members <= $5
-    OR v.choice IS DISTINCT FROM 'nobody' AND m.mid IN (SELECT c.mid FROM contacts c)))
+  WHERE o.mid = m.mid AND ($4 IN (0, m.mid) OR b.by IS NULL AND (
+    v.choice IS NULL AND r.members <= $5 AND NOT starts_with(m.room, '{DIRECT}://')
+    OR v.choice IS DISTINCT FROM 'nobody' AND {_is_contact("$4", "m.mid")}))
   LIMIT 1) present ON true
 WHERE m.room = $1 AND m.mid > $2
 ORDER BY m.mid
@@ -274,31 +291,34 @@ SEEN: Final = "SELECT mid, at_ms FROM seen WHERE mid = ANY($1::bigint[])"
 
 # Whether each of these may see each of those: what they have in common, as the one who is to be seen chose. The rooms of the two are
 # joined in order of their index; of who chose nobody, or blocked the one who asks, nothing is looked at.
-SIGHTS: Final = """
+SIGHTS: Final = f"""
 SELECT asked.viewer, asked.mid,
-  CASE v.choice WHEN 'nobody' THEN false WHEN 'contacts' THEN common.direct ELSE common.direct OR common.small END AS sees
+  CASE WHEN v.choice = 'nobody' OR b.by IS NOT NULL THEN false WHEN common.small THEN true
+    ELSE {_is_contact("asked.viewer", "asked.mid")} END AS sees
 FROM unnest($1::bigint[], $2::bigint[]) AS asked(viewer, mid)
 LEFT JOIN visibility v ON v.mid = asked.mid
 LEFT JOIN blocks b ON b.by = asked.mid AND b.mid = asked.viewer
 CROSS JOIN LATERAL (
-  SELECT coalesce(bool_or(starts_with(mine.room, $4)), false) AS direct, coalesce(bool_or(r.members <= $3), false) AS small
+  SELECT coalesce(bool_or(r.members <= $3), false) AS small
   FROM members mine
   JOIN members theirs ON theirs.mid = asked.mid AND theirs.room = mine.room
   JOIN rooms r ON r.room = mine.room
-  WHERE mine.mid = asked.viewer AND r.dismissed = 0 AND v.choice IS DISTINCT FROM 'nobody' AND b.by IS NULL) common
+  WHERE mine.mid = asked.viewer AND NOT starts_with(mine.room, '{DIRECT}://') AND r.dismissed = 0
+    AND v.choice IS NULL AND b.by IS NULL) common
 """
 
-# Who is in the room and online, and whom the asker may see of them: a room of this size is one that they have in common.
-ROOM_DEVICES: Final = """
+# Who is in the room and online, and whom the asker may see of them: a room of this size is one that they have in common, if it is not
+# for the two of them.
+ROOM_DEVICES: Final = f"""
 SELECT s.mid, s.key, s.opened, s.platform, s.opened_at_ms
 FROM members m
 LEFT JOIN visibility v ON v.mid = m.mid
 LEFT JOIN blocks b ON b.by = m.mid AND b.mid = $2
 JOIN sessions s ON s.mid = m.mid
 JOIN nodes n ON n.node = s.node
-WHERE m.room = $1 AND ($3 OR m.mid = $2 OR b.by IS NULL AND (v.choice IS NULL OR v.choice = 'contacts' AND EXISTS (
-  SELECT FROM members mine JOIN members theirs ON theirs.room = mine.room AND theirs.mid = m.mid
-  WHERE mine.mid = $2 AND starts_with(mine.room, $4))))
+WHERE m.room = $1 AND ($3 OR m.mid = $2 OR b.by IS NULL AND (
+  v.choice IS NULL AND NOT starts_with($1, '{DIRECT}://')
+  OR v.choice IS DISTINCT FROM 'nobody' AND {_is_contact("$2", "m.mid")}))
 ORDER BY s.mid, s.key
 """
 # How many members are online, of those who let everybody see them ($2: of all). The people who are online are looked up among the
@@ -609,8 +629,7 @@ async def members_page(
 ) -> list[MemberLine]:
     """The next members of a room in order of mid; None begins. Who is online is told as far as the viewer may see it, of members as
     such in rooms with no more than so many; the service sees everybody."""
-    direct = f"{DIRECT}://"
-    rows = await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit, viewer, room_members_max, direct)
+    rows = await source.fetch(MEMBERS_PAGE, room, _after(after_mid), limit, viewer, room_members_max)
     return [MemberLine(*row) for row in rows]
 
 
@@ -663,18 +682,18 @@ async def seen(source: Source, mids: Collection[int]) -> dict[int, int]:
 async def sights(
     source: Source, pairs: Collection[tuple[int, int]], room_members_max: int
 ) -> dict[tuple[int, int], bool]:
-    """May the first of each pair see whether the second is online? By what they share, a direct room or one with no more members than
-    so many, and as the second chose. Nobody is asked of oneself."""
+    """May the first of each pair see whether the second is online? By what they share, a direct room that the second opened or wrote
+    in, or one with no more members than so many, and as the second chose. Nobody is asked of oneself."""
     if not pairs:
         return {}
     viewers, mids = zip(*pairs, strict=True)
-    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max, f"{DIRECT}://")
+    rows = await source.fetch(SIGHTS, viewers, mids, room_members_max)
     return {(row["viewer"], row["mid"]): row["sees"] for row in rows}
 
 
 async def room_devices(source: Source, room: str, viewer: int, *, sees_all: bool) -> dict[int, list[Device]]:
     """The members of a small room who are online, of those whom the viewer may see, and their sessions."""
-    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all, f"{DIRECT}://"))
+    return _devices(await source.fetch(ROOM_DEVICES, room, viewer, sees_all))
 
 
 async def room_online(source: Source, room: str, *, sees_all: bool) -> int:

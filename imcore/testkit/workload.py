@@ -148,7 +148,9 @@ class Device:
             await asyncio.sleep(self.random.uniform(0.05, 0.5))
 
     def handle(self, event: object) -> None:
-        """The application's own part."""
+        """The application's own part. What is not stored (receipts, presence) is promised to nobody."""
+        if isinstance(event, Event) and not event.position:
+            return
         self.last_event_at = time.monotonic()
         if isinstance(event, Event) and self.cursor is not None:
             with self.cursor.storing(event) as database:

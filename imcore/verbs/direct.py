@@ -59,6 +59,7 @@ async def open_direct(caller: Caller, means: Means, args: With) -> Opened | Othe
     actor, mid = acting(caller, args.of), somebody(args.mid)
     room = direct_room(actor.mid, mid)
     refuse_live(means, room)
+    await means.accounts.doors.let_in(caller.identity, room, [actor.mid, mid], caller.key)
     opening = membership.OpenDirect(mid, actor, key=caller.key)
     told = joined(await decided(caller, means, opening), opening.existing)
     if isinstance(told, Other):

@@ -297,6 +297,7 @@ async def leave(caller: Caller, means: Means, args: Myself) -> Place:
 async def add(caller: Caller, means: Means, args: NewMember) -> Place | Other:
     """Bring somebody in, as a member or with a role below one's own."""
     refuse_live(means, args.room)
+    await means.accounts.doors.let_in(caller.identity, args.room, [args.mid], caller.key)
     adding = membership.AddMember(args.room, somebody(args.mid), caller.identity.actor, role=args.role)
     return joined(await decided(caller, means, adding), adding.existing)
 
@@ -481,6 +482,7 @@ async def requests(caller: Caller, means: Means, args: MembersOf) -> Requests:
 async def approve(caller: Caller, means: Means, args: Somebody) -> Place | Other:
     """Let somebody in who asked for it."""
     refuse_live(means, args.room)
+    await means.accounts.doors.let_in(caller.identity, args.room, [args.mid], caller.key)
     approving = membership.ApproveRequest(args.room, somebody(args.mid), caller.identity.actor)
     return joined(await decided(caller, means, approving), approving.existing)
 

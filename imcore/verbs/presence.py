@@ -101,7 +101,7 @@ async def of_room(caller: Caller, means: Means, args: InRoom) -> RoomPresence:
 
 
 class Choice(Args):
-    """Who may see you, of those who may at all: everybody, contacts (people with whom you have a direct room), nobody."""
+    """Who may see you, of those who may at all: everybody, contacts (in a direct room that you opened or wrote in), nobody."""
 
     visible_to: VisibleTo
 
@@ -110,6 +110,7 @@ class Choice(Args):
 async def show(caller: Caller, means: Means, args: Choice) -> Place:
     """Choose who may see whether you are online: everybody with whom you share a small or a direct room, contacts only, or nobody.
 
+    A direct room counts when you opened it or wrote in it: that somebody opened one with you tells them nothing of you.
     In force at once, for those who watch you too: to whom you hide you look as if you had gone offline. Your own devices are told by
     the event `visibility_chosen`. Choosing the same again changes nothing.
     """

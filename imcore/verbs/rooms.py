@@ -242,6 +242,7 @@ async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     if not who.may_enter(room) or not may:
         raise Forbidden("this room is not yours to make")
     members = [somebody(mid) for mid in args.members]
+    await means.accounts.doors.let_in(who, room, [who.mid, *members], caller.key)
     decision = membership.CreateRoom(room, who.actor, settings=args.settings(), members=members, key=caller.key)
     made = await decided(caller, means, decision)
     return Made(room=room, position=made[-1].position, seq=made[-1].seq)

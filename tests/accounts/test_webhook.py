@@ -24,13 +24,18 @@ class Backend:
         self.url = ""
         self.asked: Asked = []
         self.never = asyncio.Event()
+        self.nowhere = 0  # who may not join anything
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         question = await request.json()
         self.asked.append(question)
+        if question["act"] == "join" and question["mid"] == self.nowhere:
+            return web.json_response({}, status=403)
         match question.get("token") or question.get("room"):
             case "alice":
                 return web.json_response({"mid": 7, "rooms": ["group://7"], "unknown": 1})
+            case "x":
+                return web.json_response({"mid": 9, "rooms": ["group://9", "direct://8-9", "direct://9-10"]})
             case "shop":
                 return web.json_response({"service": True})
             case "nobody" | "group://8":
@@ -134,6 +139,51 @@ async def test_joins_and_sends_are_asked_about_where_that_was_chosen(database_ur
         assert 201 == (await place.post("/v1/rooms/group/7/messages", token="alice", json=message)).status
         assert {"act": "send", "mid": 7, "room": "group://7", "key": ""} == backend.asked[-1]
         assert 403 == (await place.post("/v1/rooms/group/8/messages", token="other", json=message)).status
+
+
+async def test_whoever_becomes_a_member_is_asked_about_whoever_does_it(database_url: str, backend: Backend) -> None:
+    """Number 8 may be nowhere: its friends cannot bring it in either."""
+    backend.nowhere = 8
+    asks = ("connect", "join")
+    async with asking(database_url, backend, auth_webhook_asks=asks, auth_webhook_under_way_max=8) as place:
+        room, path = "group://9", "/v1/rooms/group/9"
+
+        async def joins(told: Any, status: int) -> list[tuple[int, str, int]]:
+            """Who was asked about, where, brought in by whom; of a request that ended so."""
+            assert status == told.status, told.json
+            found = [(one["mid"], one["room"], one.get("by", 0)) for one in backend.asked if one["act"] == "join"]
+            backend.asked.clear()
+            return sorted(found)
+
+        new = {"room": room, "members": [8]}
+        assert [(8, room, 9), (9, room, 0)] == await joins(await place.post("/v1/rooms", token="x", json=new), 403)
+        assert 404 == (await place.get(path, token="shop")).status, "there is no such room"
+        many = [*range(100, 130)]
+        told = await joins(await place.post("/v1/rooms", token="x", json={"room": room, "members": many}), 201)
+        assert [(9, room, 0), *((mid, room, 9) for mid in many)] == told
+        assert [(8, room, 9)] == await joins(await place.post(f"{path}/members", token="x", json={"mid": 8}), 403)
+        assert [(7, room, 9)] == await joins(await place.post(f"{path}/members", token="x", json={"mid": 7}), 201)
+        assert [] == await joins(await place.post(f"{path}/members", token="shop", json={"mid": 8}), 201)
+        direct = "direct://8-9", "direct://9-10"
+        told = await joins(await place.put("/v1/direct/8", token="x"), 403)
+        assert [(8, direct[0], 9), (9, direct[0], 0)] == told
+        assert 2 == len(await joins(await place.put("/v1/direct/10", token="x"), 201))
+
+
+async def test_who_asked_to_be_let_in_is_asked_about_when_it_is(database_url: str, backend: Backend) -> None:
+    async with asking(database_url, backend, auth_webhook_asks=("connect", "join")) as place:
+        path = "/v1/rooms/group/9"
+        asked = {"room": "group://9", "approval": True}
+        assert 201 == (await place.post("/v1/rooms", token="x", json=asked)).status
+        signed = auth.mint(place.keys.signing(), now=_now(), expires_in_s=60, mid=8)
+        backend.asked.clear()
+        assert 200 == (await place.post(f"{path}/requests", token=signed, json={"text": "me"})).status
+        assert [] == backend.asked
+        backend.nowhere = 8
+        assert 403 == (await place.put(f"{path}/requests/8", token="x", json={})).status
+        assert {"act": "join", "mid": 8, "room": "group://9", "key": "", "by": 9} == backend.asked[-1]
+        backend.nowhere = 0
+        assert 201 == (await place.put(f"{path}/requests/8", token="x", json={})).status
 
 
 def _now() -> float:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from imcore.client.codec import BinaryCodec, Codec, JsonCodec
 from imcore.client.core import Acked, Answered, Core, Entry, Farewell, Opened, Step
+from imcore.client.errors import Refused
 from imcore.client.events import Event, Happening, Reset
 from imcore.errors import BadPacket
 from imcore.protocol import binary, text
@@ -596,6 +597,20 @@ def test_a_refusal_is_an_outcome() -> None:
     assert isinstance(answered, Answered)
     assert answered.error is not None
     assert ("Muted", "muted", "Quiet.") == (type(answered.error).__name__, answered.error.code, answered.error.text)
+
+
+def test_a_bug_of_the_server_is_an_outcome_and_no_end_of_the_client() -> None:
+    """Nobody knows how far the request had come; asking again would meet the bug again."""
+    talk = Talk()
+    talk.send()
+    ((_, seq, _),) = talk.requests()
+    told = {"code": "internal", "text": "Something went wrong inside the server.", "retry": False}
+    (answered,) = talk.tell(Op.SEND_REPLY, seq, {"error": told})
+
+    assert isinstance(answered, Answered)
+    assert isinstance(answered.error, Refused)
+    assert ("internal", False) == (answered.error.code, answered.error.retry)
+    assert [] == talk.requests()
 
 
 def test_heartbeats_and_acks_are_not_asked_again() -> None:

@@ -477,6 +477,46 @@ def test_a_join_may_make_somebody_visible() -> None:
     assert {"a": [online(BEN, "ios")]} == here.tick()
 
 
+def test_who_writes_to_a_watcher_for_the_first_time_may_have_become_visible_to_it() -> None:
+    """Asked once, for the one who wrote as the other sees it; who is seen already is not asked for."""
+    here = Here()
+    here.opens(BEN)
+    here.may[ANNA, BEN] = False
+    here.watch("a", ANNA, BEN, CARA)
+    here.watch("b", BEN, ANNA)
+    here.asked.clear()
+    here.watching.wrote((ANNA, BEN), {ANNA})
+    assert 0 == here.watching.asking
+    here.may[ANNA, BEN] = True
+    here.watching.wrote((ANNA, BEN), {ANNA, BEN})
+    here.answer()
+    assert ([(ANNA, BEN)], {"a": [online(BEN, "ios")]}) == (here.asked, here.tick())
+
+    here.chooses(BEN, "nobody")
+    here.may[ANNA, BEN] = False
+    here.answer()
+    here.watching.wrote((ANNA, BEN), {BEN})
+    assert 0 == here.watching.asking  # it wrote before, and was asked for since
+    here.in_room(MemberLeft(room=R, mid=CARA))
+    here.in_room(MemberJoined(room=R, mid=BEN))
+    here.answer()
+    here.watching.wrote((ANNA, BEN), {BEN})
+    assert 1 == here.watching.asking
+
+
+def test_who_wrote_while_it_was_asked_whether_it_may_be_seen_is_asked_for_again() -> None:
+    here = Here()
+    here.opens(BEN)
+    here.watching.begin("a", ANNA, [BEN])
+    here.watching.loaded(BEN, {"phone": here.open[BEN, "phone"]})
+    older = here.watching.questions_of("a", [BEN])
+    here.watching.wrote((ANNA, BEN), {BEN})
+    here.watching.answered(older, {(ANNA, BEN): False})
+    here.answer()
+
+    assert {"a": [online(BEN, "ios")]} == here.tick()
+
+
 def test_everybody_is_asked_for_again_after_a_while() -> None:
     """A room may have grown too large to see each other in it, and that no event of the two says."""
     here = Here()

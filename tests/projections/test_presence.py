@@ -18,6 +18,7 @@ from imcore.events.types import (
     SessionOpened,
     VisibilityChosen,
     VisibleTo,
+    direct_room,
 )
 from imcore.permissions import person
 from imcore.projections import queries, seen, visibility
@@ -28,7 +29,7 @@ from projections.place import Place
 from projections.test_folds import given
 from projections.test_queries import NODE, follow
 
-SMALL, LARGE, DIRECT = "group://small", "group://large", "direct://1-2"
+SMALL, LARGE = "group://small", "group://large"
 ANNA, BEN, CARA = 1, 2, 3
 SMALL_MAX: Final = 3
 
@@ -153,11 +154,64 @@ async def test_each_person_chooses_who_of_them_it_is(
 ) -> None:
     """And is seen so by them; that it sees them is their choice."""
     await here.join(SMALL, ANNA, BEN)
-    await here.join(DIRECT, CARA, BEN)
+    await open_direct(here, BEN, CARA)
     await choose(here, BEN, choice)
 
     assert (in_small, in_direct) == (await sees(here, ANNA, BEN), await sees(here, CARA, BEN))
     assert await sees(here, BEN, ANNA)
+
+
+async def open_direct(here: Place, mid: int, other: int) -> str:
+    await here.log.decide(membership.OpenDirect(other, person(mid)))
+    return direct_room(mid, other)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_a_direct_room_shows_who_opened_it_and_the_other_once_it_wrote_there(here: Place, follows: bool) -> None:
+    """Anybody can open one with anybody. Whether the rows of the inbox are there yet makes no difference."""
+    room = await open_direct(here, ANNA, BEN)
+    await here.send(room, ANNA, 3)
+    assert (False, True) == (await sees(here, ANNA, BEN), await sees(here, BEN, ANNA))
+    if follows:
+        await follow(here)
+        assert (False, True) == (await sees(here, ANNA, BEN), await sees(here, BEN, ANNA))
+
+    await here.send(room, BEN)
+    assert await sees(here, ANNA, BEN)
+    if follows:
+        await follow(here)
+        assert await sees(here, ANNA, BEN)
+    await choose(here, BEN, "contacts")
+    assert await sees(here, ANNA, BEN)
+    await choose(here, BEN, "nobody")
+    assert not await sees(here, ANNA, BEN)
+
+
+async def test_what_was_written_before_the_rows_begin_is_not_looked_for_in_other_rooms(here: Place) -> None:
+    room = await open_direct(here, ANNA, BEN)
+    await here.join(LARGE, ANNA, BEN, CARA, 4)
+    await here.send(LARGE, BEN)
+
+    assert not await sees(here, ANNA, BEN)
+    await here.send(room, BEN)
+    assert await sees(here, ANNA, BEN)
+
+
+async def test_in_a_direct_room_nobody_is_shown_online_who_did_not_write_there(here: Place) -> None:
+    await nodes.register(here.pool, NODE)
+    room = await open_direct(here, ANNA, BEN)
+    for mid in (ANNA, BEN):
+        await here.in_session(mid, SessionOpened(key="phone", node="n"))
+    await follow(here)
+
+    async def online(viewer: int) -> tuple[list[int], list[int]]:
+        lines = await queries.members_page(here.pool, room, None, 9, viewer=viewer, room_members_max=SMALL_MAX)
+        devices = await queries.room_devices(here.pool, room, viewer, sees_all=False)
+        return [line.mid for line in lines if line.online], list(devices)
+
+    assert (([ANNA], [ANNA]), ([ANNA, BEN], [ANNA, BEN])) == (await online(ANNA), await online(BEN))
+    await here.send(room, BEN)
+    assert ([ANNA, BEN], [ANNA, BEN]) == await online(ANNA)
 
 
 async def test_of_many_pairs_each_has_its_answer(here: Place) -> None:
@@ -176,7 +230,7 @@ async def test_of_many_pairs_each_has_its_answer(here: Place) -> None:
 async def test_a_room_tells_who_is_online_of_those_whom_one_may_see(here: Place) -> None:
     await nodes.register(here.pool, NODE)
     await here.join(SMALL, 1, 2, 3, 4, 5)
-    await here.join(DIRECT, 1, 3)
+    await open_direct(here, 3, 1)
     opened = {
         mid: await here.in_session(mid, SessionOpened(key="phone", node="n", platform="ios")) for mid in (1, 2, 3, 4)
     }
@@ -205,8 +259,9 @@ async def test_the_list_of_members_shows_nobody_online_who_may_not_be_seen(here:
     """In a room that is too large for it only contacts."""
     await nodes.register(here.pool, NODE)
     await here.join(SMALL, 1, 2, 3, 4, 5)
-    await here.join(DIRECT, 1, 3)
-    await here.join("direct://1-4", 1, 4)
+    await open_direct(here, 3, 1)
+    for mid in (1, 4):
+        await here.send(await open_direct(here, 4, 1), mid)
     for mid in (1, 2, 3, 4):
         await here.in_session(mid, SessionOpened(key="phone", node="n"))
     await choose(here, 3, "contacts")

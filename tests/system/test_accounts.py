@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,9 +217,30 @@ async def test_what_admins_do_closes_every_connection_of_the_person(
     who = await web.somebody()
     ended = await connected(connecting, guarded, who, 2)
     at = time.monotonic()
-    with suppress(Gone):  # the end may be the answer
-        await ended[-1].ask(CALL, {"verb": "accounts.logout", "args": {"everywhere": True}})
+    await ended[-1].ask(CALL, {"verb": "accounts.logout", "args": {"everywhere": True}})
     await all_gone(ended, at)
+
+
+@pytest.mark.parametrize("form", V2)
+@pytest.mark.parametrize("verb", ["accounts.logout", "account.deactivate", "accounts.set_role"])
+async def test_who_ends_its_own_login_has_the_answer_before_the_end(
+    guarded: Server, web: Web, connecting: Clients, form: Form, verb: str
+) -> None:
+    """And nothing that it asked for behind that is done."""
+    who = await web.somebody()
+    if verb == "accounts.set_role":
+        _created(guarded, name := f"boss{time.monotonic_ns()}", "admin")
+        who = await web.log_in(name)
+    args = {"mid": who["mid"], "role": "user"} if verb == "accounts.set_role" else {}
+    client = await connecting.connect(guarded, form, mid=who["mid"], token=who["token"])
+    at = time.monotonic()
+
+    answer = (await client.ask(CALL, {"verb": verb, "args": args}))["answer"]
+
+    assert answer["position"] > 0
+    with pytest.raises((Gone, Refused)):
+        await client.send(guarded.new_room(), "and after")
+    await all_gone([client], at)
 
 
 async def test_nothing_that_a_connection_asked_for_after_the_logout_is_stored(

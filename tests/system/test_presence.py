@@ -240,9 +240,9 @@ async def test_who_hides_looks_like_who_went_and_who_shows_itself_like_who_came(
     anna, ben, cara = people(server, 3)
     await there.create(server.new_room(), anna, ben, cara)
     friend = await connecting.connect(server, "json", mid=anna)
-    await call(friend, "direct.open", mid=ben)
     colleague = await connecting.connect(server, "json", mid=cara)
     bens = await connecting.connect(server, "json", mid=ben)
+    await call(bens, "direct.open", mid=anna)
     assert {ben: True} == await watch(friend, ben) == await watch(colleague, ben)
 
     await call(bens, "presence.show", visible_to="contacts")
@@ -262,6 +262,25 @@ async def test_who_hides_looks_like_who_went_and_who_shows_itself_like_who_came(
     await until_told(colleague, (ben, AWAY), (ben, HERE))
     chosen = [event.body["choice"] for event in bens.events if event.type == "visibility_chosen"]
     assert ["contacts", "nobody", "everybody"] == chosen
+
+
+async def test_who_opens_a_direct_room_sees_the_other_with_its_first_message(
+    server: Server, connecting: Clients
+) -> None:
+    anna, ben = people(server, 2)
+    watcher = await connecting.connect(server, "json", mid=anna)
+    bens = await connecting.connect(server, "json", mid=ben)
+    room = (await call(watcher, "direct.open", mid=ben))["room"]
+    await watcher.send(room, "are you there?")
+    assert {ben: False} == await watch(watcher, ben)
+    assert {anna: True} == await watch(bens, anna)
+    await bens.until_heard("are you there?")
+    assert [] == told(watcher)
+
+    at = time.monotonic()
+    await bens.send(room, "yes")
+    await until_told(watcher, (ben, HERE))
+    assert time.monotonic() - at < TOLD_S + SLACK_S
 
 
 async def test_who_is_taken_out_of_the_only_room_is_told_no_more(

@@ -21,7 +21,6 @@ Door = Literal["http", "connection"]
 BY_NAME = {verb.name: verb for verb in VERBS}
 DISCONNECT, AUTH, CALL = 6, 7, 38
 DEADLINE_S = 20
-ENDING = ("account.deactivate", "accounts.logout", "accounts.set_role")  # the connection that asks ends with the login
 
 
 class Told(NamedTuple):
@@ -118,12 +117,7 @@ class Asker:
             if "error" in reply:
                 await line.close()
                 return Told(reply["error"]["code"], reply["error"])
-        try:
-            reply = await self._reply(line, CALL, {"verb": verb.name, "args": dict(args)})
-        except Ended:
-            if verb.name in ENDING:  # done, and the connection with it
-                return Told("", None)
-            raise
+        reply = await self._reply(line, CALL, {"verb": verb.name, "args": dict(args)})
         if "error" in reply:
             return Told(reply["error"]["code"], reply["error"])
         return Told("", reply["answer"])
