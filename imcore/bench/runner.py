@@ -17,7 +17,8 @@ from rich.table import Table
 
 from imcore.bench.figures import Figure, Outcome, shown
 from imcore.bench.load import program
-from imcore.bench.scenarios import SCENARIOS, Bench, Scenario
+from imcore.bench.measuring import Bench, Scenario
+from imcore.bench.scenarios import SCENARIOS
 from imcore.errors import BadConfiguration, ImcoreError
 
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})

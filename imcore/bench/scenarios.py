@@ -13,43 +13,31 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from imcore.bench import chatting
 from imcore.bench.figures import Figure, Outcome, at_least, at_most
-from imcore.bench.load import Carrier, Report, Times, load
+from imcore.bench.load import Carrier, Report, load
+from imcore.bench.measuring import (
+    GROUP_ROOM,
+    KIB,
+    LIVE_ROOM,
+    MIB,
+    Bench,
+    Run,
+    Scenario,
+    costs,
+    maybe_at_most,
+    twice,
+    window,
+)
 from imcore.bench.misbehaving import misbehaving
 from imcore.bench.probe import LOOK_S, Presence, Probe, mids
 from imcore.bench.processes import Usage, tree
 from imcore.bench.server import Server, ServerFailed, serve
 
-KIB: Final = 1024
-MIB: Final = 1024 * 1024
-LIVE_ROOM: Final = "live://bench"
-GROUP_ROOM: Final = "group://bench-"
 RECOVER_S: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What every scenario is told: whether to be quick, and where to put its data."""
-
-    quick: bool
-    folder: Path
-
-    def size(self, full: int, quick: int) -> int:
-        """How many, or how long."""
-        return quick if self.quick else full
-
-
-class Scenario(NamedTuple):
-    """A name for the command line, a line of help, and what to do."""
-
-    name: str
-    text: str
-    run: Callable[[Bench], Outcome]
 
 
 def _append(bench: Bench) -> Outcome:
@@ -66,14 +54,14 @@ def _append(bench: Bench) -> Outcome:
         at_least("events", done.events / done.seconds, "/s", 40_000),
         Figure("p50", done.p50_ms, "ms"),
         Figure("p99", done.p99_ms, "ms"),
-        *_costs(done.usage, done.events, "event"),
+        *costs(done.usage, done.events, "event"),
     )
     return Outcome(figures, (f"{done.refused} events were refused",) if done.refused else ())
 
 
 def _send(bench: Bench, carrier: Carrier, rate_min: float, p99_ms_max: float | None = None) -> Outcome:
     with serve(bench.folder) as server:
-        run = _window(
+        run = window(
             server, carrier,
             clients=256, senders=256, window=4, room=GROUP_ROOM, rooms=256,
             warm_up=bench.size(2, 0), seconds=bench.size(10, 1),
@@ -83,15 +71,15 @@ def _send(bench: Bench, carrier: Carrier, rate_min: float, p99_ms_max: float | N
     figures = (
         at_least("acknowledged sends", run.report.acked_per_s, "/s", rate_min),
         Figure("p50", times.p50, "ms"),
-        _at_most("p99", times.p99, "ms", p99_ms_max),
-        *_costs(run.usage, run.report.window_acked, "send", run.report.window_cpu_s),
+        maybe_at_most("p99", times.p99, "ms", p99_ms_max),
+        *costs(run.usage, run.report.window_acked, "send", run.report.window_cpu_s),
     )
     return Outcome(figures, tuple(faults), (run.report,))
 
 
 def _send_one(bench: Bench) -> Outcome:
     with serve(bench.folder) as server:
-        run = _window(
+        run = window(
             server, "ws", senders=1, room=GROUP_ROOM, rooms=1, warm_up=bench.size(1, 0), seconds=bench.size(5, 1)
         )
         faults = run.report.faults() + server.faults()
@@ -100,7 +88,7 @@ def _send_one(bench: Bench) -> Outcome:
         at_most("p50", times.p50, "ms", 0.8),
         Figure("p99", times.p99, "ms"),
         Figure("acknowledged sends", run.report.acked_per_s, "/s"),
-        *_costs(run.usage, run.report.window_acked, "send", run.report.window_cpu_s),
+        *costs(run.usage, run.report.window_acked, "send", run.report.window_cpu_s),
     )
     return Outcome(figures, tuple(faults), (run.report,))
 
@@ -119,7 +107,7 @@ def _fanout(
     """One sender's messages to everybody in a live room. The sender is one client more; its copies are not judged."""
     clients = bench.size(clients, max(100, clients // 10))
     with serve(bench.folder) as server:
-        run = _window(
+        run = window(
             server, carrier,
             clients=clients + 1, senders=1, rate=rate, room=LIVE_ROOM, connect_rate=2000,
             warm_up=bench.size(2, 0), seconds=bench.size(seconds, 2),
@@ -127,11 +115,11 @@ def _fanout(
         faults = run.report.faults() + run.report.delivery_faults(run.report.acked) + server.faults()
     times, delivered = run.report.delivery_ms, run.report.window_delivered
     figures = (
-        _at_most("p50", times.p50, "ms", p50_ms_max),
-        _at_most("p99", times.p99, "ms", p99_ms_max),
+        maybe_at_most("p50", times.p50, "ms", p50_ms_max),
+        maybe_at_most("p99", times.p99, "ms", p99_ms_max),
         Figure("deliveries", run.report.delivered_per_s, "/s"),
         Figure("bytes per read", run.report.window_bytes / max(1, run.report.window_reads), "B"),
-        *_costs(run.usage, delivered, "delivery", run.report.window_cpu_s, server_us_max=cpu_us_max),
+        *costs(run.usage, delivered, "delivery", run.report.window_cpu_s, server_us_max=cpu_us_max),
     )
     return Outcome(figures, tuple(faults), (run.report,))
 
@@ -149,7 +137,7 @@ def _storm(bench: Bench) -> Outcome:
         at_most("all ready", report.ready_s, "s", 5),
         Figure("p50 of connecting", report.connect_ms.p50, "ms"),
         Figure("p99 of connecting", report.connect_ms.p99, "ms"),
-        *_costs(used, clients, "connection", report.cpu_s),
+        *costs(used, clients, "connection", report.cpu_s),
     )
     return Outcome(figures, tuple(faults), (report,))
 
@@ -157,7 +145,7 @@ def _storm(bench: Bench) -> Outcome:
 def _overload(bench: Bench) -> Outcome:
     """Clients in a room, alone and then beside a hundred that flood it, stall in it and storm the door. Every limit is as it comes."""
     clients, seconds = bench.size(1_000, 100), bench.size(15, 2)
-    runs: list[_Run] = []
+    runs: list[Run] = []
     counted: dict[str, int] = {}
     with serve(bench.folder, rate_limits=True) as server:
         for crowd in (0, bench.size(100, 12)):
@@ -173,30 +161,21 @@ def _overload(bench: Bench) -> Outcome:
                     client.wait_for("measured")
                     used = server.usage().since(before)
                     counted = others.stop()
-                runs.append(_Run(client.report(), used))
+                runs.append(Run(client.report(), used))
         faults = [fault for run in runs for fault in run.report.faults()]
         faults += server.faults()
     if not counted.get("authenticated"):
         faults.append("nobody misbehaved")
     alone, beside = runs
     figures = (
-        *_twice("deliveries", alone.report.delivery_ms, beside.report.delivery_ms),
-        *_twice("sends", alone.report.ack_ms, beside.report.ack_ms),
+        *twice("deliveries", alone.report.delivery_ms, beside.report.delivery_ms),
+        *twice("sends", alone.report.ack_ms, beside.report.ack_ms),
         Figure("server CPU alone", 100 * alone.usage.server_cpu_s / alone.report.window_s, "%"),
         Figure("server CPU beside", 100 * beside.usage.server_cpu_s / beside.report.window_s, "%"),
         Figure("peak memory", beside.usage.peak_bytes / MIB, "MiB"),
         *(Figure(f"misbehaving: {name}", float(count), "") for name, count in sorted(counted.items())),
     )
     return Outcome(figures, tuple(faults), (alone.report, beside.report))
-
-
-def _twice(what: str, alone: Times, beside: Times) -> tuple[Figure, ...]:
-    """How much longer it takes when others misbehave."""
-    return (
-        Figure(f"p99 of {what} alone", alone.p99, "ms"),
-        Figure(f"p99 of {what} beside", beside.p99, "ms"),
-        at_most(f"p99 of {what}, times as long", beside.p99 / max(alone.p99, 1e-3), "×", 2),
-    )
 
 
 def _idle(bench: Bench) -> Outcome:
@@ -269,7 +248,7 @@ def _catch_up(bench: Bench) -> Outcome:
         # From the first connect to the last message: connecting is part of coming back.
         at_least("events", back.delivered / max(back.last_delivery_s, 1e-6), "/s", 50_000),
         Figure("all caught up", back.last_delivery_s, "s"),
-        *_costs(used, back.delivered, "event", back.cpu_s),
+        *costs(used, back.delivered, "event", back.cpu_s),
     )
     return Outcome(figures, tuple(faults), (joined, stored, back))
 
@@ -316,7 +295,7 @@ def _comeback(bench: Bench, *, at_once: bool, back_s_max: float) -> Outcome:
         Figure("tries of a device", back.tries / devices, ""),
         Figure("others' sends, p50", said.ack_ms.p50, "ms"),
         Figure("others' sends, p99", said.ack_ms.p99, "ms"),
-        *_costs(used, devices, "comeback"),
+        *costs(used, devices, "comeback"),
     )
     return Outcome(figures, tuple(faults), (back, said))
 
@@ -519,36 +498,7 @@ SCENARIOS: Final = (
     Scenario("comeback-at-once", "the same without the wait", partial(_comeback, at_once=True, back_s_max=30)),
     Scenario("stalled", "100 clients that stop reading beside 100 that do not", _stalled),
     Scenario("recovery", "Postgres and a comet are killed", _recovery),
+    Scenario("login", "messages beside 20 logins/s, and beside a storm of 500/s", chatting.login),
+    Scenario("revocation", "from a logout to the end of its connections and requests", chatting.revocation),
+    Scenario("room-100000", "sends, joins, lists and inboxes of a room of 100,000 members", chatting.big_room),
 )
-
-
-class _Run(NamedTuple):
-    report: Report
-    usage: Usage
-
-
-def _window(server: Server, carrier: Carrier, **options: str | float) -> _Run:
-    """One load client, and what the server used in its measured window."""
-    with load(carrier, server.port(carrier), **options) as client:
-        client.wait_for("measuring")
-        before = server.usage()
-        client.wait_for("measured")
-        used = server.usage().since(before)
-        return _Run(client.report(), used)
-
-
-def _at_most(name: str, value: float, unit: str, limit: float | None) -> Figure:
-    return Figure(name, value, unit) if limit is None else at_most(name, value, unit, limit)
-
-
-def _costs(
-    used: Usage, count: int, what: str, clients_cpu_s: float | None = None, *, server_us_max: float | None = None
-) -> tuple[Figure, ...]:
-    """CPU a message, of each who took part, and the server's memory."""
-    each = 1e6 / max(1, count)
-    return (
-        _at_most(f"server CPU per {what}", used.server_cpu_s * each, "µs", server_us_max),
-        Figure(f"Postgres CPU per {what}", used.postgres_cpu_s * each, "µs"),
-        *(() if clients_cpu_s is None else (Figure(f"clients' CPU per {what}", clients_cpu_s * each, "µs"),)),
-        Figure("peak memory", used.peak_bytes / MIB, "MiB"),
-    )

@@ -36,12 +36,12 @@ class ServerFailed(ImcoreError):
 
 
 class Ready(BaseModel):
-    """The line that the server prints when it takes connections. Addresses are host:port."""
+    """The line that the server prints when it takes connections. Addresses are host:port; one without comets has the first only."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     http: str
-    ws: str
-    tcp: str
+    ws: str = ""
+    tcp: str = ""
     pid: int
 
 
@@ -70,6 +70,11 @@ class Server:
     def http(self) -> str:
         """Where its HTTP API is."""
         return f"http://{self._ready.http}"
+
+    @property
+    def sharing(self) -> list[str]:
+        """The arguments that make another server work on the same database, and take the tokens that this one signed."""
+        return ["--database-url", self.database_url, "--data", str(self._data_dir)]
 
     @property
     def addresses(self) -> list[str]:

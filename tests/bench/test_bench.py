@@ -158,6 +158,18 @@ def test_clients_that_misbehave_disturb_nobody_and_are_seen_to_misbehave(tmp_pat
     assert all(measured[f"misbehaving: {what}"] > 0 for what in ("flooded bytes", "stalled", "stormed"))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
+def test_a_storm_of_logins_is_one_and_everybody_in_it_is_answered(tmp_path: Path) -> None:
+    """With a login, or with when to come back: nobody is left out of the figures."""
+    code = run(["login"], quick=True, json_file=tmp_path / "result.json")
+
+    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
+    assert ([], 0) == (benchmark["faults"], code)
+    let_in, stormed = (report for report in benchmark["reports"] if "offered" in report)
+    assert 0 < let_in["ok"] + let_in["refused"] == let_in["offered"]
+    assert 0 < stormed["ok"] < stormed["ok"] + stormed["refused"] == stormed["offered"]
+
+
 async def _sent_to(reply: bytes, *, seq_off_by: int = 0) -> Report:
     """What load reports after 20 sends to a server that takes every auth and answers every send with this body."""
 
