@@ -287,6 +287,10 @@ class Settings(_Part):
     refresh_token_s: Annotated[float, Field(ge=60, le=31_536_000, allow_inf_nan=False)] = Field(
         2_592_000.0, description="A login that is not refreshed for so long is over."
     )
+    refresh_grace_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = Field(
+        10.0,
+        description="A refresh token is good for so long after its use once more: its answer may have been lost. Long: so may a thief.",
+    )
     ticket_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = Field(
         30.0, description="How long a ticket to connect is good for."
     )

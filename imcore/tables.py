@@ -581,6 +581,8 @@ refresh_tokens = Table(
     metadata,
     Column("family", LargeBinary, primary_key=True),
     Column("hash", LargeBinary, nullable=False),
+    Column("before", LargeBinary, comment="the hash that the last refresh replaced: good for a moment more"),
+    Column("turned_at", DateTime(timezone=True)),
     Column("mid", BigInteger, nullable=False),
     Column("sid", Text, nullable=False),
     Column("told", Text, nullable=False, comment="what its tokens say beside who it is: JSON"),

@@ -88,6 +88,8 @@ TABLES = (
     CREATE TABLE refresh_tokens (
       family BYTEA NOT NULL,
       hash BYTEA NOT NULL,
+      before BYTEA,
+      turned_at TIMESTAMP WITH TIME ZONE,
       mid BIGINT NOT NULL,
       sid TEXT NOT NULL,
       told TEXT NOT NULL,
@@ -96,6 +98,7 @@ TABLES = (
     );
     CREATE INDEX refresh_tokens_expires_at_idx ON refresh_tokens (expires_at);
     CREATE INDEX refresh_tokens_mid_sid_idx ON refresh_tokens (mid, sid);
+    COMMENT ON COLUMN refresh_tokens.before IS 'the hash that the last refresh replaced: good for a moment more';
     COMMENT ON COLUMN refresh_tokens.told IS 'what its tokens say beside who it is: JSON'
     """,
     """

@@ -180,6 +180,7 @@ class Accounts:
                 raise Forbidden("nobody may register here")
             if needs_code and not email:
                 raise BadRequest("email is missing: a code is sent there")
+        self.passwords.check_room()
         if await queries.is_taken(self._pool, handle):
             raise NameTaken
         is_invited = settings.registration == "code" and not is_trusted
@@ -248,6 +249,7 @@ class Accounts:
     async def log_in(self, login: str, password: str, told: Told, address: str) -> Granted:
         """A login with a password. Raises WrongLogin, AccountInactive, RateLimited, Overloaded."""
         self._pace(self.comings, subnet(address))
+        self.passwords.check_room()
         login = names.login_name(login)
         handle = names.handle(login)
         self._pace(self.tries, handle)
@@ -292,12 +294,13 @@ class Accounts:
         return Granted(fact.mid, role, fact.sid, told, access, refresh)
 
     async def refresh(self, token: str, address: str) -> Granted:
-        """A new access token, and a refresh token in the place of this one. One that was used before ends the login: two have it.
+        """A new access token, and a refresh token in the place of this one. One that was used before, and longer than
+        `refresh_grace_s` ago, ends the login: two have it.
 
         Raises Unauthenticated.
         """
         self._pace(self.comings, subnet(address))
-        found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s)
+        found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s, self.settings.refresh_grace_s)
         if found is None:
             raise Unauthenticated("the refresh token is none, or the login is over")
         if isinstance(found, keeping.Family):

@@ -30,9 +30,12 @@ FORGET_CREDENTIAL = "DELETE FROM credentials WHERE credential = $1"
 KEEP_REFRESH = """
 INSERT INTO refresh_tokens (family, hash, mid, sid, told, expires_at) VALUES ($1, $2, $3, $4, $5, now() + $6)
 """
-# Of two that come with the same token one gets the row; the other finds another hash in it.
+# The token of today, or, for a moment, the one before it: an answer may have been lost on its way. Then the one that it brought is
+# worth nothing. Of two that come with the same token each gets one, and the first of these is worth nothing.
 ROTATE = """
-UPDATE refresh_tokens SET hash = $3, expires_at = now() + $4 WHERE family = $1 AND hash = $2 AND expires_at > now()
+UPDATE refresh_tokens SET hash = $3, before = $2, expires_at = now() + $4,
+  turned_at = CASE WHEN hash = $2 THEN clock_timestamp() ELSE turned_at END
+WHERE family = $1 AND (hash = $2 OR (before = $2 AND turned_at > clock_timestamp() - $5::interval)) AND expires_at > now()
 RETURNING mid, sid, told
 """
 FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND expires_at > now()"
@@ -128,12 +131,19 @@ async def keep_refresh(source: Source, mid: int, sid: str, told: str, expires_in
     return f"{family.text}.{turning.text}"
 
 
-async def rotate(source: Source, token: str, expires_in_s: float) -> tuple[Family, str] | Family | None:
-    """Whose token this is, and the one that takes its place. A family alone: the token was used before, so two have it. None: it is
-    no token, or has expired."""
+async def rotate(source: Source, token: str, expires_in_s: float, grace_s: float) -> tuple[Family, str] | Family | None:
+    """Whose token this is, and the one that takes its place. A family alone: the token was used before, and longer than `grace_s` ago,
+    so two have it. None: it is no token, or has expired."""
     family, _, turning = token.partition(".")
     fresh = secret()
-    row = await source.fetchrow(ROTATE, digest(family), digest(turning), fresh.hash, timedelta(seconds=expires_in_s))
+    row = await source.fetchrow(
+        ROTATE,
+        digest(family),
+        digest(turning),
+        fresh.hash,
+        timedelta(seconds=expires_in_s),
+        timedelta(seconds=grace_s),
+    )
     if row is not None:
         return Family(*row), f"{family}.{fresh.text}"
     row = await source.fetchrow(FAMILY, digest(family))

@@ -66,6 +66,14 @@ class Passwords:
         self.refused = 0
         self.made = 0
 
+    def check_room(self) -> None:
+        """Is there room in the line? To be asked before the database is: who will be refused must cost nothing. Raises Overloaded."""
+        if self.under_way >= self._threads + self._queue_max:
+            self.refused += 1
+            per_s = self._threads / self._each_s
+            wait_s = self.under_way / per_s + self._refused.join(asyncio.get_running_loop().time(), per_s)
+            raise Overloaded("too many are logging in", retry_after_ms=int(wait_s * 1000) + 1)
+
     async def hash(self, password: str) -> str:
         """A hash of it, with a salt of its own. Raises Overloaded."""
         return await self._run(lambda: self._hasher.hash(password))
@@ -94,11 +102,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
-        if self.under_way >= self._threads + self._queue_max:
-            self.refused += 1
-            per_s = self._threads / self._each_s
-            wait_s = self.under_way / per_s + self._refused.join(loop.time(), per_s)
-            raise Overloaded("too many are logging in", retry_after_ms=int(wait_s * 1000) + 1)
+        self.check_room()
         self.under_way += 1
         try:
             began = threading.Event()

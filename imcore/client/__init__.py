@@ -9,15 +9,18 @@ Needs aiohttp and orjson, and nothing of the server.
 from __future__ import annotations
 
 from imcore.client.bot import Bot, Stop
+from imcore.client.calls import pages
 from imcore.client.client import Client, Limits, State, connect
 from imcore.client.core import Statistics
 from imcore.client.cursors import Change, Cursor, FileCursor, Kept, MemoryCursor, SqliteCursor
 from imcore.client.errors import (
+    AccountInactive,
     AuthTimeout,
     BadConfiguration,
     BadOrder,
     BadPacket,
     BadRequest,
+    CallTimeout,
     ClientError,
     Conflict,
     ConnectionClosed,
@@ -32,6 +35,8 @@ from imcore.client.errors import (
     Internal,
     InvalidText,
     Muted,
+    NameTaken,
+    NoSuchAccount,
     NoSuchAttachment,
     NoSuchMessage,
     NoSuchRoom,
@@ -56,11 +61,12 @@ from imcore.client.errors import (
     UnknownOperation,
     UnsafeDatabase,
     UploadTimeout,
+    WrongCode,
+    WrongLogin,
     WrongType,
 )
 from imcore.client.events import (
     Conversation,
-    Edited,
     Event,
     Happening,
     Inbox,
@@ -70,20 +76,28 @@ from imcore.client.events import (
     Message,
     Origin,
     Page,
-    Recalled,
+    Presence,
     Removed,
     Reset,
     Sent,
+    Signal,
+    Typing,
     Unread,
 )
+from imcore.client.facts import *  # noqa: F403 # every event that is no message, by its name
+from imcore.client.facts import __all__ as _facts
+from imcore.client.http import Http
+from imcore.client.login import Login, come_as_guest, log_in, resume
 
 __all__ = [
+    "AccountInactive",
     "AuthTimeout",
     "BadConfiguration",
     "BadOrder",
     "BadPacket",
     "BadRequest",
     "Bot",
+    "CallTimeout",
     "Change",
     "Client",
     "ClientError",
@@ -93,7 +107,6 @@ __all__ = [
     "Cursor",
     "DatabaseUnavailable",
     "Displaced",
-    "Edited",
     "Event",
     "FileCursor",
     "Forbidden",
@@ -101,6 +114,7 @@ __all__ = [
     "GoingAway",
     "Happening",
     "HeartbeatTimeout",
+    "Http",
     "IdConflict",
     "IdempotencyConflict",
     "Inbox",
@@ -109,11 +123,14 @@ __all__ = [
     "Joined",
     "Kept",
     "Limits",
+    "Login",
     "Member",
     "Members",
     "MemoryCursor",
     "Message",
     "Muted",
+    "NameTaken",
+    "NoSuchAccount",
     "NoSuchAttachment",
     "NoSuchMessage",
     "NoSuchRoom",
@@ -122,14 +139,15 @@ __all__ = [
     "Overloaded",
     "PacketTooLarge",
     "Page",
+    "Presence",
     "RateLimited",
-    "Recalled",
     "Refused",
     "Removed",
     "Reset",
     "RoomExists",
     "SendTimeout",
     "Sent",
+    "Signal",
     "SlowConsumer",
     "SlowMode",
     "SqliteCursor",
@@ -142,6 +160,7 @@ __all__ = [
     "TooManyConnections",
     "TooManyPackets",
     "TryLater",
+    "Typing",
     "Unauthenticated",
     "Unavailable",
     "UnderWay",
@@ -149,6 +168,13 @@ __all__ = [
     "Unread",
     "UnsafeDatabase",
     "UploadTimeout",
+    "WrongCode",
+    "WrongLogin",
     "WrongType",
+    "come_as_guest",
     "connect",
+    "log_in",
+    "pages",
+    "resume",
 ]
+__all__ += _facts

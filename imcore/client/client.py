@@ -24,27 +24,32 @@ import ssl
 import time
 import uuid
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 import aiohttp
 import orjson
 
 from imcore.client import carriers
+from imcore.client.calls import Content, Download, Token, Verb, refuse
 from imcore.client.carriers import Carrier, HandshakeRefused
 from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
+from imcore.client.envelope import from_envelope
 from imcore.client.errors import (
     FINAL_CLOSES,
+    CallTimeout,
     ClientError,
     ConnectionClosed,
     ForeignCursor,
     SendTimeout,
     TooLarge,
     Unauthenticated,
+    UnknownOperation,
     closed,
 )
 from imcore.client.events import (
@@ -58,18 +63,17 @@ from imcore.client.events import (
     Page,
     Sent,
     Unread,
-    from_envelope,
 )
+from imcore.client.verbs import VERBS, Subjects
 from imcore.errors import ImcoreError
 from imcore.protocol.packet import HEADER_BYTES, PACKET_BYTES_MAX, PAGE_ROWS_MAX, PUSH_OP_MIN, Op, check_room
 
 log = logging.getLogger(__name__)
 
 GOODBYE_S: Final = 2.0  # for the last ack, and for the last words of a connection that broke
+RENEW_S: Final = 1.0  # at least between two tokens of one connection
 TOKENS_MAX: Final = 3  # refused one after the other, before a client that can get new ones gives up
 JSON_FRAME_BYTES: Final = 64  # around a body: {"op":…,"seq":…,"body":…}
-
-Token: TypeAlias = str | Callable[[], Awaitable[str]]
 
 
 class State(StrEnum):
@@ -86,9 +90,11 @@ class Limits:
     """Bounds of one client: how much it keeps, and how long it waits."""
 
     sends_max: int = 1_000  # sends without an outcome; further ones wait in `send`
+    calls_max: int = 1_000  # calls of verbs without an outcome; further ones wait for their turn
     queue_events_max: int = 1_000  # events that wait for the program: from here on the socket is not read
     overflow_events_max: int = 4_000  # while a call waits for its answer: from here on events are let go, to come again
     packet_bytes_max: int = PACKET_BYTES_MAX  # the server's setting of this name: a larger one ends the connection
+    call_s: float = 60.0  # how long a call of a verb may take, with all that is repeated of it
     connect_s: float = 10.0  # how long connecting may take, and getting a token
     auth_s: float = 30.0  # how long the answer to the auth may take: where many come, they wait for their turn
     answer_s: float = 10.0  # how long a sign of life may take
@@ -173,7 +179,7 @@ def connect(
     )
 
 
-class Client:
+class Client(Subjects):
     """A device that stays connected. Made by `connect`; used inside of `async with`, by one event loop."""
 
     def __init__(
@@ -220,6 +226,7 @@ class Client:
         self._is_iterating = False
         self._outcomes: dict[Asked, asyncio.Future[Any]] = {}  # sends are bounded by _may_send
         self._may_send = asyncio.Semaphore(limits.sends_max)
+        self._may_call = asyncio.Semaphore(limits.calls_max)
         self._has_begun = asyncio.Event()  # connected once, or stopped
         self._arrived = asyncio.Event()  # something for the program
         self._wake = asyncio.Event()  # something for the task that writes
@@ -416,9 +423,7 @@ class Client:
             request["thread"] = thread
         if mentions:
             request["mentions"] = "all" if mentions == "all" else list(mentions)
-        bytes_long = len(orjson.dumps(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
-        if bytes_long > self._limits.packet_bytes_max:
-            raise TooLarge(f"the packet would be {bytes_long} bytes long, {self._limits.packet_bytes_max} is the limit")
+        self._check_size(request)
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._may_send:
@@ -497,13 +502,76 @@ class Client:
         ]
         return Inbox(rooms, reply.get("next"))
 
-    async def _ask(self, op: Op, body: object, *, room: str = "", id: str = "") -> Any:
+    # --- verbs ---------------------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        verb: str,
+        args: Mapping[str, object] | None = None,
+        *,
+        retry: bool | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Ask for a verb by its name; the answer's JSON. `im.rooms.create(…)` and its like are the same, typed.
+
+        What reads, and what is as good twice as once, is asked again over broken connections. Of anything else the outcome is unknown
+        when the connection breaks before the answer: that raises Unavailable, unless `retry` is true. (False: never again.) Without
+        `timeout_s` it waits for `limits.call_s`.
+
+        Raises Refused (NoSuchRoom, Forbidden, …), CallTimeout, ConnectionClosed when the client ends first, and TypeError for what is
+        no JSON.
+        """
+        known = VERBS.get(verb, Verb(verb, doors=("connection",)))
+        given = dict(args or {})
+        return await self._call(known, given, known.may_repeat(given) if retry is None else retry, timeout_s)
+
+    async def perform(self, verb: Verb, args: dict[str, object], *, retry: bool = False) -> Any:
+        """`call` for a verb that is known."""
+        return await self._call(verb, args, retry or verb.may_repeat(args), None)
+
+    async def upload(self, verb: Verb, args: dict[str, object], content: Content, media_type: str) -> Any:
+        """Raises UnknownOperation: over a connection everything is JSON."""
+        raise UnknownOperation(f"{verb.name} goes over HTTP only: see imcore.client.Http")
+
+    def download(self, verb: Verb, args: dict[str, object]) -> AbstractAsyncContextManager[Download]:
+        """Raises UnknownOperation: over a connection everything is JSON."""
+        raise UnknownOperation(f"{verb.name} goes over HTTP only: see imcore.client.Http")
+
+    async def _call(self, verb: Verb, args: dict[str, object], may_repeat: bool, timeout_s: float | None) -> Any:
+        if "connection" not in verb.doors:
+            raise UnknownOperation(f"{verb.name} goes over HTTP only: see imcore.client.Http")
+        request = {"verb": verb.name, "args": args}
+        self._check_size(request)
+        timeout_s = self._limits.call_s if timeout_s is None else timeout_s
+        room = args.get(verb.says) if verb.says else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._may_call:
+                    reply = await self._ask(
+                        Op.CALL, request, room=room if isinstance(room, str) else "", may_repeat=may_repeat
+                    )
+        except TimeoutError:
+            raise CallTimeout(verb.name, timeout_s) from None
+        answer = reply["answer"]
+        if verb.name == "presence.watch":
+            self._core.watched(answer["people"])
+        elif verb.name == "presence.unwatch":
+            mids = args.get("mids")
+            self._core.unwatched([mid for mid in mids if isinstance(mid, int)] if isinstance(mids, Sequence) else ())
+        return answer
+
+    def _check_size(self, request: object) -> None:
+        bytes_long = len(orjson.dumps(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
+        if bytes_long > self._limits.packet_bytes_max:
+            raise TooLarge(f"the packet would be {bytes_long} bytes long, {self._limits.packet_bytes_max} is the limit")
+
+    async def _ask(self, op: Op, body: object, *, room: str = "", id: str = "", may_repeat: bool = True) -> Any:
         """The reply, on whatever connection it comes. Who stops waiting has asked no more."""
         if self._ended is not None:
             raise self._ended
         if self._task is None:
             raise RuntimeError("the client is not connected: use `async with connect(…) as im`")
-        asked = self._core.ask(int(op), body, room=room, id=id)
+        asked = self._core.ask(int(op), body, room=room, id=id, may_repeat=may_repeat)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._outcomes[asked] = future
         self._wake.set()
@@ -557,7 +625,8 @@ class Client:
         try:
             ending = await self._try(url)
         finally:
-            core.lost(ending.close, ending.error.code)
+            for unknown in core.lost(ending.close, ending.error.code):
+                self._answer(unknown)
         return ending
 
     async def _try(self, url: str) -> _Ending:
@@ -573,6 +642,8 @@ class Client:
             )
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             return _Ending(closed("unreachable", f"{url}: {str(error) or type(error).__name__}"))
+        except ClientError as error:  # of what gives tokens, and asks a server for them itself
+            return _Ending(error, delay_s=(error.retry_after_ms or 0) / 1000, is_final=not error.retry)
         try:
             self._core.connected(carriers.codec_for(url))
             return await self._converse(carrier, token)
@@ -588,6 +659,7 @@ class Client:
         self._look_at_backlog()
         reading = asyncio.create_task(self._read(carrier))
         writing = asyncio.create_task(self._write(carrier, self._core.auth(token)))
+        renewing = asyncio.create_task(self._renew())
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done() and isinstance(writing.exception(), ConnectionError):
@@ -602,9 +674,9 @@ class Client:
                     raise error
             raise AssertionError("one of them is done")
         finally:
-            for task in (reading, writing):
-                task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            for one in (reading, writing, renewing):
+                one.cancel()
+            await asyncio.gather(reading, writing, renewing, return_exceptions=True)
 
     def _judge(self, ending: _Ending) -> _Ending:
         """What follows from how it ended, and from what the server said before."""
@@ -630,6 +702,7 @@ class Client:
         if not isinstance(error, Unauthenticated) or not callable(self._token):
             return False
         self._tokens_refused += 1
+        refuse(self._token)
         return self._tokens_refused < TOKENS_MAX
 
     # --- one connection ----------------------------------------------------------------------------------------------------------
@@ -663,15 +736,21 @@ class Client:
                 self._arrived.set()
             self._wake.set()
 
+    async def _renew(self) -> None:
+        """Give the connection the next token before this one is over, if what gives tokens knows when that is (`good_for_s`). Where
+        that fails, the server ends the connection in time, and the next one has the next token."""
+        while callable(self._token) and (left_s := getattr(self._token, "good_for_s", None)) is not None:
+            await asyncio.sleep(max(RENEW_S, left_s))
+            try:
+                await self.call("account.renew", {"token": await self._token()}, retry=True)
+            except (ClientError, OSError, aiohttp.ClientError) as error:
+                log.warning("% the token could not be renewed: %s", error)
+                return
+
     async def _act(self, step: Opened | Answered | Acked | Farewell) -> None:
         match step:
-            case Answered(asked=asked, body=body, error=error):
-                future = self._outcomes.get(asked)
-                if future is not None and not future.done():
-                    if error is None:
-                        future.set_result(body)
-                    else:
-                        future.set_exception(error)
+            case Answered():
+                self._answer(step)
             case Acked(cursor=cursor, seen=seen):
                 await self._keep(Change(cursor=cursor, seen=seen))
             case Farewell():
@@ -683,6 +762,15 @@ class Client:
                     )
             case Opened():
                 await self._open(step)
+
+    def _answer(self, answered: Answered) -> None:
+        """Tell whoever waits for it."""
+        future = self._outcomes.get(answered.asked)
+        if future is not None and not future.done():
+            if answered.error is None:
+                future.set_result(answered.body)
+            else:
+                future.set_exception(answered.error)
 
     async def _open(self, opened: Opened) -> None:
         if self._kept_mid not in (None, opened.mid):

@@ -10,7 +10,12 @@ Time and chance come in as arguments.
   but for own sends, which are not echoed. If seqs are missing that no answer explains, everything waits while the room's history is
   asked; what it has is handed on in its place and counted, what it does not have becomes a `Reset`.
 - **Nothing asked is forgotten.** A request without an outcome is asked again on the next connection, a send with the id that it had. At
-  most `window` sends are under way; a server that says "later" halves it.
+  most `window` sends are under way; a server that says "later" halves it. Of requests that the server works on side by side at most
+  `READS_MAX` are under way, as many as it takes.
+- **What would happen twice is not asked twice.** A call that may not be repeated, and was written to a connection which broke, ends
+  with `Unavailable`: nobody knows whether it was carried out.
+- **Who is watched stays watched.** The server forgets it with the connection, so the next one asks again, and what changed
+  meanwhile comes as the `Presence` that was missed.
 - **A position is acknowledged** when everything up to it is settled, and came over this very connection: the server refuses others.
 
 The trap: what is *received* runs ahead of what is *settled*, and a crash forgets the difference. So what is stored (`Entry.place` and
@@ -27,12 +32,16 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from imcore.client.calls import NOTHING_DONE
 from imcore.client.codec import Codec, Told
-from imcore.client.errors import ClientError, from_facts, refused
-from imcore.client.events import Event, Happening, Removed, Reset, from_envelope
+from imcore.client.envelope import from_envelope
+from imcore.client.errors import ClientError, Unavailable, from_facts, refused
+from imcore.client.events import Event, Happening, Presence, Removed, Reset
 from imcore.errors import BadPacket
 from imcore.protocol.packet import INT32_MAX, PAGE_ROWS_MAX, Op
 
+READS_MAX: Final = 8  # of the requests that the server works on side by side: more of a connection it refuses
+WATCH_MIDS: Final = 2_000  # in one question: more might be no packet
 WINDOW_MAX: Final = 64  # sends under way: more than a server takes in one batch gains nothing
 OWN_SEQS_MAX: Final = (
     10_000  # remembered in a room where nothing else comes; forgetting one costs a look into the history
@@ -40,6 +49,7 @@ OWN_SEQS_MAX: Final = (
 HOLE_EVENTS_MAX: Final = (
     1_000  # of a larger one only a reset tells: filling it would take memory, and time in which all waits
 )
+UNKNOWN: Final = "the connection broke before the answer came; whether it was carried out is not known"
 RETRY_S: Final = 0.2  # before asking again, where the server names no time; doubles, up to
 RETRY_MAX_S: Final = 5.0
 
@@ -53,6 +63,8 @@ _LEAVE: Final = int(Op.LEAVE)
 _HISTORY: Final = int(Op.HISTORY)
 _ACK: Final = int(Op.ACK)
 _REMOVED: Final = int(Op.REMOVED)
+_CALL: Final = int(Op.CALL)
+_READS: Final = frozenset(int(op) for op in (Op.HISTORY, Op.READ, Op.MEMBERS, Op.INBOX, Op.CALL))
 
 
 @dataclass(slots=True, eq=False)
@@ -62,13 +74,15 @@ class Asked:
     op: int
     body: bytes
     n: int = 0  # the order in which requests were made
-    room: str = ""  # of a send
+    room: str = ""  # of a send, or of a call that sends
+    may_repeat: bool = True  # twice is as good as once
     id: str = ""
     tries: int = 0  # how often it was written
     refusals: int = 0  # how often the server said "later"
     due: float = 0.0
     is_wanted: bool = True  # somebody waits for the outcome
     is_queued: bool = False  # to be written, now or later
+    is_watch: bool = False  # asked for by the core itself: who is watched, again
     is_unsure: bool = False  # it was written to a connection that broke: it may have been carried out
 
 
@@ -207,6 +221,8 @@ class Core:
         self.has_overflowed = False  # events of this connection were let go, and come again on the next
         self._chance = chance
         self._backlog_max = backlog_max
+        # Who is watched, and on which platforms each was last; bounded by what the server lets one watch.
+        self._watched: dict[int, tuple[str, ...]] = {}
         self._places: dict[str, _Place] = {}
         self._moved: set[str] = set()  # places whose seq went on over own sends, which the store was not told of
         self._entries: deque[Entry] = deque()  # for the program, not taken yet; bounded by backlog_max
@@ -224,6 +240,7 @@ class Core:
         self._unwanted = 0  # of them
         self._others: list[Asked] = []
         self._sends_under_way = 0
+        self._reads_under_way = 0
         self._window = float(WINDOW_MAX)
         self._paused_until = 0.0
         self._hole: _Hole | None = None
@@ -276,8 +293,9 @@ class Core:
         if self.observe is not None and self._codec is not None:
             self.observe(("closing", self.connection))
 
-    def lost(self, code: int | None = None, reason: str = "") -> None:
-        """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again."""
+    def lost(self, code: int | None = None, reason: str = "") -> list[Answered]:
+        """The connection is over, or there was none. What has no outcome is asked again on the next; what was held comes again.
+        Returns what may not be asked again: its outcome is that nobody knows it."""
         if self.observe is not None:
             self.observe(("closed", self.connection, code, reason))
         self.counts.disconnects += self.is_open
@@ -291,21 +309,27 @@ class Core:
             if told.op == _REMOVED:  # it is not told again
                 self._leave(told)
         self._acking = None
+        unknown: list[Answered] = []
         for asked in self._under_way.values():
+            if not asked.may_repeat:
+                if asked.is_wanted:
+                    unknown.append(Answered(asked, None, Unavailable(UNKNOWN)))
+                continue
             asked.is_unsure = True
             asked.due = 0.0
             self._put(asked)
-        self._others = [asked for asked in self._others if asked.op != _HEARTBEAT and asked.op != _ACK]
+        self._others = [asked for asked in self._others if not _ends_with_connection(asked)]
         self._under_way.clear()
-        self._sends_under_way = 0
+        self._sends_under_way = self._reads_under_way = 0
         self._paused_until = 0.0
         self._window = float(WINDOW_MAX)
+        return unknown
 
     # --- asking --------------------------------------------------------------------------------------------------------------
 
-    def ask(self, op: int, body: object, *, room: str = "", id: str = "") -> Asked:
+    def ask(self, op: int, body: object, *, room: str = "", id: str = "", may_repeat: bool = True) -> Asked:
         """Something to ask, now or on a later connection, until it has an outcome. Raises TypeError for what is no JSON."""
-        asked = Asked(op, orjson.dumps(body), room=room, id=id)
+        asked = Asked(op, orjson.dumps(body), room=room, id=id, may_repeat=may_repeat)
         self._n += 1
         asked.n = self._n
         self._put(asked)
@@ -345,7 +369,7 @@ class Core:
     def awaits(self) -> bool:
         """Does somebody wait for an answer, written or not? Heartbeats and acks are nobody's."""
         return bool(self._sends or self._sends_under_way) or any(
-            asked.op != _HEARTBEAT and asked.op != _ACK for asked in (*self._under_way.values(), *self._others)
+            not _ends_with_connection(asked) for asked in (*self._under_way.values(), *self._others)
         )
 
     @property
@@ -357,7 +381,8 @@ class Core:
         """When `take` has something, if nothing happens before; None: not by itself."""
         if not self.is_open:
             return None
-        times = [asked.due for asked in self._others]
+        may_read = self._reads_under_way < READS_MAX
+        times = [asked.due for asked in self._others if may_read or asked.op not in _READS]
         if self._sends and self._sends_under_way < int(self._window):
             times.append(self._paused_until)
         return min(times, default=None)
@@ -370,9 +395,11 @@ class Core:
         if self._others:
             late: list[Asked] = []
             for asked in self._others:
-                if asked.due > now:
+                is_read = asked.op in _READS
+                if asked.due > now or (is_read and self._reads_under_way >= READS_MAX):
                     late.append(asked)
                 else:
+                    self._reads_under_way += is_read
                     packets.append(self._write(asked))
             self._others = late
         while self._sends and self._sends_under_way < int(self._window) and self._paused_until <= now:
@@ -467,6 +494,9 @@ class Core:
             self.cursor = self.cursor or opened.cursor
         else:
             self._begin_anew(opened)
+        mids = list(self._watched)
+        for n in range(0, len(mids), WATCH_MIDS):
+            self._ask_watch(mids[n : n + WATCH_MIDS])
         return opened
 
     def _is_kept(self, place: str) -> bool:
@@ -507,17 +537,18 @@ class Core:
             self.observe(("reply", self.connection, told.op, told.seq, told.body))
         is_send = asked.op == _SEND
         self._sends_under_way -= is_send
+        self._reads_under_way -= asked.op in _READS
         error = None
         if isinstance(told.body, dict) and "error" in told.body:
             error = refused(told.body["error"])
-            if error.retry and asked.is_wanted and asked.op != _HEARTBEAT:
+            if error.retry and asked.is_wanted and asked.op != _HEARTBEAT and _may_ask_again(asked, error):
                 self._ask_later(asked, error, now)
                 return
             if asked.is_unsure and error.code == "no_such_room" and asked.op == _LEAVE:
                 error = None  # the leave of which the answer was lost was carried out
+        if asked.room and error is None:
+            self._own(asked.room, told.body["seq"] if is_send else told.body["answer"].get("seq", 0))
         if is_send:
-            if error is None:
-                self._own(asked.room, told.body["seq"])
             self._window = min(WINDOW_MAX, self._window + 1 / self._window)
         if self._hole is not None:
             self._look_into_hole(asked, told.body, error)
@@ -528,6 +559,8 @@ class Core:
                 self.cursor = told.body["cursor"]
                 self.counts.acks += 1
                 steps.append(Acked(told.body["position"], told.body["cursor"], self._own_seen()))
+        elif asked.is_watch:
+            self._hear_watch(told.body, error)
         elif asked.is_wanted and asked.op != _HEARTBEAT:
             steps.append(Answered(asked, told.body, error))
 
@@ -599,6 +632,8 @@ class Core:
     def _take(self, event: Event) -> None:
         seq = event.seq
         if seq == 0:  # not stored: in no order, and once at most
+            if isinstance(event, Presence) and event.mid in self._watched:
+                self._watched[event.mid] = tuple(event.platforms)
             self._entries.append(Entry(event, self._era))
             return
         place = self._places.get(event.place)
@@ -652,11 +687,37 @@ class Core:
             if len(place.own) > OWN_SEQS_MAX:
                 place.own = set(sorted(place.own)[OWN_SEQS_MAX // 2 :])
 
+    # --- presence ------------------------------------------------------------------------------------------------------------
+
+    def watched(self, people: Iterable[Mapping[str, Any]]) -> None:
+        """A watch was answered: so they are now."""
+        self._watched.update({one["mid"]: tuple(one["platforms"]) for one in people})
+
+    def unwatched(self, mids: Iterable[int]) -> None:
+        """The end of a watch was answered; nobody named is everybody."""
+        for mid in list(mids) or list(self._watched):
+            self._watched.pop(mid, None)
+
+    def _ask_watch(self, mids: Sequence[int]) -> None:
+        self.ask(_CALL, {"verb": "presence.watch", "args": {"mids": mids}}).is_watch = True
+
+    def _hear_watch(self, body: Any, error: ClientError | None) -> None:
+        """They were asked for again, and are so now."""
+        if error is not None:
+            return  # not to be watched any more, too many, …: the next connection asks again
+        for one in body["answer"]["people"]:
+            mid, platforms = one["mid"], tuple(one["platforms"])
+            if mid in self._watched and self._watched[mid] != platforms:
+                self._watched[mid] = platforms
+                facts = {"online": bool(platforms), "platforms": list(platforms)}
+                event = Presence(0, None, f"user:{mid}", 0, mid, "", None, 0, "presence", 0, facts)
+                self._entries.append(Entry(event, self._era))
+
     # --- holes ---------------------------------------------------------------------------------------------------------------
 
     def _find_hole(self, event: Event) -> None:
         """Everything from this event on waits."""
-        sends = {asked for asked in self._under_way.values() if asked.op == _SEND and asked.room == event.room}
+        sends = {asked for asked in self._under_way.values() if asked.room and asked.room == event.room}
         self._hole = hole = _Hole(event.place, event.seq, sends)
         self._held.insert(0, Told(_EVENT, 0, event))
         if not sends:
@@ -794,6 +855,18 @@ class Core:
         """Nothing waits for the program: all that came is settled, duplicates too."""
         if not self._entries and not self._given and self._hole is None:
             self._settled = max(self._settled, self._received)
+
+
+def _ends_with_connection(asked: Asked) -> bool:
+    """Does it mean nothing on another connection, and is it nobody's question?"""
+    return asked.op == _HEARTBEAT or asked.op == _ACK or asked.is_watch
+
+
+def _may_ask_again(asked: Asked, error: ClientError) -> bool:
+    """Of a call only what says that nothing was done, or does no harm twice; and not what another writer won for good."""
+    if asked.op != _CALL:
+        return True
+    return error.code in NOTHING_DONE or (asked.may_repeat and error.code == "unavailable")
 
 
 def _missing(place: _Place, before: int) -> int:

@@ -5,6 +5,7 @@
 - `ConnectionClosed`: the client has stopped for good and will not come back by itself; `code` says why. A connection that merely
   breaks is no error: the client comes back.
 - `SendTimeout`: the caller's own deadline is over. The outcome is unknown: send again with the same `id`.
+- `CallTimeout`: the same of a verb. `Unavailable`, of the family of `Refused`, says of a verb that its outcome is unknown too.
 
 The trap: catching `Refused` around a whole loop hides which request it was; catch it around the request.
 """
@@ -57,6 +58,16 @@ class SendTimeout(ClientError):
     def __init__(self, id: str, timeout_s: float) -> None:
         self.id = id
         super().__init__(f"no outcome within {timeout_s:g} s; it may have been stored: send again with the id {id}")
+
+
+class CallTimeout(ClientError):
+    """The outcome of the call is not known in time."""
+
+    code, retry = "call_timeout", True
+
+    def __init__(self, verb: str, timeout_s: float) -> None:
+        self.verb = verb
+        super().__init__(f"no answer to {verb} within {timeout_s:g} s; it may have been carried out")
 
 
 class ForeignCursor(ClientError):

@@ -6,14 +6,14 @@ All of them are frozen. `body` is what JSON gave: whoever changes it changes it 
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+T = TypeVar("T")
 
 MESSAGE_TYPES: Final = frozenset({"message_sent", "message_pushed"})
+SIGNAL: Final = "signal:"  # and a name: what an application tells for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +83,53 @@ class Message(Event):
         return self.mentions == "all" or mid in self.mentions
 
 
+class Said(Generic[T]):
+    """Something that an event's body says, as an attribute of the event. Raises KeyError where it must be there and is not."""
+
+    def __init__(self, name: str, *default: T) -> None:
+        self._name, self._default = name, default
+
+    def __get__(self, event: Event, kind: type[Event]) -> T:
+        """What it says."""
+        if self._default:
+            found: T = event.body.get(self._name, self._default[0])
+        else:
+            found = event.body[self._name]
+        return found
+
+
+class Words:
+    """What a message reads since an event: JSON, or text, or bytes."""
+
+    def __get__(self, event: Event, kind: type[Event]) -> Any:
+        """As they are meant."""
+        words = event.body["body"]
+        return b64decode(words) if event.body.get("format") == "base64" else words
+
+
 @dataclass(frozen=True, slots=True)
-class Edited(Event):
-    """The message with the seq `target` reads `says` from here on; None if it was recalled meanwhile."""
+class Presence(Event):
+    """Somebody whom you watch (`im.presence.watch`) came online, went, or is on other platforms now: `mid`. Never stored."""
 
-    @property
-    def target(self) -> int:
-        """The seq of the message."""
-        return int(self.body["target"])
-
-    @property
-    def says(self) -> Any:
-        """Its new body; bytes where that is no text."""
-        body = self.body["body"]
-        return b64decode(body) if self.body.get("format") == "base64" else body
+    online = Said[bool]("online")
+    platforms = Said[Sequence[str]]("platforms")
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled(Event):
-    """The message with the seq `target` is to be shown no more; `mid` recalled it."""
+class Typing(Event):
+    """`mid` is typing in `room`, or not any more. Never stored: whoever hears nothing for some seconds takes it as over."""
+
+    typing = Said[bool]("typing")
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Event):
+    """What an application of `mid` wants the others in `room` to know for a moment; `body` is its own. Never stored."""
 
     @property
-    def target(self) -> int:
-        """The seq of the message."""
-        return int(self.body["target"])
-
-    @property
-    def author(self) -> int:
-        """Who had sent it."""
-        return int(self.body["author"])
+    def name(self) -> str:
+        """Which signal."""
+        return self.type.removeprefix(SIGNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,42 +239,3 @@ class Inbox:
 
     rooms: Sequence[Conversation]
     next: str | None
-
-
-def from_envelope(envelope: Mapping[str, Any]) -> Event:
-    """An event of the wire. Raises KeyError for what is none."""
-    room = envelope.get("room")
-    body = envelope["body"]
-    type_ = envelope["type"]
-    facts = (
-        envelope["position"],
-        room,
-        f"room:{room}" if room is not None else envelope["stream"],
-        envelope["seq"],
-        envelope["mid"],
-        envelope["key"],
-        envelope.get("id"),
-        envelope["time"],
-        type_,
-        envelope.get("op", 0),
-        b64decode(body) if envelope.get("base64") else body,
-    )
-    if type_ not in MESSAGE_TYPES:
-        return KINDS.get(type_, Event)(*facts)
-    if "about" not in envelope and "edited" not in envelope and "recalled" not in envelope:
-        return Message(*facts)
-    about = envelope.get("about") or {}
-    mentions = about.get("mentions") or ()
-    forwarded = about.get("forwarded")
-    return Message(
-        *facts,
-        reply_to=about.get("reply_to"),
-        thread=about.get("thread"),
-        mentions="all" if mentions == "all" else tuple(mentions),
-        forwarded=None if forwarded is None else Origin(forwarded["room"], forwarded["seq"], forwarded["mid"]),
-        edits=(envelope.get("edited") or {}).get("count", 0),
-        is_recalled="recalled" in envelope,
-    )
-
-
-KINDS: Final[dict[str, type[Event]]] = {"message_edited": Edited, "message_recalled": Recalled}

@@ -142,35 +142,54 @@ LIMIT $3
 """
 
 # The rooms of a person in order of name: where each is, what is unread, how often it is named in that, and the newest message that the
-# person may see, with what became of it. Of the mentions those that were recalled are taken away again: to look for each of them among
-# the recalls would cost more. A row of
-# inbox that is not there yet, or is of an earlier membership, counts as that of one who has just joined.
-# The rows of inbox are as of its checkpoint and the heads of streams as of now, so own messages between the two are counted in the log.
+# person may see, with what became of it. A row of inbox that is not there yet, or is of an earlier membership, counts as that of one
+# who has just joined. The rows of inbox are as of its checkpoint and the heads of streams as of now, so own messages between the two
+# are counted in the log.
+#
+# It is 1,000 rooms for some, so what the heads tell is not looked up. Without a message after the mark nobody was named there; where
+# all events after it are messages, none of them was recalled; and nothing became of a message that is the last event. Of the mentions
+# those that were recalled are taken away again: to look for each of them among the recalls would cost more. The newest message is
+# nearly always the last event, which is in one partition; a look by stream and seq is one into each.
+#
+# Where it says LIMIT 1 there is but one: so the planner looks up a room at a time. Left to itself it reads all amendments there are,
+# and where most people have one room it takes a person's rows of inbox for one, and reads them all for each of its rooms.
 INBOX_PAGE: Final = """
 SELECT m.room, m.role, s.seq AS head, m.since_seq, coalesce(i.read_seq, m.since_seq) AS read_mark,
-  s.messages
-    - coalesce(i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0)
-    - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
-  (SELECT count(*) FROM mentions n
-    WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.by <> m.mid AND n.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)))
-  - (SELECT count(*) FROM amendments a
-    JOIN mentions n ON n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = a.room AND n.seq = a.seq AND n.by <> m.mid
-    WHERE a.room = m.room AND a.seq > greatest(m.since_seq, coalesce(i.read_seq, 0)) AND a.recalled > 0) AS mentioned,
+  later.messages - coalesce(i.sent - i.sent_seen, 0) - late.sent AS unread,
+  named.mentions - gone.mentions AS mentioned,
   last.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, a.body AS body_now, a.recalled, a.recalled_by
 FROM members m
 JOIN rooms r ON r.room = m.room
 JOIN streams s ON s.name = 'room:' || m.room
 LEFT JOIN checkpoints c ON c.projection = 'inbox'
-LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+LEFT JOIN LATERAL (
+  SELECT i.* FROM inbox i WHERE i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq LIMIT 1) i ON true
+CROSS JOIN LATERAL (
+  SELECT greatest(m.since_seq, coalesce(i.read_seq, 0)) AS mark,
+    s.messages - coalesce(
+      i.seen, (SELECT e.messages FROM events e WHERE e.stream_id = s.id AND e.seq = m.since_seq), 0) AS messages) later
 CROSS JOIN LATERAL (
   SELECT count(*) AS sent FROM events e
   WHERE s.position > coalesce(c.position, 0) AND e.stream_id = s.id AND e.position > coalesce(c.position, 0)
     AND e.seq > greatest(m.since_seq, imcore_seq_at(s.id, s.seq, coalesce(c.position, 0))) AND e.mid = m.mid AND e.op > 0) late
+CROSS JOIN LATERAL (
+  SELECT count(*) AS mentions FROM mentions n
+  WHERE later.messages > 0 AND n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.by <> m.mid AND n.seq > later.mark) named
+CROSS JOIN LATERAL (
+  SELECT count(*) AS mentions FROM amendments a
+  JOIN mentions n ON n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = a.room AND n.seq = a.seq AND n.by <> m.mid
+  WHERE named.mentions > 0 AND s.seq - later.mark > later.messages
+    AND a.room = m.room AND a.seq > later.mark AND a.recalled > 0) gone
 LEFT JOIN LATERAL (
-  SELECT e.* FROM events e
-  WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
-  ORDER BY e.seq DESC LIMIT 1) last ON true
-LEFT JOIN amendments a ON a.room = m.room AND a.seq = last.seq
+  (SELECT e.* FROM events e
+   WHERE e.position = s.position AND e.op > 0 AND (r.history = 'all' OR s.seq > m.since_seq))
+  UNION ALL
+  (SELECT e.* FROM events e
+   WHERE e.stream_id = s.id AND e.seq > CASE r.history WHEN 'all' THEN 0 ELSE m.since_seq END AND e.op > 0 AND s.messages > 0
+   ORDER BY e.seq DESC LIMIT 1)
+  LIMIT 1) last ON true
+LEFT JOIN LATERAL (
+  SELECT a.* FROM amendments a WHERE s.seq > last.seq AND a.room = m.room AND a.seq = last.seq LIMIT 1) a ON true
 WHERE m.mid = $1 AND m.room > $2 AND r.dismissed = 0
 ORDER BY m.room
 LIMIT $3
@@ -197,7 +216,8 @@ SELECT named.room, e.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, 
 FROM (
   SELECT n.room, n.seq, n.position
   FROM members m
-  LEFT JOIN inbox i ON i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq
+  LEFT JOIN LATERAL (
+    SELECT i.read_seq FROM inbox i WHERE i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq LIMIT 1) i ON true
   CROSS JOIN LATERAL (
     SELECT n.room, n.seq, n.position FROM mentions n
     WHERE n.mid = ANY(ARRAY[m.mid, 0]) AND n.room = m.room AND n.position < $2 AND n.by <> m.mid

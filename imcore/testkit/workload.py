@@ -204,7 +204,9 @@ class Device:
             await self.play.call("PUT", path, {"body": self.play.message()[0]}, self.token)
 
     def handle(self, event: object) -> None:
-        """The application's own part."""
+        """The application's own part. What is not stored (receipts, presence) is promised to nobody."""
+        if isinstance(event, Event) and not event.position:
+            return
         self.last_event_at = time.monotonic()
         # What has no place in the log (receipts, signals) promises nothing.
         if isinstance(event, Event) and event.position and self.cursor is not None:

@@ -281,7 +281,8 @@ async def guest(caller: Caller, means: Means, args: Device) -> LoggedIn:
 async def refresh(caller: Caller, means: Means, args: Refresh) -> LoggedIn:
     """Get a new token before the old one has expired.
 
-    The refresh token is used up, and another comes with the answer; one that is used twice ends the login: two have it."""
+    The refresh token is used up, and another comes with the answer; one that is used twice ends the login: two have it.
+    (For a moment it may come again, because an answer may have been lost; what that one brought is worth nothing then.)"""
     granted = await means.accounts.refresh(args.refresh_token, caller.address)
     return await _logged_in(means, granted, args.region)
 

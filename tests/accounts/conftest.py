@@ -15,3 +15,10 @@ async def guarded(database_url: str) -> AsyncIterator[Place]:
     """An API that wants tokens."""
     async with serving(database_url, auth_mode="jwt", **CHEAP) as place:
         yield place
+
+
+@pytest.fixture
+async def strict(database_url: str) -> AsyncIterator[Place]:
+    """The same, where a refresh token is good once and no more."""
+    async with serving(database_url, auth_mode="jwt", refresh_grace_s=0.0, **CHEAP) as place:
+        yield place

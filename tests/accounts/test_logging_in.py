@@ -11,6 +11,7 @@ import pytest
 
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
 from api.place import Place, node, serving
+from imcore.database import connect
 
 
 async def test_a_login_says_everything_that_a_client_needs(guarded: Place) -> None:
@@ -122,26 +123,49 @@ async def test_a_refresh_gives_another_token_of_the_same_login(guarded: Place) -
         assert 200 == (await show(guarded, who)).status
 
 
-async def test_a_refresh_token_that_is_used_twice_ends_the_login(guarded: Place) -> None:
+async def test_a_refresh_token_that_is_used_twice_ends_the_login(strict: Place) -> None:
     """Two have it, and nobody knows which of them is who logged in."""
-    first = await somebody(guarded)
-    second = (await refresh(guarded, first["refresh_token"])).json
+    first = await somebody(strict)
+    second = (await refresh(strict, first["refresh_token"])).json
 
-    stolen = await refresh(guarded, first["refresh_token"])
+    stolen = await refresh(strict, first["refresh_token"])
 
     assert (401, "unauthenticated") == (stolen.status, stolen.code)
-    assert 401 == (await refresh(guarded, second["refresh_token"])).status
-    assert [401, 401] == [(await show(guarded, who)).status for who in (first, second)]
-    assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM refresh_tokens")
+    assert 401 == (await refresh(strict, second["refresh_token"])).status
+    assert [401, 401] == [(await show(strict, who)).status for who in (first, second)]
+    assert 0 == await strict.pool.fetchval("SELECT count(*) FROM refresh_tokens")
 
 
-async def test_of_two_that_refresh_at_once_at_most_one_gets_a_token(guarded: Place) -> None:
+async def test_of_two_that_refresh_at_once_at_most_one_gets_a_token(strict: Place) -> None:
     for n in range(10):
-        who = await somebody(guarded, f"alice{n}")
-        told = await asyncio.gather(*(refresh(guarded, who["refresh_token"]) for _ in range(4)))
+        who = await somebody(strict, f"alice{n}")
+        told = await asyncio.gather(*(refresh(strict, who["refresh_token"]) for _ in range(4)))
 
         assert 1 >= [answer.status for answer in told].count(200)
-        assert 401 == (await show(guarded, who)).status, "it was used twice"
+        assert 401 == (await show(strict, who)).status, "it was used twice"
+
+
+async def test_whoever_lost_the_answer_of_a_refresh_may_ask_again(guarded: Place) -> None:
+    """For a moment; then what the lost answer brought is worth nothing, and whoever has it ends the login by it."""
+    first = await somebody(guarded)
+    lost = (await refresh(guarded, first["refresh_token"])).json
+
+    second = (await refresh(guarded, first["refresh_token"])).json
+    third = (await refresh(guarded, second["refresh_token"])).json
+    assert first["sid"] == second["sid"] == third["sid"]
+    assert 200 == (await show(guarded, third)).status
+
+    assert 401 == (await refresh(guarded, lost["refresh_token"])).status
+    assert 401 == (await refresh(guarded, third["refresh_token"])).status
+
+
+async def test_a_moment_later_it_may_not(guarded: Place) -> None:
+    first = await somebody(guarded)
+    await refresh(guarded, first["refresh_token"])
+    await guarded.pool.execute("UPDATE refresh_tokens SET turned_at = turned_at - interval '11 seconds'")
+
+    assert 401 == (await refresh(guarded, first["refresh_token"])).status
+    assert 401 == (await show(guarded, first)).status
 
 
 @pytest.mark.parametrize("token", ["x", ".", "a.b", "\u00e9.\u00e9", "' OR 1=1 --", "x" * 128])
@@ -184,7 +208,7 @@ async def test_a_guest_is_somebody_new_each_time(guarded: Place) -> None:
     assert "guest" == one["role"]
     again = (await refresh(guarded, one["refresh_token"])).json
     assert (one["mid"], "guest") == (again["mid"], again["role"])
-    assert (404, "no_such_account") == ((await show(guarded, again)).status, (await show(guarded, again)).code)
+    assert (403, "forbidden") == ((await show(guarded, again)).status, (await show(guarded, again)).code)
     assert 200 == (await guarded.post("/v1/logout", token=again["token"], json={})).status
     assert 401 == (await show(guarded, again)).status
     assert 401 == (await refresh(guarded, again["refresh_token"])).status
@@ -254,3 +278,27 @@ async def test_a_storm_of_logins_is_refused_early_and_told_when_to_come_back(dat
         last_refused = max(at for status, at in ended if status == 503)
         assert last_refused < max(at for status, at in ended if status == 200)
         assert 0 == place.accounts.passwords.under_way
+
+
+async def test_who_is_refused_in_a_storm_asks_nothing_of_the_database(database_url: str) -> None:
+    """Else all of them wait for one of its few connections, with everybody else who needs one."""
+    slow = {
+        **CHEAP,
+        "password_memory_kib": 65_536,
+        "password_passes": 20,
+        "password_threads": 1,
+        "password_queue_max": 1,
+    }
+    async with serving(database_url, auth_mode="jwt", **slow) as place:
+        connection = await connect(database_url)
+        async with asyncio.TaskGroup() as tasks, connection.transaction():
+            await connection.execute("LOCK TABLE accounts, handles, credentials")
+            for _ in range(2):
+                tasks.create_task(place.accounts.passwords.hash(PASSWORD))
+            await asyncio.sleep(0)
+            assert 2 == place.accounts.passwords.under_way
+
+            for path in ("/v1/login", "/v1/accounts"):
+                told = await place.post(path, token="", json={"login": "alice", "password": PASSWORD})
+                assert (503, "overloaded") == (told.status, told.code), path
+        await connection.close()

@@ -513,7 +513,6 @@ async def test_a_body_may_be_as_long_as_the_limit_and_no_longer(place: Place, fo
         ("key", "k" * 128, "k" * 129),
         ("key", "é" * 64, "é" * 64 + "a"),
         ("platform", "p" * 64, "p" * 65),
-        ("token", "t" * 4_096, "t" * 4_097),
         ("cursor", "c" * 256, "c" * 257),
         ("accepts", [*range(1_000, 2_024)], [*range(1_000, 2_025)]),
         ("accepts", [2**31 - 1, -(2**31), 0], [2**31]),
@@ -531,6 +530,18 @@ async def test_a_field_of_the_auth_may_be_at_its_limit_and_not_above(
     async with dialled(place.where, form) as line:
         line.say(AUTH, 1, claim(place.new_mid(), **{name: above}))
         assert ["bad_request"] == [reply.code for reply in await line.replies(1)]
+        await assert_closed(line, "unauthenticated")
+
+
+@both
+@pytest.mark.parametrize(("length", "code"), [(4_096, "unauthenticated"), (4_097, "bad_request")])
+async def test_a_token_is_looked_at_up_to_its_limit_and_refused_above(
+    place: Place, form: Form, length: int, code: str
+) -> None:
+    """One that is given is verified in every mode, so that this one is refused as what it is: no token, or nothing to look at."""
+    async with dialled(place.where, form) as line:
+        line.say(AUTH, 1, claim(place.new_mid(), token="t" * length))
+        assert [code] == [reply.code for reply in await line.replies(1)]
         await assert_closed(line, "unauthenticated")
 
 
@@ -698,7 +709,7 @@ async def test_odd_names_come_back_to_the_byte(place: Place, form: Form, odd: st
     """A key, in the welcome and in events. What is asked for under it is asked for again after a takeover."""
     room, mid = place.new_room(), place.new_mid()
     async with dialled(place.where, form) as line:
-        welcome = (await line.ask(AUTH, claim(mid, key=odd, platform=odd[:16], token=odd, room_id=room))).json
+        welcome = (await line.ask(AUTH, claim(mid, key=odd, platform=odd[:16], room_id=room))).json
         assert odd == welcome["key"]
         assert not (await line.ask(SEND, message(room))).code
         (event,) = (await line.ask(HISTORY, {"room": room, "limit": 1})).json["events"]

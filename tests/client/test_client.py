@@ -13,7 +13,6 @@ from conftest import copy_cluster, temporary_folder
 from imcore.client import (
     Client,
     ConnectionClosed,
-    Edited,
     Event,
     Forbidden,
     ForeignCursor,
@@ -21,9 +20,10 @@ from imcore.client import (
     Limits,
     MemoryCursor,
     Message,
+    MessageEdited,
+    MessageRecalled,
     NoSuchRoom,
     Origin,
-    Recalled,
     Removed,
     Reset,
     State,
@@ -180,9 +180,9 @@ async def test_what_a_message_is_about_and_what_becomes_of_it_is_typed(server: S
         assert not second.names(anna)
         assert isinstance(third, Message)
         assert ("to all", "all", True) == (third.body, third.mentions, third.names(anna))
-        assert isinstance(edited, Edited)
-        assert (root.seq, "changed") == (edited.target, edited.says)
-        assert isinstance(recalled, Recalled)
+        assert isinstance(edited, MessageEdited)
+        assert (root.seq, "changed") == (edited.target, edited.words)
+        assert isinstance(recalled, MessageRecalled)
         assert (answer.seq, anna) == (recalled.target, recalled.author)
         assert isinstance(passed, Message)
         assert (Origin(room, root.seq, anna), "changed") == (passed.forwarded, passed.body)

@@ -1,6 +1,6 @@
 """docs/client.md tells the truth: its programs run and print what it says, and its tables are those of the program.
 
-`python -m client.test_docs`, in the folder of the tests, writes the table of limits anew.
+`python -m client.test_docs`, in the folder of the tests, writes the tables anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from conftest import copy_cluster, temporary_folder
 from imcore import client
-from imcore.client import Limits
+from imcore.client import Limits, events, facts
 from system.servers import Server, running
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +37,24 @@ def table_of_limits() -> str:
     return "\n".join(lines) + "\n"
 
 
-def between() -> str:
+def table_of_facts() -> str:
+    """Every class of event that is no message, with what it says."""
+    lines = ["| class | says | means |", "|---|---|---|"]
+    for name in [*facts.__all__, "Presence", "Typing", "Signal"]:
+        kind = getattr(client, name)
+        says = [one for one, value in vars(kind).items() if isinstance(value, (events.Said, events.Words, property))]
+        says = [one for one in says if one != "in_room"]
+        means = " ".join((kind.__doc__ or "").split())
+        lines.append(f"| `{name}` | {', '.join(f'`{one}`' for one in says)} | {means} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"limits": table_of_limits, "facts": table_of_facts}
+
+
+def between(name: str) -> str:
     """What stands between the markers."""
-    return SAID.split("<!-- limits -->\n")[1].split("<!-- /limits -->")[0]
+    return SAID.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +67,9 @@ def fresh(cluster: Path) -> Iterator[Server]:
             yield server
 
 
-def test_the_table_of_limits_is_the_programs() -> None:
-    assert table_of_limits() == between()
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_the_programs(name: str) -> None:
+    assert TABLES[name]() == between(name)
 
 
 def test_every_program_of_the_page_is_run() -> None:
@@ -83,7 +99,7 @@ def test_the_programs_are_different_people_in_different_rooms() -> None:
 @pytest.mark.parametrize("n", range(len(PROGRAMS)))
 async def test_a_program_prints_what_the_page_says(fresh: Server, n: int, tmp_path: Path) -> None:
     program, prints = PROGRAMS[n]
-    for default, real in (("127.0.0.1:3102", fresh.ws), ("127.0.0.1:3101", fresh.tcp)):
+    for default, real in (("127.0.0.1:3102", fresh.ws), ("127.0.0.1:3101", fresh.tcp), ("127.0.0.1:3111", fresh.http)):
         program = program.replace(default, real)
 
     process = await asyncio.create_subprocess_exec(
@@ -133,7 +149,7 @@ def test_every_name_that_the_client_exports_is_there_and_every_field_of_an_event
         assert f"`{one.name}`" in SAID, one.name
 
 
-@pytest.mark.parametrize("page", ["client.md", "writing-a-client.md"])
+@pytest.mark.parametrize("page", ["client.md", "tutorial.md", "writing-a-client.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (DOCS.parent / page).read_text()
     for target, mark in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
@@ -148,4 +164,6 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 if __name__ == "__main__":
-    DOCS.write_text(SAID.replace(f"<!-- limits -->\n{between()}", f"<!-- limits -->\n{table_of_limits()}"))
+    for name, table in TABLES.items():
+        SAID = SAID.replace(f"<!-- {name} -->\n{between(name)}", f"<!-- {name} -->\n{table()}")
+    DOCS.write_text(SAID)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from client.world import World
-from imcore.client.core import Core, Entry, Opened
+from imcore.client.core import Answered, Asked, Core, Entry, Opened
 from imcore.client.errors import ClientError
 from imcore.client.events import Event
 
@@ -21,6 +21,9 @@ SEEDS = 250
 SEEDS_A_PLANT_MAX = 1_500
 HARDSHIPS = (
     "breaks",
+    "calls",
+    "calls carried out twice",
+    "calls of unknown outcome",
     "events that the server lost",
     "farewell going_away",
     "gaps filled",
@@ -93,9 +96,24 @@ class AcknowledgesWhatCameOnTheLastConnection(Core):
 class ForgetsWhatWasUnderWay(Core):
     """A broken connection takes the sends with it."""
 
-    def lost(self, code: int | None = None, reason: str = "") -> None:
+    def lost(self, code: int | None = None, reason: str = "") -> list[Answered]:
         self._under_way.clear()
-        super().lost(code, reason)
+        return super().lost(code, reason)
+
+
+class RepeatsWhatMayHappenOnce(Core):
+    """Every call is asked again."""
+
+    def ask(self, op: int, body: object, **rest: Any) -> Asked:
+        asked = super().ask(op, body, **rest)
+        asked.may_repeat = True
+        return asked
+
+
+class AsksAllAtOnce(Core):
+    """Nobody counts what is under way."""
+
+    _reads_under_way = property(lambda self: 0, lambda self, value: None)
 
 
 class TakesLaterForNever(Core):
@@ -154,6 +172,8 @@ PLANTS: list[type[Core]] = [
     AcknowledgesOnArrival,
     AcknowledgesWhatCameOnTheLastConnection,
     ForgetsWhatWasUnderWay,
+    RepeatsWhatMayHappenOnce,
+    AsksAllAtOnce,
     TakesLaterForNever,
     HandsOnItsOwn,
     KeepsSeqsOfAnotherLog,

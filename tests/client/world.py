@@ -21,7 +21,7 @@ import orjson
 
 from comet.wires import packets
 from imcore.client.codec import BinaryCodec, JsonCodec
-from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Opened
+from imcore.client.core import READS_MAX, Acked, Answered, Asked, Core, Entry, Farewell, Opened
 from imcore.client.events import Event, Message, Removed, Reset
 from imcore.comet.catchup import admit
 from imcore.comet.encode import JSON_WS, V2_TCP
@@ -45,7 +45,7 @@ from imcore.events.types import (
 )
 from imcore.protocol import binary, requests, text
 from imcore.protocol.packet import PACKET_BYTES_MAX, Op, Packet
-from imcore.protocol.requests import Ack, Auth, Heartbeat, History, Join, Leave, Send
+from imcore.protocol.requests import Ack, Auth, Call, Heartbeat, History, Join, Leave, Send
 
 STEPS = 400
 ROUNDS_MAX = 3_000
@@ -68,6 +68,7 @@ class Server:
         self.ids: dict[tuple[int, str], tuple[Recorded, str]] = {}
         self.members: dict[str, dict[int, int]] = {}  # room -> mid -> position of the join
         self.marks: dict[tuple[int, str], int] = {}
+        self.carried_out: Counter[str] = Counter()  # what was called for, which is not in the log
         self.lines: list[Line] = []
         self.hub = Hub(0, ("live",))
 
@@ -148,6 +149,7 @@ class Line(Session):
         self.decoder = binary.Decoder(PACKET_BYTES_MAX)
         self.wire: deque[bytes] = deque()
         self.late: list[bytes] = []  # replies that are not written yet
+        self.working = 0  # of them, those to what is worked on side by side
         self.is_cut = False
         self.epoch = world.server.epoch
         self.is_faithful = world.rng.random() < 0.5
@@ -188,6 +190,15 @@ class Line(Session):
             self.wire.append(data)
         else:
             self.late.append(data)
+            self.working += op - 1 in (Op.HISTORY, Op.CALL)
+            if self.working > READS_MAX:
+                self.world.fail(f"{self.working} requests at once, and a connection may have {READS_MAX}", self.device)
+
+    def write_late(self) -> None:
+        """What was held back leaves."""
+        self.wire.extend(self.late)
+        self.late.clear()
+        self.working = 0
 
     def removed(self, event: Recorded) -> None:
         facts = {"room": event.room, "position": event.position, "type": event.type, "by": event.mid}
@@ -290,6 +301,13 @@ class Line(Session):
                 mark = (self.mid, self.key)
                 server.marks[mark] = max(position, server.marks.get(mark, 0))
                 return {"position": server.marks[mark], "cursor": f"{server.epoch}.{server.marks[mark]}"}
+            case Call(args={"name": str() as name}):
+                if not world.is_ending and world.chance(world.unsure):
+                    world.counts["outcomes unknown"] += 1
+                    server.carried_out[name] += world.chance(0.5)
+                    raise Unavailable
+                server.carried_out[name] += 1
+                return {"answer": {"times": server.carried_out[name]}}
             case Heartbeat():
                 return {"online": 1}
         raise AssertionError(f"nobody asks {request}")
@@ -397,7 +415,8 @@ class Device:
         if self.line is not None:
             self.line.cut()
             self.line = None
-            self.core.lost()
+            for unknown in self.core.lost():
+                self._answered(unknown.asked, unknown.body, unknown.error)
 
     def hear(self) -> None:
         """Some of what is on the wire arrives."""
@@ -443,6 +462,9 @@ class Device:
 
     def _answered(self, asked: Asked, body: Any, error: Any) -> None:
         id_ = self.asked.pop(asked)
+        if asked.op == Op.CALL:
+            self._called(id_, error)
+            return
         if not id_:
             return
         room, words = self.said[id_]
@@ -460,6 +482,21 @@ class Device:
                 self.world.fail(f"{error.code} is worth a retry, and nobody retried", self)
             self.outcomes[id_] = error.code
 
+    def _called(self, name: str, error: Any) -> None:
+        may_repeat = name.startswith("often")
+        times = self.world.server.carried_out[name]
+        if error is None and not times:
+            self.world.fail(f"{name} was answered, and not carried out", self)
+        if times > 1 and not may_repeat:
+            self.world.fail(f"{name} was carried out {times} times, and may be once", self)
+        if error is not None:
+            if error.code != "unavailable" or may_repeat:
+                self.world.fail(f"{error.code} is no outcome of {name}", self)
+            self.world.counts["calls of unknown outcome"] += 1
+        else:
+            self.world.counts["calls"] += 1
+            self.world.counts["calls carried out twice"] += times > 1
+
     # --- the program ---
 
     def say(self) -> None:
@@ -469,6 +506,14 @@ class Device:
         self.said[id_] = room, words
         asked = self.core.ask(Op.SEND, {"room": room, "id": id_, "body": words}, room=room, id=id_)
         self.asked[asked] = id_
+
+    def call(self) -> None:
+        """Up to some at once, of which some may happen twice."""
+        for _ in range(self.world.rng.choice((1, 1, 3, 20))):
+            may_repeat = self.world.chance(0.5)
+            name = f"{'often' if may_repeat else 'once'} {self.world.rng.getrandbits(64)}"
+            body = {"verb": "probe.act", "args": {"name": name}}
+            self.asked[self.core.ask(Op.CALL, body, may_repeat=may_repeat)] = name
 
     def ask(self, op: Op) -> None:
         self.asked[self.core.ask(op, {"room": self.world.rng.choice(ROOMS)})] = ""
@@ -601,8 +646,7 @@ class World:
                 line = device.line
                 assert line is not None
                 line.catch_up()
-                line.wire.extend(line.late)
-                line.late.clear()
+                line.write_late()
                 device.hear()
                 device.speak()
                 device.deal()
@@ -633,6 +677,7 @@ class World:
             "speak": 0 if line is None else 6,
             "deal": self.slow,
             "say": 4,
+            "call": 0.5,
             "join": 0.3,
             "leave": 0.15,
             "write late": 0 if line is None else 6,
@@ -659,6 +704,8 @@ class World:
                 device.deal()
             case "say":
                 device.say()
+            case "call":
+                device.call()
             case "join":
                 device.ask(Op.JOIN)
             case "leave":
@@ -666,8 +713,7 @@ class World:
             case "write late":
                 assert line is not None
                 rng.shuffle(line.late)
-                line.wire.extend(line.late)
-                line.late.clear()
+                line.write_late()
             case "catch up":
                 assert line is not None
                 line.catch_up()

@@ -165,6 +165,43 @@ async def test_terminal_chat_is_short() -> None:
     assert len((EXAMPLES / "terminal_chat.py").read_text().splitlines()) <= 66
 
 
+async def test_a_team_talks_in_terminals(imcore: Running, tmp_path: Path) -> None:
+    """Two who register, an invitation, an answer, a reaction, an edit, who is there; and a login that needs no password again."""
+    common = ("--url", f"http://{imcore.http}", "--room", "group://crew", "--files", str(tmp_path))
+    new = (*common, "--register", "--password", "a long password")
+    async with example("team_chat.py", "carol", *new) as carol:
+        await carol.line_with("Ctrl-D")
+        async with example("team_chat.py", "dave", *new, "--room", "group://daves-own") as dave:
+            await dave.line_with("Ctrl-D")
+            dave.type("/who")
+            mid = (await dave.line_with("here:", "dave")).rpartition("(")[2].rstrip(")")
+        carol.type(f"/invite {mid}")
+        carol.type("Is anybody there?")
+        async with example("team_chat.py", "dave", *common) as dave:
+            await carol.line_with("dave came in")
+            asked = (await dave.line_with("carol: Is anybody there?")).split()[0]
+            await dave.line_with("Ctrl-D")
+            dave.type(f"/reply {asked} Yes, 我在这里")
+            await carol.line_with(f"dave: (to {asked}) Yes, 我在这里")
+            carol.type("/typing")
+            await dave.line_with("carol is typing")
+            dave.type(f"/react {asked} 👍")
+            await carol.line_with(asked, "👍", "dave")
+            carol.type(f"/edit {asked} Is somebody there?")
+            await dave.line_with(asked, "reads now: Is somebody there?")
+            carol.type("/react no 👍")
+            await carol.line_with("----", "invalid literal")
+            dave.hang_up()
+            assert 0 == await dave.end()
+        await carol.line_with("dave is away")
+        carol.hang_up()
+        assert 0 == await carol.end()
+
+
+async def test_team_chat_can_be_read_in_two_minutes() -> None:
+    assert len((EXAMPLES / "team_chat.py").read_text().splitlines()) <= 120
+
+
 async def test_a_bot_answers_and_goes_on_where_it_was(imcore: Running, tmp_path: Path) -> None:
     url, room = f"tcp://{imcore.tcp}", "group://bots"
     options = ("--url", url, "--room", room, "--db", str(tmp_path / "bot.db"))

@@ -242,6 +242,36 @@ async def test_it_waits_as_long_as_it_is_told(tab: Tab) -> None:
     assert ["state waiting going_away", "state connecting"] == told
 
 
+async def test_a_verb_is_called_by_its_name_and_asked_again_only_where_nothing_was_done(tab: Tab) -> None:
+    asked, answer, errors = await saw(
+        tab,
+        """
+        const client = await started();
+        const [socket] = sockets;
+        socket.welcome();
+        const kicked = client.call("rooms.kick", {room: "group://r", mid: 7});
+        socket.reply(38, {error: {code: "rate_limited", text: "Wait.", retry: true, retry_after_ms: 20}});
+        await until(() => socket.asked(38).length === 2);
+        socket.reply(38, {answer: {position: 9}});
+        const answer = await kicked;
+        const errors = [];
+        const unsure = client.call("rooms.create").catch(error => errors.push(error.code));
+        socket.reply(38, {error: {code: "unavailable", text: "Who knows?", retry: true, retry_after_ms: 1}});
+        await unsure;
+        const lost = client.call("rooms.create").catch(error => errors.push(error.name));
+        sockets[0].end(1006);
+        await lost;
+        return [socket.asked(38), answer, errors];
+        """,
+    )
+
+    kick = {"verb": "rooms.kick", "args": {"room": "group://r", "mid": 7}}
+    create = {"verb": "rooms.create", "args": {}}
+    assert [kick, kick, create, create] == asked
+    assert {"position": 9} == answer
+    assert ["unavailable", "Lost"] == errors
+
+
 @pytest.mark.parametrize("code", [4400, 4401, 4403, 4409, 4410, 4413])
 async def test_it_stays_away_when_coming_back_is_pointless(tab: Tab, code: int) -> None:
     """Whether the server had time to say why, or only the close code arrived."""

@@ -30,6 +30,8 @@ const STEADY_MS = 5_000; // a connection that lived for so long ends the doublin
 const PAGE_EVENTS = 500;
 const TRIES = 5;
 
+const NOTHING_DONE = new Set(["rate_limited", "overloaded"]); // what says that, and to come later
+
 // Coming back would end the same way. The server says so itself (operation 6); the code is for when that was lost.
 const FINAL_CLOSES = new Map([
   [1002, "protocol_error"], [1003, "unsupported"], [1007, "invalid_text"], [4400, "bad_packet"],
@@ -131,6 +133,12 @@ export class Client extends EventTarget {
   read = (room, seq) => this.#request(Op.READ, { room, seq });
   members = (room, page = {}) => this.#request(Op.MEMBERS, { room, ...page });
   inbox = (page = {}) => this.#request(Op.INBOX, page);
+
+  /**
+   * A verb by its name, such as "rooms.create"; resolves with its answer. It is asked again only where nothing was done: after
+   * `Lost`, or `unavailable`, nobody knows whether it was carried out.
+   */
+  call = async (verb, args = {}) => (await this.#request(Op.CALL, { verb, args })).answer;
 
   // --- the connection ---
 
@@ -263,7 +271,8 @@ export class Client extends EventTarget {
           else this.#ask(op, body, (reply, error) => (error ? reject(error) : resolve(reply)));
         });
       } catch (error) {
-        if (!error.retry || tries === TRIES) throw error;
+        const again = op === Op.CALL ? NOTHING_DONE.has(error.code) : error.retry;
+        if (!again || tries === TRIES) throw error;
         await new Promise((resolve) => setTimeout(resolve, laterMs(error)));
       }
     }
