@@ -45,7 +45,8 @@ CLOCK_LIBRARIES: Final = (
     "/usr/lib/faketime/libfaketime.so.1",
 )
 DISK_BYTES: Final = 6 << 30  # sparse: it takes what is written to it
-SOMEBODY_ELSE: Final = 1_000_000
+SOMEBODY_ELSE: Final = 1 << 52
+PASSWORD: Final = "correct horse battery staple"
 WARM_UP_S: Final = 2.0
 READY_S: Final = 60.0
 QUIET_S: Final = 150.0
@@ -73,6 +74,8 @@ class Options:
     gap_s: tuple[float, float] = (1.0, 4.0)
     hold: float = 1.0
     ok_sends_min: int = 1_000
+    accounts: bool = True  # people log in, and out; else they are believed
+    amends: bool = True  # people edit and recall what they said
     idle_s: float = 3.0
     command: str = "chaos"  # how it was asked for
     layout: Layout = field(default_factory=Layout)
@@ -191,10 +194,12 @@ async def _play(
     last: Callable[[Stage], Awaitable[None]] | None,
 ) -> Played:
     rooms = [f"group://r{n}" for n in range(1, options.rooms + 1)]
-    everybody = list(range(1, options.people + options.idle + 1))
+    count = options.people + options.idle
+    logins = await _register(stage.cluster, options.seed, count) if options.accounts else {}
+    everybody = list(logins) or list(range(1, count + 1))
     await _make_rooms(stage.cluster, rooms, everybody)
     started_ns = time.monotonic_ns()
-    async with _programs(options, stage, rooms) as programs:
+    async with _programs(options, stage, rooms, everybody, logins) as programs:
         with Writer(stage.folder / "history-nemesis.jsonl", buffer_bytes_max=0) as write:
             async with _sampled(stage, write):
                 wounds, found = await _act(options, stage, chosen, programs, write)
@@ -242,10 +247,12 @@ async def _act(
 
 
 @asynccontextmanager
-async def _programs(options: Options, stage: Stage, rooms: Sequence[str]) -> AsyncIterator[list[ClientProcess]]:
+async def _programs(
+    options: Options, stage: Stage, rooms: Sequence[str], everybody: Sequence[int], logins: Mapping[int, str]
+) -> AsyncIterator[list[ClientProcess]]:
     """The programs, started and ready; ended with the block."""
-    shares = [list(range(1, options.people + 1))[n :: options.programs] for n in range(options.programs)]
-    idle = list(range(options.people + 1, options.people + options.idle + 1))
+    busy, idle = everybody[: options.people], everybody[options.people :]
+    shares = [busy[n :: options.programs] for n in range(options.programs)]
     for n, people in enumerate(shares, 1):
         name = f"program-{n}"
         script = Script(
@@ -259,9 +266,12 @@ async def _programs(options: Options, stage: Stage, rooms: Sequence[str]) -> Asy
             rooms=tuple(rooms),
             sends_per_s=options.sends_per_s / options.programs,
             governs=n == 1,
-            governed=tuple(range(1, options.people + 1)),
+            governed=tuple(busy),
             governs_per_s=options.governs_per_s,
             idle=tuple(idle) if n == 1 else (),
+            logins=logins,
+            password=PASSWORD if logins else "",
+            amends=options.amends,
         )
         file = stage.folder / f"{name}.json"
         file.write_text(script.model_dump_json(indent=2))
@@ -343,6 +353,18 @@ async def _drain(programs: Iterable[ClientProcess], idle_s: float) -> list[str]:
         except TimeoutError:
             found.append(f"Q2: {program.name} did not have everything within {DRAINED_S:g} s")
     return found
+
+
+async def _register(made: Cluster, seed: int, count: int) -> dict[int, str]:
+    """So many people with accounts; each one's member id, and the name that it logs in with."""
+    logins: dict[int, str] = {}
+    async with aiohttp.ClientSession() as http:
+        for n in range(1, count + 1):
+            body = {"login": f"chaos{seed}.{n}", "password": PASSWORD}
+            async with http.post(f"http://{made.api_lines[0].address}/v1/accounts", json=body) as answer:
+                assert answer.status == 201, await answer.text()
+                logins[(await answer.json())["mid"]] = body["login"]
+    return logins
 
 
 async def _make_rooms(made: Cluster, rooms: Iterable[str], members: Sequence[int]) -> None:

@@ -45,6 +45,7 @@ PROGRAM: Final = (sys.executable, "-m", "imcore.cli")
 SETTINGS: Final[Mapping[str, object]] = {
     "auth_mode": "open",
     "rate_limits": False,
+    "password_memory_kib": 8,
     "node_lease_s": 6,
     "append_timeout_s": 6,
     "heartbeat_s": 4,
@@ -379,6 +380,7 @@ async def cluster(
                 name = f"{role}-{number}"
                 to_postgres = await stack.enter_async_context(line(f"{name}→postgres", database.socket, seed))
                 made.postgres_lines.append(to_postgres)
+                _share_keys(folder, name)
                 node = Node.make(
                     name,
                     role if role == "api" else f"{role},api",
@@ -402,6 +404,14 @@ async def cluster(
                 await stack.enter_async_context(line(f"clients→{node.name}", node.doors["http"], seed))
             )
         yield made
+
+
+def _share_keys(folder: Path, name: str) -> None:
+    """Each node has a data folder of its own, but what one signs the others must believe."""
+    keys = folder.resolve() / "keys"
+    keys.mkdir(exist_ok=True)
+    (folder / name).mkdir()
+    (folder / name / "keys").symlink_to(keys)
 
 
 @asynccontextmanager

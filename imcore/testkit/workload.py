@@ -13,6 +13,10 @@ It is told what to do in lines of JSON on standard input, and tells what it has 
     {"do": "drain", "idle_s": 3}       everybody comes back from its cursor, reads until idle; new devices read from the beginning
                                                                                    → {"said": "drained"}
 
+Where the people have accounts (`logins`), each device logs in and comes with its token; now and then it logs out, over the API, which
+ends its connection on whatever comet, and logs in anew. It does so only when it knows that the logout is over: P21 takes whatever the
+device opened before that for the login that was ended. And now and then somebody edits or recalls what it said.
+
 The trap: a client whose connection was taken over goes on with its cursor, so two of them must never have the same cursor file
 open. The second connection of a takeover has a cursor of its own, in memory.
 """
@@ -28,7 +32,8 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +59,8 @@ LIMITS: Final = Limits(
 )
 DRAIN_S: Final = 90.0
 PAGE: Final = 200
+SAID_MAX: Final = 20
+RECALLS: Final = 0.3  # of what is amended
 SECRET, NOWHERE = "group://secret", "group://nowhere"  # one that is there, and none of them is in; and one that is not
 BROKEN: Final = 70  # the exit code of a program that found a fault in itself
 HANDLED: Final = """
@@ -80,6 +87,9 @@ class Script(BaseModel):
     governed: tuple[int, ...] = ()  # whom
     governs_per_s: float = 1.0
     idle: tuple[int, ...] = ()  # people who come only at the drain
+    logins: Mapping[int, str] = {}  # of people who have accounts, the name; who has none is believed
+    password: str = ""
+    amends: bool = True  # people edit and recall what they said
 
 
 def body_of(seed: int, cid: str) -> dict[str, str]:
@@ -101,6 +111,9 @@ class Device:
         self.last_event_at = time.monotonic()
         self.cursor: SqliteCursor | None = None
         self.seqs: dict[str, int] = {}  # the last of each room that the loop was given
+        self.said: deque[tuple[str, int]] = deque(maxlen=SAID_MAX)  # the last that it said
+        self.token = ""
+        self.leaving = asyncio.Lock()  # held while it logs out
         self._lives = 0
 
     def observing(self) -> Callable[[tuple[Any, ...]], None]:
@@ -118,7 +131,8 @@ class Device:
         """A client of this device."""
         async with connect(
             list(self.play.script.doors),
-            mid=self.mid,
+            token=self.token or None,
+            mid=None if self.token else self.mid,
             key=self.key,
             cursor=cursor,
             platform="chaos",
@@ -134,6 +148,8 @@ class Device:
             self.cursor = SqliteCursor(self.cursor_file, flush=False)
             self.cursor.database.execute(HANDLED)
             try:
+                async with self.leaving:
+                    await self.log_in()
                 async with self.connected(self.cursor) as im:
                     self.im = im
                     self.here.set()
@@ -142,17 +158,58 @@ class Device:
             except ClientError as error:
                 # Another connection took over, or it was refused for good: a program would tell its user; this one tries again.
                 log.info("%s: %s", self.key, error)
+                if error.code == "unauthenticated":
+                    self.token = ""
             finally:
                 self.im = None
                 self.here.clear()
             await asyncio.sleep(self.random.uniform(0.05, 0.5))
+
+    async def log_in(self) -> None:
+        """Have a token, if the person has an account. Tries for as long as that takes."""
+        play = self.play
+        login = play.script.logins.get(self.mid)
+        while login is not None and not self.token:
+            asked = {"login": login, "password": play.script.password, "key": self.key}
+            status, told = await play.call("POST", "/v1/login", asked)
+            if status == 200:
+                self.token = told["token"]
+            else:
+                await asyncio.sleep(self.random.uniform(0.1, 0.5))
+
+    async def log_out(self) -> None:
+        """The login is over, and the connection with it; `live` logs in anew, when this is known."""
+        async with self.leaving:
+            token = self.token
+            if not token:
+                return
+            n = self.recorder.invoke("kick", Belonging("", self.mid, self.key))
+            status, told = await self.play.call("POST", "/v1/logout", {}, token)
+            outcome: Type = "ok" if status == 200 else "fail" if status in HTTP_DEFINITE else "info"
+            place = {name: told[name] for name in ("position", "seq") if name in told and outcome == "ok"}
+            self.recorder.finish(n, outcome, Belonging("", self.mid, self.key, code=str(told.get("code", "")), **place))
+            if outcome == "ok":
+                self.token = ""
+                tell("logout", device=self.key)
+
+    async def amend(self) -> None:
+        """Let something that it said read otherwise, or be shown no more. Whether it was done nobody need know: the log does."""
+        if not self.said:
+            return
+        room, seq = self.random.choice(self.said)
+        path = f"/v1/rooms/{room.replace('://', '/')}/messages/{seq}"
+        if self.random.random() < RECALLS:
+            await self.play.call("DELETE", path, None, self.token)
+        else:
+            await self.play.call("PUT", path, {"body": self.play.message()[0]}, self.token)
 
     def handle(self, event: object) -> None:
         """The application's own part. What is not stored (receipts, presence) is promised to nobody."""
         if isinstance(event, Event) and not event.position:
             return
         self.last_event_at = time.monotonic()
-        if isinstance(event, Event) and self.cursor is not None:
+        # What has no place in the log (receipts, signals) promises nothing.
+        if isinstance(event, Event) and event.position and self.cursor is not None:
             with self.cursor.storing(event) as database:
                 row = (self.play.life, event.room or event.stream, event.seq, event.position)
                 database.execute("INSERT INTO handled (life, place, seq, position) VALUES (?, ?, ?, ?)", row)
@@ -165,7 +222,8 @@ class Device:
         if im is None:
             return False
         try:
-            await im.send(room, body_of(self.play.script.seed, cid), id=cid, timeout_s=SEND_S)
+            sent = await im.send(room, body_of(self.play.script.seed, cid), id=cid, timeout_s=SEND_S)
+            self.said.append((room, sent.seq))
         except ClientError as error:
             # Refused for good, or not known: what was sent is in the record, attempt by attempt.
             return not (isinstance(error, ConnectionClosed) or error.retry or error.code in ("unavailable", "timeout"))
@@ -206,7 +264,11 @@ class Device:
                 continue
             with suppress(ClientError, TimeoutError):
                 async with asyncio.timeout(ASK_S):
-                    match self.random.randrange(11):
+                    match self.random.randrange(14):
+                        case 11 | 12 if script.amends:
+                            await self.amend()
+                        case 13:
+                            await self.log_out()
                         case 10:
                             # As a stranger: whether there is such a room, nobody is told.
                             await im.history(self.random.choice([SECRET, NOWHERE]), limit=PAGE)
@@ -409,6 +471,17 @@ class Play:
         place = {name: said[name] for name in ("position", "seq", "duplicate") if name in said}
         self.governor.finish(n, outcome, Belonging(room, mid, code=code, **place))
         return outcome
+
+    async def call(self, method: str, path: str, body: Any, token: str = "") -> tuple[int, dict[str, Any]]:
+        """One request to an API, whichever; (0, {}) without an answer."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        url = f"{self.random.choice(self.script.apis)}{path}"
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HTTP_S)) as http:
+                async with http.request(method, url, json=body, headers=headers) as answer:
+                    return answer.status, await answer.json(content_type=None)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return 0, {}
 
     async def _call(
         self, http: aiohttp.ClientSession, method: str, room: str, path: str, body: Any

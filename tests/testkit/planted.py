@@ -71,6 +71,7 @@ class Case:
         self.head = log.head
         self.positions = log.positions
         self.read_marks = list(log.read_marks)
+        self.readings: dict[tuple[str, int], set[str]] = {}
         self.projected = {
             name: Projected(one.position, dict(one.live), dict(one.folded)) for name, one in log.projected.items()
         }
@@ -175,7 +176,7 @@ class Case:
         """What is found in it."""
         log = Log(
             self.sound.epoch, self.entries, self.head, self.positions, self.heads, self.read_marks, self.sound.shown,
-            self.projected, self.sound.live_types,
+            self.projected, self.sound.live_types, self.readings,
         )  # fmt: skip
         return check_run(Run(sorted(self.records, key=lambda record: record.t), log), bounds).results
 
@@ -332,6 +333,17 @@ def all_see_otherwise(case: Case) -> bool:
         elif isinstance(record.v, Paging) and found in record.v.events:
             events = tuple(event._replace(hash="else") if event == found else event for event in record.v.events)
             case.alter(n, events=events)
+    return True
+
+
+@breaks("P5")
+def shown_as_another_message_was_edited(case: Case) -> bool:
+    """The edit of one message went out as another one."""
+    if not all_see_otherwise(case):
+        return False
+    events = [record.v for record in case.records if isinstance(record.v, Delivered)]
+    (place,) = {(event.room, event.seq) for event in events if event.hash == "else"}
+    case.readings = {other: {"else"} for other in case.sound.at if other != place}
     return True
 
 
@@ -1023,12 +1035,32 @@ def delivered_after_the_logout(case: Case) -> bool:
             if visit.mid == v.mid and visit.key[2] == v.key and visit.opened_at < operation.told_at <= visit.closed_at:
                 last = max((event.position for _, event in visit.delivered), default=visit.opened.position)
                 sight = list(case.run.sight(v.mid).between(last, NEVER))
-                if sight and sight[0][1].is_open and sight[0][0].kind != MESSAGE_SENT and not visit.removals:
+                is_calm = case.run.is_calm(operation.told_at, operation.told_at + 3 * SECOND)
+                owed = sight and sight[0][1].is_open and sight[0][0].kind != MESSAGE_SENT
+                if is_calm and owed and not visit.removals:
                     found.append((visit, operation.told_at, sight[0][0]))
     if (one := case.some(found)) is None:
         return False
     visit, told_at, entry = one
     case.add(told_at + 3 * SECOND, visit.key, "ok", "deliver", Delivered(*entry))
+    return True
+
+
+@breaks("P21")
+def delivered_from_behind_the_logout(case: Case) -> bool:
+    """In time, and yet it lies behind the logout in the log: the comet came to that first."""
+    found = []
+    for operation, _, v in case.run.answered("kick", Belonging):
+        for visit in case.visits() if not v.room else ():
+            last = visit.delivered[-1] if visit.delivered else None
+            if last is None or (visit.mid, visit.key[2]) != (v.mid, v.key) or last[1].position < 2:
+                continue
+            if visit.opened_at < operation.told_at and last[0] < operation.told_at:
+                found.append((operation, last[1].position - 1))
+    if (one := case.some(found)) is None:
+        return False
+    operation, position = one
+    case.alter(next(n for n, r in enumerate(case.records) if r is operation.done), position=position)
     return True
 
 
@@ -1039,7 +1071,9 @@ def obeyed_after_the_logout(case: Case) -> bool:
         (visit, operation.told_at + 3 * SECOND)
         for operation, _, v in case.run.answered("kick", Belonging)
         for visit in case.visits()
-        if (v.room, v.mid, v.key) == ("", *visit.device) and visit.opened_at < operation.told_at <= visit.closed_at
+        if (v.room, v.mid, v.key) == ("", *visit.device)
+        and visit.opened_at < operation.told_at <= visit.closed_at
+        and case.run.is_calm(operation.told_at, operation.told_at + 3 * SECOND)
     ]
     if (one := case.some(found)) is None:
         return False

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from imcore.testkit.checkers import ALL, check_run
+from imcore.testkit.history import Delivered
+from imcore.testkit.history.log import NOTHING
 from testkit.planted import BOUNDS, PLANTED, Case, sound
 
 WORLDS = 1_000
@@ -43,6 +45,41 @@ def test_a_planted_bug_is_found_by_the_promises_that_it_breaks(bug: str) -> None
             if places == PLACES:
                 return
     assert places == PLACES, "there were too few places for it"
+
+
+@pytest.mark.parametrize("said", ["edited", NOTHING])
+def test_a_message_may_be_shown_as_it_was_edited_and_a_recalled_one_as_nothing(said: str) -> None:
+    """To some so, and to others as it was sent: they were there."""
+    places = 0
+    for seed in range(SEEDS_MAX):
+        case = Case(seed)
+        if (found := case.some([v.delivered[n] for v, n in case.pairs() if v.delivered[n][1].hash])) is None:
+            continue
+        at, event = found
+        case.readings[event.room, event.seq] = {"edited", NOTHING}
+        case.alter(case.at(at), hash=said)
+        assert [] == [str(result) for result in case.results() if result.violated], f"seed {seed}"
+        places += 1
+        if places == PLACES:
+            return
+    raise AssertionError("there were too few places for it")
+
+
+def test_a_receipt_after_a_removal_is_no_alarm() -> None:
+    """It has no place, and its reader may be in the room again."""
+    places = 0
+    for seed in range(SEEDS_MAX):
+        case = Case(seed)
+        removals = [(v, t, notice) for v in case.visits() for t, notice in v.removals if v.closed is None]
+        if (found := case.some(removals)) is None:
+            continue
+        visit, t, notice = found
+        case.add(t + 1, visit.key, "ok", "deliver", Delivered(0, notice.room, kind="receipt"))
+        assert "P17b" not in [result.name for result in case.results() if result.violated], f"seed {seed}"
+        places += 1
+        if places == PLACES:
+            return
+    raise AssertionError("there were too few places for it")
 
 
 def test_every_promise_has_a_bug_that_breaks_it() -> None:

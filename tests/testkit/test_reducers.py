@@ -26,12 +26,13 @@ from hypothesis.stateful import (
 )
 
 from comet.memory_log import FOR_EVER, Draft, Membership, MemoryLog
-from imcore import commands, membership
+from imcore import amending, commands, membership
 from imcore.bus.tail import Tail
 from imcore.errors import ImcoreError
 from imcore.events.store import Decision, Rows
 from imcore.events.store import Draft as Sent
 from imcore.events.types import (
+    JSON,
     MESSAGE_OP,
     MESSAGE_SENT,
     ROOM,
@@ -40,16 +41,25 @@ from imcore.events.types import (
     USER,
     DeliveryAcked,
     Fact,
+    MemberBanned,
     MemberJoined,
     MemberLeft,
     MemberRemoved,
+    MemberUnbanned,
+    MessageEdited,
+    MessageRecalled,
+    PersonBlocked,
+    PersonUnblocked,
     ReadMarked,
     Recorded,
     Role,
+    RoomDismissed,
     RoomsEntered,
     SessionClosed,
     SessionOpened,
     device,
+    direct_pair,
+    direct_room,
     registry,
 )
 from imcore.membership import Settings
@@ -57,8 +67,10 @@ from imcore.permissions import SERVICE_ACTOR, Actor, person
 from imcore.projections import INLINE, PROJECTIONS
 from imcore.projections.inline import InlineProjections
 from imcore.projections.projection import AnyProjection, Key, fold
+from imcore.projections.restrictions import Restriction
 
 ROOMS = ("group://a", "group://b", "team://c")
+PAIRS = ("direct://1-2", "direct://1-3", "direct://2-3")
 MIDS = some.sampled_from([1, 2, 3])
 BY = some.sampled_from([1, 2, 3, SERVICE_MID])
 KEYS = some.sampled_from(["phone", "~1", "~2"])
@@ -188,7 +200,58 @@ class Service(RuleBasedStateMachine):
     def mute(self, room: str, mid: int, by: int, until_ms: int) -> None:
         self.decide(membership.Mute(room, mid, _actor(by), until_ms))
 
-    @rule(target=ids, room=some.sampled_from(ROOMS), mid=MIDS, n=some.integers(1, 3))
+    @rule(room=some.sampled_from(ROOMS), mid=MIDS, by=BY, until_ms=some.sampled_from([0, NOW_MS, NOW_MS + 1]))
+    def ban(self, room: str, mid: int, by: int, until_ms: int) -> None:
+        """Who is banned tries to come back."""
+        self.decide(membership.BanMember(room, mid, _actor(by), until_ms=until_ms))
+        self.decide(membership.Join(room, person(mid), may_create=False))
+
+    @rule(choice=some.integers(0, 3), by=BY)
+    def unban(self, choice: int, by: int) -> None:
+        banned = [key for (name, key), row in self.rows.items() if name == "bans" and row is not None]
+        if banned:
+            room, mid = banned[-1 - choice % len(banned)]
+            self.decide(membership.UnbanMember(str(room), int(mid), _actor(by)))
+
+    @rule(room=some.sampled_from(ROOMS[1:]), by=BY)
+    def dismiss(self, room: str, by: int) -> None:
+        """Not the first room, so that there is one till the end."""
+        self.decide(membership.DismissRoom(room, _actor(by)))
+
+    @rule(mid=MIDS, other=MIDS)
+    def open_direct(self, mid: int, other: int) -> None:
+        self.decide(membership.OpenDirect(other, person(mid)))
+
+    @rule(by=MIDS, mid=MIDS)
+    def block(self, by: int, mid: int) -> None:
+        """Who is blocked tries to have the last word."""
+        self.decide(membership.BlockPerson(mid, person(by)))
+        self.asked += 1
+        self._send(direct_room(by, mid), mid, f"id{self.asked}")
+
+    @rule(by=MIDS, mid=MIDS)
+    def unblock(self, by: int, mid: int) -> None:
+        self.decide(membership.UnblockPerson(mid, person(by)))
+
+    @rule(
+        choice=some.integers(0, 5),
+        by=BY,
+        words=some.lists(some.sampled_from(["one", "two", None]), min_size=1, max_size=3),
+    )
+    def amend(self, choice: int, by: int, words: list[str | None]) -> None:
+        """One message is edited and recalled (None), in any order."""
+        said = [event for event in self.log.events if event.op]
+        if not said:
+            return
+        event = said[-1 - choice % len(said)]
+        target = amending.Target(event.room, event.seq, event.mid, event.time_ms, JSON, event.body, False)
+        for one in words:
+            if one is None:
+                self.decide(amending.RecallMessage(target, _actor(by), 0))
+            else:
+                self.decide(amending.EditMessage(target, _actor(by), 0, one, "json"))
+
+    @rule(target=ids, room=some.sampled_from(ROOMS + PAIRS), mid=MIDS, n=some.integers(1, 3))
     def send(self, room: str, mid: int, n: int) -> tuple[int, str, str]:
         for _ in range(n):
             self.asked += 1  # one that was refused left no trace, and its id is used all the same
@@ -208,6 +271,9 @@ class Service(RuleBasedStateMachine):
 
     @rule(room=some.sampled_from(ROOMS))
     def push(self, room: str) -> None:
+        rules = self.rows.get(("restrictions", (room,)))
+        if isinstance(rules, Restriction) and rules.dismissed:
+            return
         self.append([Draft(ROOM + room, None, SERVICE_MID, op=MESSAGE_OP)])
 
     def _send(self, room: str, mid: int, client_id: str) -> Recorded | None:
@@ -370,6 +436,88 @@ class Service(RuleBasedStateMachine):
                 assert any(span.joined <= event.position < span.left for span in spans)
 
     @invariant()
+    def the_banned_stay_out(self) -> None:
+        """From a ban until it is lifted nobody is, or comes, in; and the rows are just the bans that were not lifted."""
+        banned: dict[Key, int] = {}
+        for event in self.log.events:
+            match None if event.op else event.fact:
+                case MemberBanned(room=room, mid=mid):
+                    assert mid not in self._members_at(room, event.position)
+                    banned[room, mid] = event.position
+                case MemberUnbanned(room=room, mid=mid):
+                    banned.pop((room, mid), None)
+                case MemberJoined(room=room, mid=mid):
+                    assert (room, mid) not in banned
+        assert banned == {key: row.position for key, row in fold(self.projections["bans"], self.log.events).items()}
+
+    def _members_at(self, room: str, position: int) -> set[int]:
+        return {
+            mid
+            for (stream, mid), spans in self.log.memberships.items()
+            for span in spans
+            if stream == ROOM + room and span.joined <= position < span.left
+        }
+
+    @invariant()
+    def a_dismissed_room_is_over(self) -> None:
+        """Nothing follows its dismissal in its stream."""
+        over: dict[str, int] = {}
+        for event in self.log.events:
+            assert event.stream not in over
+            if event.type == RoomDismissed.type:
+                over[event.stream] = event.position
+        rows = fold(self.projections["rooms"], self.log.events)
+        assert over == {f"{ROOM}{room}": row.dismissed for (room,), row in rows.items() if row.dismissed}
+        rules = fold(self.projections["restrictions"], self.log.events)
+        assert set(over) == {f"{ROOM}{room}" for (room,), row in rules.items() if row.dismissed}
+
+    @invariant()
+    def whom_one_blocked_says_nothing_to_one(self) -> None:
+        """In their direct room, from the block to its end, and whenever the room was opened. Of two who are blocked none is opened."""
+        blocks: set[Key] = set()
+        for event in self.log.events:
+            match None if event.op else event.fact:
+                case PersonBlocked(by=by, mid=mid):
+                    blocks.add((by, mid))
+                case PersonUnblocked(by=by, mid=mid):
+                    blocks.remove((by, mid))
+            pair = direct_pair(event.room)
+            if pair is not None and event.type == MESSAGE_SENT:
+                (other,) = {*pair} - {event.mid}
+                assert (other, event.mid) not in blocks
+            if pair is not None and event.type == MemberJoined.type:
+                assert not blocks & {pair, pair[::-1]}
+        assert blocks == set(fold(self.projections["blocks"], self.log.events))
+
+    @invariant()
+    def what_was_recalled_stays_so_and_says_nothing(self) -> None:
+        """An edit is its author's; the last is what the message says; after a recall there is nothing more, and no words are left."""
+        edits: dict[Key, list[tuple[int, str]]] = {}
+        recalls: dict[Key, tuple[int, int]] = {}
+        authors = {(event.room, event.seq): event.mid for event in self.log.events if event.op}
+        for event in self.log.events:
+            match None if event.op else event.fact:
+                case MessageEdited(room=room, target=target, body=body):
+                    assert (room, target) not in recalls
+                    assert event.mid in (authors[room, target], SERVICE_MID)
+                    edits.setdefault((room, target), []).append((event.position, f'"{body}"'))
+                case MessageRecalled(room=room, target=target, author=author):
+                    assert (room, target) not in recalls
+                    assert author == authors[room, target]
+                    recalls[room, target] = event.position, event.mid
+        assert {
+            key: (
+                len(edits.get(key, ())),
+                "" if key in recalls or key not in edits else edits[key][-1][1],
+                *recalls.get(key, (0, 0)),
+            )
+            for key in {*edits, *recalls}
+        } == {
+            key: (row.edits, row.body, row.recalled, row.recalled_by)
+            for key, row in fold(self.projections["amendments"], self.log.events).items()
+        }
+
+    @invariant()
     def unread_is_a_count(self) -> None:
         """P16, and P15: a mark never goes back while the membership lasts."""
         for (mid, room), row in fold(self.projections["inbox"], self.log.events).items():
@@ -508,6 +656,16 @@ def anybody_enters(key: Key, row: Any, event: Recorded) -> Any:
     return right("sessions", key, row, event)
 
 
+def a_recall_keeps_the_words(key: Key, row: Any, event: Recorded) -> Any:
+    made = right("amendments", key, row, event)
+    return made._replace(body=row.body) if event.type == MessageRecalled.type and row is not None else made
+
+
+def a_ban_is_over_at_once(key: Key, row: Any, event: Recorded) -> Any:
+    made = right("bans", key, row, event)
+    return made._replace(until_ms=NOW_MS) if event.type == MemberBanned.type else made
+
+
 BROKEN: dict[str, tuple[type[Service], dict[str, object]]] = {
     "a removal leaves the member": (Service, skipping("members", MemberRemoved)),
     "a leave leaves the member": (Service, skipping("members", MemberLeft)),
@@ -521,6 +679,15 @@ BROKEN: dict[str, tuple[type[Service], dict[str, object]]] = {
     "what comes twice is folded twice": (Service, {"tail": Forgetful}),
     "what is missing is not missed": (Service, {"tail": Careless}),
     "everybody may send": (Service, {"guards": Open}),
+    "a ban keeps nobody out": (Service, broken("bans", a_ban_is_over_at_once)),
+    "a ban is not lifted": (Service, skipping("bans", MemberUnbanned)),
+    "a dismissed room goes on": (Service, skipping("restrictions", RoomDismissed)),
+    "a room is not told of its end": (Service, skipping("rooms", RoomDismissed)),
+    "a block blocks nobody": (Service, skipping("members", PersonBlocked)),
+    "a block does not end": (Service, skipping("blocks", PersonUnblocked)),
+    "a recalled message keeps its words": (Service, broken("amendments", a_recall_keeps_the_words)),
+    "what was recalled is edited": (Service, skipping("amendments", MessageRecalled)),
+    "an edit is not heard of": (Service, skipping("amendments", MessageEdited)),
     "ids are forgotten": (Amnesiac, {}),
 }
 
@@ -533,5 +700,5 @@ def test_a_planted_bug_is_found(bug: str) -> None:
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
             machine,
-            settings=settings(STEPS, max_examples=500, phases=[Phase.generate], database=None, derandomize=True),
+            settings=settings(STEPS, max_examples=1_000, phases=[Phase.generate], database=None, derandomize=True),
         )

@@ -148,13 +148,18 @@ def the_log_is_dense(run: Run, bounds: Bounds, tally: Tally) -> None:
 
 
 def everybody_sees_what_is_stored(run: Run, bounds: Bounds, tally: Tally) -> None:
-    """P5. Whatever anybody is shown at a place is what the log has there: one order for all."""
+    """P5. Whatever anybody is shown at a place is what the log has there: one order for all.
+
+    A message may be shown as one of its edits has it, or, when it was recalled, without its words.
+    """
     for event, key, _ in _shown(run):
         tally.checked += 1
         entry = run.log.at.get((event.room, event.seq))
         if entry is None:
             tally.found("what was shown is not in the log", event=event, to=key)
-        elif tuple(entry) != tuple(event):
+        elif tuple(entry) != tuple(event) and (
+            tuple(entry) != tuple(event._replace(hash=entry.hash)) or not run.log.reads_as(entry, event.hash)
+        ):
             tally.found("what was shown is another event in the log", event=event, entry=entry, to=key)
     for visit in run.visits.values():
         for _, notice in visit.removals if run.is_of_this_log(visit.key) else ():
@@ -378,7 +383,10 @@ def an_epoch_is_one_log(run: Run, bounds: Bounds, tally: Tally) -> None:
         visit = run.visits.get(key)
         epoch = (visit.opened.epoch if visit is not None else "") or current
         tally.checked += 1
-        what = (event.position, event.kind, event.mid, event.id, event.hash, event.whom)
+        entry = run.log.at.get((event.room, event.seq))
+        # Edited or recalled it is the same message.
+        said = entry.hash if entry is not None and run.log.reads_as(entry, event.hash) else event.hash
+        what = (event.position, event.kind, event.mid, event.id, said, event.whom)
         if (other := seen.setdefault((epoch, event.room, event.seq), what)) != what:
             tally.found("one place held two events", room=event.room, seq=event.seq, first=other, second=what)
     steps: list[tuple[int, int, str]] = []
@@ -519,7 +527,10 @@ def only_members_see(run: Run, bounds: Bounds, tally: Tally) -> None:
 
 
 def the_removed_get_nothing_more(run: Run, bounds: Bounds, tally: Tally) -> None:
-    """P17b. Nothing of a room comes to who was told to be out of it, nor later than the bound after the removal was acknowledged."""
+    """P17b. Nothing of a room comes to who was told to be out of it, nor later than the bound after the removal was acknowledged.
+
+    What has no place in the log (receipts, signals) is not judged here: whether somebody was in again by then nobody can tell.
+    """
     for visit in run.visits.values():
         tally.checked += len(visit.removals)
         _check_removals(visit, tally)
@@ -532,7 +543,7 @@ def the_removed_get_nothing_more(run: Run, bounds: Bounds, tally: Tally) -> None
                 for at, event in visit.delivered[bisect_right(visit.delivered, done_at + late, key=itemgetter(0)) :]:
                     if event.position > v.position:
                         break
-                    if event.room == v.room and run.is_calm(done_at, at):
+                    if event.position and event.room == v.room and run.is_calm(done_at, at):
                         tally.found(
                             "something of a room came long after the removal", event=event, kick=v, to=visit.key
                         )
@@ -546,7 +557,7 @@ def _check_removals(visit: Visit, tally: Tally) -> None:
         while t < at and notice is not None:
             told[notice.room] = notice.position
             t, notice = next(removals)
-        if event.position < told.get(event.room, 0):
+        if 0 < event.position < told.get(event.room, 0):
             says = "something of a room came after its removal was told"
             tally.found(says, event=event, removed_at=told[event.room], to=visit.key)
 
@@ -607,9 +618,12 @@ def a_takeover_ends_the_older(run: Run, bounds: Bounds, tally: Tally) -> None:
 
 
 def a_revoked_session_is_over(run: Run, bounds: Bounds, tally: Tally) -> None:
-    """P21. After sessions were ended by order, their connections are given nothing and obeyed in nothing."""
+    """P21. After sessions were ended by order, their connections are given nothing and obeyed in nothing.
+
+    Of what comes after the order in the log they are given nothing at any time; and in time they are over, if nothing is broken.
+    """
     late = int(bounds.taken_over_s * SECOND)
-    revoked: dict[object, int] = {}
+    revoked: dict[object, tuple[int, int]] = {}
     for operation, _, v in run.answered("kick", Belonging):
         if v.room:
             continue
@@ -617,13 +631,15 @@ def a_revoked_session_is_over(run: Run, bounds: Bounds, tally: Tally) -> None:
         done_at = operation.told_at
         for visit in run.people[v.mid]:
             if v.key in ("", visit.key[2]) and visit.opened_at < done_at:
-                revoked[visit.key] = min(done_at + late, revoked.get(visit.key, NEVER))
+                revoked[visit.key] = min((done_at + late, done_at), revoked.get(visit.key, (NEVER, NEVER)))
                 for at, event in visit.delivered:
-                    if at > done_at + late:
+                    is_later = 0 < v.position < event.position and run.is_of_this_log(visit.key)
+                    if is_later or (at > done_at + late and run.is_calm(done_at, at)):
                         tally.found("a session that was ended was delivered something", event=event, to=visit.key)
                         break
     for on, asked_at, what in _done_on(run):
-        if asked_at > revoked.get(on, NEVER):
+        end, done_at = revoked.get(on, (NEVER, NEVER))
+        if asked_at > end and run.is_calm(done_at, asked_at):
             tally.found("a session that was ended was obeyed", on=on, what=what)
 
 

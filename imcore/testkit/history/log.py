@@ -29,11 +29,11 @@ from imcore.events.types import (
     USER,
     MemberJoined,
     MemberLeft,
-    MemberMuted,
     MemberRemoved,
+    MessageEdited,
+    MessageRecalled,
     ReadMarked,
     Recorded,
-    RoleChanged,
     RoomCreated,
     room_type,
 )
@@ -43,6 +43,7 @@ from imcore.testkit.history.records import body_hash
 
 PAGE_EVENTS: Final = 5_000
 FOR_EVER: Final = 1 << 62
+NOTHING: Final = body_hash(None)  # how a recalled message reads
 CHECKPOINTS: Final = "SELECT projection, position FROM checkpoints"
 
 
@@ -113,6 +114,7 @@ class Log:
     shown: Collection[str] = frozenset()  # rooms whose members see everything that was said before they came
     projected: Mapping[str, Projected] = field(default_factory=dict)
     live_types: Collection[str] = ("live",)
+    readings: Mapping[tuple[str, int], Collection[str]] = field(default_factory=dict)  # see `reads_as`
     rooms: dict[str, list[Entry]] = field(init=False)
     at: dict[tuple[str, int], Entry] = field(init=False)
     memberships: dict[tuple[int, str], list[Interval]] = field(init=False)
@@ -170,6 +172,10 @@ class Log:
         found.sort(key=lambda one: one[0].position)
         return found
 
+    def reads_as(self, entry: Entry, said: str) -> bool:
+        """Could the message at this place be shown so? As it was sent, as one of its edits has it, or, recalled, as nothing."""
+        return said == entry.hash or said in self.readings.get((entry.room, entry.seq), ())
+
     def last_seq(self, room: str) -> int:
         """head(r)."""
         events = self.rooms.get(room)
@@ -203,6 +209,7 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
         entries: list[Entry] = []
         marks: list[ReadMark] = []
         shown: set[str] = set()
+        readings: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         positions = 0
         async for page in _pages(connection):
             events = [recorded(row, names) for row in page]
@@ -214,6 +221,10 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
                     entries.append(entry_of(event, kept))
                 if event.type == ReadMarked.type and isinstance(fact := event.fact, ReadMarked):
                     marks.append(ReadMark(event.position, fact.mid, fact.room, fact.seq))
+                elif event.type == MessageEdited.type and isinstance(fact := event.fact, MessageEdited):
+                    readings[fact.room, fact.target].add(body_hash(fact.body))
+                elif event.type == MessageRecalled.type and isinstance(fact := event.fact, MessageRecalled):
+                    readings[fact.room, fact.target].add(NOTHING)
                 elif event.type == RoomCreated.type and isinstance(fact := event.fact, RoomCreated):
                     shown.update([fact.room] if fact.history == "all" else ())
     return Log(
@@ -226,6 +237,7 @@ async def authoritative(connection: Connection, *, live_types: Collection[str] =
         shown,
         {name: Projected(upto[name], live[name], folded[name]) for name in HELD},
         live_types,
+        readings,
     )
 
 
@@ -243,10 +255,8 @@ def entry_of(event: Recorded, names: dict[str, str] | None = None) -> Entry:
     if event.type in MESSAGE_TYPES:
         format_, text = messages.written(event)
         said = body_hash(orjson.loads(text) if format_ == JSON else text)
-    elif isinstance(
-        fact := event.fact, MemberJoined | MemberLeft | MemberRemoved | MemberMuted | RoleChanged | ReadMarked
-    ):
-        whom = fact.mid
+    else:
+        whom = getattr(event.fact, "mid", 0) or 0
     return Entry(
         event.position, kept(event.room or event.stream), event.seq, kept(event.type), event.mid, kept(event.key),
         event.client_id or "", said, whom,
