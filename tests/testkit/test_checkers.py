@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from imcore.testkit.checkers import ALL, check_run
-from testkit.planted import BOUNDS, PLANTED, Case, sound
+from testkit.planted import BOUNDS, PLANTED, Case, receipt, sound
 
 WORLDS = 1_000
+UNSTORED_WORLDS = 100
+ROOM_OF_ALL = "all:"
 PLACES = 10  # where each bug is planted
 SEEDS_MAX = 1_000
 
@@ -25,6 +27,23 @@ def test_a_thousand_sound_runs_raise_no_alarm() -> None:
         checked.update({result.name: result.checked for result in report.results})
 
     assert [] == [name for name in ALL if checked[name] < WORLDS // 10]
+
+
+def test_what_is_told_and_not_stored_raises_no_alarm() -> None:
+    """Before anything else came over a connection, after each event, and to who was removed and came back."""
+    came_back = 0
+    for seed in range(UNSTORED_WORLDS):
+        case = Case(seed)
+        for visit in case.run.visits.values():
+            case.add(visit.opened_at + 1, visit.key, "ok", "deliver", receipt(ROOM_OF_ALL))
+            for t, event in visit.delivered:
+                if case.sound.has_members(event.room) and case.run.is_of_this_log(visit.key):
+                    case.add(t + 1, visit.key, "ok", "deliver", receipt(event.room))
+                    came_back += any(one.room == event.room and at < t for at, one in visit.removals)
+
+        assert [] == [violation for result in case.results() for violation in result.violations], seed
+
+    assert came_back > UNSTORED_WORLDS // 10
 
 
 @pytest.mark.parametrize("bug", PLANTED)
