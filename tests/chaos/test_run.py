@@ -122,7 +122,7 @@ async def test_kicks_and_takeovers_in_the_middle_of_sentences(data_dir: Path) ->
         programs=1,
         sends_per_s=300,
         governs_per_s=20,
-        gap_s=(1.0, 2.0),
+        gap_s=(3.0, 4.0),
         ok_sends_min=500,
         idle_s=2.0,
         layout=Layout(comets=2, apis=1, projectors=1),

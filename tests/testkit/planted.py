@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from imcore.events.types import MESSAGE_SENT, MemberJoined
 from imcore.projections.inbox import Inbox
+from imcore.receipts import TYPE as RECEIPT
 from imcore.testkit.checkers import Bounds, Result, Run, check_run
 from imcore.testkit.checkers.run import NEVER, SECOND, Send, Visit, is_own
 from imcore.testkit.history import (
@@ -40,6 +41,11 @@ from testkit.worlds import ABSENT, ADMIN, HASHES, MS, World
 
 BOUNDS: Final = Bounds(ok_sends_min=0)
 ELSEWHERE: Final = "live://elsewhere"  # where nobody is owed anything
+
+
+def receipt(room: str) -> Delivered:
+    """What those who are there are told of a reader, and the log is not."""
+    return Delivered(0, room, 0, RECEIPT, whom=ADMIN)
 
 
 class Sound(NamedTuple):
@@ -957,6 +963,22 @@ def delivered_long_after_the_kick(case: Case) -> bool:
     if (one := case.some(found)) is None:
         return False
     case.move(case.at(one[0]), one[1])
+    return True
+
+
+@breaks("P17b")
+def told_who_reads_after_the_removal(case: Case) -> bool:
+    """What is not stored went on to somebody who was taken out, and whom nobody let in again."""
+    found = []
+    for visit in case.visits():
+        for t, notice in visit.removals:
+            spans = case.sound.memberships[visit.mid, notice.room]
+            if t < visit.closed_at and spans[-1].end_position <= notice.position:
+                found.append((visit, notice.room, t))
+    if (one := case.some(found)) is None:
+        return False
+    visit, room, t = one
+    case.add(t + 1, visit.key, "ok", "deliver", receipt(room))
     return True
 
 

@@ -273,7 +273,7 @@ def nobody_is_dropped_silently(run: Run, bounds: Bounds, tally: Tally) -> None:
     for visit in run.visits.values():
         if run.is_there(visit) and run.is_of_this_log(visit.key):
             tally.checked += 1
-            last = max((event.position for _, event in visit.delivered), default=visit.opened.position)
+            last = max((visit.opened.position, *visit.got))
             for entry in _missing(run, visit, last, NEVER):
                 if entry.kind != ReadMarked.type:
                     tally.found("an open connection stopped being served", entry=entry, last=last, to=visit.key)
@@ -529,11 +529,11 @@ def only_members_see(run: Run, bounds: Bounds, tally: Tally) -> None:
 def the_removed_get_nothing_more(run: Run, bounds: Bounds, tally: Tally) -> None:
     """P17b. Nothing of a room comes to who was told to be out of it, nor later than the bound after the removal was acknowledged.
 
-    What has no place in the log (receipts, signals) is not judged here: whether somebody was in again by then nobody can tell.
+    What has no place in the log (receipts, signals) is held against a removal only if nobody let the removed in again.
     """
     for visit in run.visits.values():
         tally.checked += len(visit.removals)
-        _check_removals(visit, tally)
+        _check_removals(run, visit, tally)
     late = int(bounds.revoked_s * SECOND)
     for operation, _, v in run.answered("kick", Belonging):
         if v.room and run.is_of_this_log(operation.visit):
@@ -543,13 +543,15 @@ def the_removed_get_nothing_more(run: Run, bounds: Bounds, tally: Tally) -> None
                 for at, event in visit.delivered[bisect_right(visit.delivered, done_at + late, key=itemgetter(0)) :]:
                     if event.position > v.position:
                         break
-                    if event.position and event.room == v.room and run.is_calm(done_at, at):
+                    if not event.is_stored and not _is_out_for_good(run.log, v.mid, v.room, v.position):
+                        continue
+                    if event.room == v.room and run.is_calm(done_at, at):
                         tally.found(
                             "something of a room came long after the removal", event=event, kick=v, to=visit.key
                         )
 
 
-def _check_removals(visit: Visit, tally: Tally) -> None:
+def _check_removals(run: Run, visit: Visit, tally: Tally) -> None:
     told: dict[str, int] = {}
     removals = iter([*visit.removals, (NEVER, None)])
     t, notice = next(removals)
@@ -557,9 +559,23 @@ def _check_removals(visit: Visit, tally: Tally) -> None:
         while t < at and notice is not None:
             told[notice.room] = notice.position
             t, notice = next(removals)
-        if 0 < event.position < told.get(event.room, 0):
+        removed_at = told.get(event.room, 0)
+        if event.is_stored:
+            is_late = event.position < removed_at
+        else:
+            is_known = removed_at > 0 and run.is_of_this_log(visit.key)
+            is_late = is_known and _is_out_for_good(run.log, visit.mid, event.room, removed_at)
+        if is_late:
             says = "something of a room came after its removal was told"
-            tally.found(says, event=event, removed_at=told[event.room], to=visit.key)
+            tally.found(says, event=event, removed_at=removed_at, to=visit.key)
+
+
+def _is_out_for_good(log: Log, mid: int, room: str, position: int) -> bool:
+    """Was this person in the room at no time after this position?
+
+    What is not stored tells no position. So it is held against a removal only if nobody let the removed in again.
+    """
+    return all(span.end_position <= position for span in log.memberships.get((mid, room), ()))
 
 
 def only_members_send(run: Run, bounds: Bounds, tally: Tally) -> None:

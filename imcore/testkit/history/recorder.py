@@ -65,7 +65,7 @@ class Recorder:
     def observe(self, step: tuple[Any, ...]) -> None:
         """One step of the SDK: see `observe` of imcore.client.connect."""
         match step:
-            case ("deliver", conn, event) if event.position:  # what is not stored may be lost, and is in no order
+            case ("deliver", conn, event):
                 self._put(conn, 0, "ok", "deliver", _event(event))
             case ("request", conn, op, n, body):
                 self._request(conn, op, n, body if isinstance(body, dict) else {})

@@ -85,7 +85,7 @@ class Delivered(NamedTuple):
     """deliver, and an event in a page of history. `room` is the stream's name where the event is in no room (user:7, all:).
 
     `kind` is the event's type, or "removed" for the notice of being in a room no more. `mid`, `key`: who did it, from where. `whom`:
-    who joined, left or was removed.
+    who joined, left or was removed. What was told only to those who were there (receipts, who types) has position and seq 0.
     """
 
     position: int
@@ -97,6 +97,11 @@ class Delivered(NamedTuple):
     id: str = ""
     hash: str = ""
     whom: int = 0
+
+    @property
+    def is_stored(self) -> bool:
+        """Has it a place in the log?"""
+        return self.position > 0
 
 
 class Acking(NamedTuple):
