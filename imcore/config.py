@@ -305,7 +305,8 @@ class Settings(_Part):
         1, description="Argon2id's lanes: each is a thread of its own."
     )
     password_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Passwords looked at at the same time. Each takes a core while it lasts, at low priority."
+        1,
+        description="Passwords looked at at the same time. Each takes a core while it lasts, at low priority. More: on more cores.",
     )
     password_queue_max: Count = Field(
         32, description="Passwords in line. Above, who logs in is told at once when to come back."
