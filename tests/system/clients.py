@@ -489,7 +489,7 @@ class Client:
         finally:
             for future in self._asked.values():
                 if not future.done():
-                    future.set_exception(Gone())
+                    future.set_exception(Gone(f"{self.told}"))
                     future.exception()  # nobody may be waiting
             self._news.set()
             asyncio.get_running_loop().call_soon(self._news.set)  # when the task is done
