@@ -73,10 +73,10 @@ def costs(
     )
 
 
-def twice(what: str, alone: Times, beside: Times, *, whom: str = "beside") -> tuple[Figure, ...]:
-    """How much longer it takes beside others, at most twice as long."""
+def twice(what: str, alone: Times, beside: Times, *, whom: str = "beside", times_max: float = 2) -> tuple[Figure, ...]:
+    """How much longer it takes beside others, at most twice as long, or as is said."""
     return (
         Figure(f"p99 of {what} alone", alone.p99, "ms"),
         Figure(f"p99 of {what} {whom}", beside.p99, "ms"),
-        at_most(f"p99 of {what} {whom}, times as long", beside.p99 / max(alone.p99, 1e-3), "×", 2),
+        at_most(f"p99 of {what} {whom}, times as long", beside.p99 / max(alone.p99, 1e-3), "×", times_max),
     )
