@@ -91,14 +91,16 @@ class Doors:
         return act in self._asks
 
     async def allow(self, act: str, identity: Identity, room: str, key: str = "") -> None:
-        """May it? Services are asked nothing. Raises Forbidden or Unavailable."""
+        """May it? Services are asked nothing. Raises Forbidden or Unavailable, and Unauthenticated if it was taken back meanwhile."""
         if act in self._asks and identity.role != SERVICE_ACTOR.role:
             await self._webhook.allow(act, identity.mid, room, key)
+            self._revocations.check(identity)
 
     async def let_in(self, identity: Identity, room: str, mids: Collection[int], key: str = "") -> None:
         """May these people come into this room, of whom others than the one who asks are brought in by it? Services are asked nothing.
 
-        Each is a question of its own, a few at a time, and one no is no. Raises Forbidden, TryLater or Unavailable.
+        Each is a question of its own, a few at a time, and one no is no. Raises Forbidden, TryLater or Unavailable, and
+        Unauthenticated for what was taken back meanwhile.
         """
         if not self.asks("join") or identity.role == SERVICE_ACTOR.role:
             return
@@ -118,6 +120,7 @@ class Doors:
             for one in asking:
                 one.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
+        self._revocations.check(identity)
 
     async def _by_ticket(self, ticket: str, origin: str) -> Identity:
         kept = await keeping.use_ticket(self._pool, ticket, origin)

@@ -64,7 +64,7 @@ RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too ma
 PATH_SHOWN_MAX: Final = 200
 
 PACE: Final = web.RequestKey("pace", dict[str, str])
-_REQUESTS: Final = web.AppKey("requests", metrics.Requests)
+REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
 _PACES: Final = web.AppKey("paces", Paces[int | str])
 
@@ -74,10 +74,10 @@ def make_app(services: Services, serving: Verbs | None = None) -> web.Applicatio
     # client_max_size bounds what aiohttp reads by itself, which nothing here asks it to: see asking.read_bytes.
     app = web.Application(middlewares=[told, from_page, identified, paced, bounded], client_max_size=1)
     app[SERVICES] = services
-    app[_REQUESTS] = metrics.Requests()
+    app[REQUESTS] = metrics.Requests()
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
-    services.metrics.register(app[_REQUESTS])
+    services.metrics.register(app[REQUESTS])
     serving = serving or Verbs(VERBS)
     verbs.add_routes(app, serving)
     page.add_routes(app, serving)
@@ -118,7 +118,7 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.exception("a request failed", extra={"method": request.method, "route": _route(request)})
         response = refusal(ImcoreError())
     seconds = time.perf_counter() - started
-    request.app[_REQUESTS].count(_route(request), request.method, response.status, seconds)
+    request.app[REQUESTS].count(_route(request), request.method, response.status, seconds)
     who = request.get(IDENTITY)
     access_log.info(
         "%s %s %d",
@@ -253,7 +253,7 @@ async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Only so many requests are under way; who comes beyond that is told so at once. Operators are answered all the same."""
     if request.path in OPEN_PATHS or request.path == METRICS_PATH:
         return await handler(request)
-    requests = request.app[_REQUESTS]
+    requests = request.app[REQUESTS]
     if requests.under_way >= services(request).settings.http_requests_max:
         requests.refused += 1
         raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))

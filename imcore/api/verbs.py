@@ -87,6 +87,7 @@ class Route:
         key = idempotency.key_of(request.headers.getall(idempotency.HEADER, []))
         values = await self._values(request)
         args = self._verbs.checked(verb, caller, values)
+        services(request).means.accounts.doors.check(caller.identity)  # a body may take its time
         if key is None or not self._keeps or caller.identity.role == "anonymous":
             return await self._answered(request, caller, args)
         return await self._once(request, caller, args, key, idempotency.digest(verb, values))

@@ -164,6 +164,7 @@ async def store(caller: Caller, means: Means, args: Store) -> Attachment:
         width=width, height=height,
     )  # fmt: skip
     try:
+        means.accounts.doors.check(caller.identity)  # a file may take minutes
         (event,) = await decided(
             caller,
             means,

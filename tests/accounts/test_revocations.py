@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
 from api.place import Answer, Place, serving
 from imcore.accounts.revocations import MARGIN_S, Revocations
+from imcore.api.app import REQUESTS
 from imcore.auth import Identity
 from imcore.errors import Unauthenticated
 from imcore.events.types import (
@@ -22,6 +24,7 @@ from imcore.events.types import (
     Recorded,
     SuspensionLifted,
 )
+from waiting import eventually
 
 SOON_S = 2.0
 NOW_MS = 1_000_000
@@ -216,6 +219,29 @@ async def test_what_is_taken_back_is_so_in_another_process_and_after_a_restart(d
         raised = (await one.post("/v1/refresh", token="", json={"refresh_token": people[3]["refresh_token"]})).json
         assert "moderator" == raised["role"]
         assert [200] * 3 == [(await show(place, raised)).status for place in (one, other, third)]
+
+
+async def test_who_logs_out_before_a_body_is_there_has_asked_for_nothing(guarded: Place) -> None:
+    who, rest = await somebody(guarded), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"name":'
+        await rest.wait()
+        yield b'"Bob"}'
+
+    headers = {"Content-Type": "application/json"}
+    asking = asyncio.create_task(guarded.patch("/v1/account", token=who["token"], data=slowly(), headers=headers))
+    await eventually(lambda: _is_under_way(guarded, 1))
+    assert 200 == (await guarded.post("/v1/logout", token=who["token"], json={})).status
+    rest.set()
+
+    assert (401, "unauthenticated") == _said(await asking)
+    assert "alice" == (await show(guarded, await logged_in(guarded))).json["name"]
+
+
+async def _is_under_way(place: Place, count: int) -> bool:
+    """Are so many known for who they are?"""
+    return count == place.app[REQUESTS].under_way
 
 
 def _said(answer: Answer) -> tuple[int, object]:

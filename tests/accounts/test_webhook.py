@@ -50,7 +50,7 @@ class Backend:
                 return web.json_response({"mid": 7, "role": "admin"})
             case "mid zero":
                 return web.json_response({"mid": 0})
-            case "silent":
+            case "silent" | "group://6":
                 await self.never.wait()
         return web.json_response({"mid": 9})
 
@@ -184,6 +184,26 @@ async def test_who_asked_to_be_let_in_is_asked_about_when_it_is(database_url: st
         assert {"act": "join", "mid": 8, "room": "group://9", "key": "", "by": 9} == backend.asked[-1]
         backend.nowhere = 0
         assert 201 == (await place.put(f"{path}/requests/8", token="x", json={})).status
+
+
+async def test_who_is_turned_out_while_the_backend_is_asked_does_nothing(database_url: str, backend: Backend) -> None:
+    async with asking(database_url, backend, auth_webhook_asks=("connect", "join"), auth_webhook_s=30.0) as place:
+        room, path, who = "group://6", "/v1/rooms/group/6", {}
+        for mid in (6, 8):
+            who[mid] = auth.mint(place.keys.signing(), now=_now(), expires_in_s=60, mid=mid)
+        assert 201 == (await place.post("/v1/rooms", token="shop", json={"room": room, "members": [6]})).status
+        backend.asked.clear()
+        joins = asyncio.create_task(place.post(f"{path}/join", token=who[8], json={}))
+        brings = asyncio.create_task(place.post(f"{path}/members", token=who[6], json={"mid": 9}))
+        while [6, 8] != sorted(one.get("by") or one["mid"] for one in backend.asked if one["act"] == "join"):
+            await asyncio.sleep(0.01)
+        for mid in (6, 8):
+            await place.accounts.end_logins(mid, [], mid, everywhere=True)
+        backend.never.set()
+
+        assert [401, 401] == [(await one).status for one in (joins, brings)]
+        members = (await place.get(f"{path}/members", token="shop")).json["members"]
+        assert [6] == [one["mid"] for one in members]
 
 
 def _now() -> float:

@@ -248,6 +248,24 @@ async def test_a_body_that_is_too_slow_is_refused_and_leaves_nothing(small: Call
         assert 0 == place.app_uploads.under_way
 
 
+async def test_a_file_of_somebody_who_logged_out_before_it_was_there_is_not_kept(files: Files) -> None:
+    rest = asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        yield bytes(100)
+        await rest.wait()
+        yield bytes(100)
+
+    asking = asyncio.create_task(files.put(MEMBER, held()))
+    await eventually(lambda: _true(files.place.app_uploads.under_way == 1))
+    await files.place.accounts.end_logins(MEMBER, [], MEMBER, everywhere=True)
+    rest.set()
+
+    told = await asking
+    assert (401, "unauthenticated") == (told.status, told.code)
+    assert ([], []) == (files.kept(), await files.facts())
+
+
 async def test_so_many_uploads_are_under_way_and_no_more(small: Callable[..., Any]) -> None:
     async with small(attachment_uploads_max=3, attachment_uploads_per_user_max=2) as place:
         await make_room(place)
