@@ -110,7 +110,9 @@ class Webhook:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._settings.auth_webhook_under_way_max)
             self._session = aiohttp.ClientSession(
-                connector=connector, json_serialize=lambda value: orjson.dumps(value).decode()
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would tell of one person in the question about the next
+                json_serialize=lambda value: orjson.dumps(value).decode(),
             )
         return self._session
 

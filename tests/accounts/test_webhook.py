@@ -25,10 +25,12 @@ class Backend:
         self.asked: Asked = []
         self.never = asyncio.Event()
         self.nowhere = 0  # who may not join anything
+        self.cookies: list[str] = []  # that were sent with the questions
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         question = await request.json()
         self.asked.append(question)
+        self.cookies += request.headers.getall("Cookie", [])
         if question["act"] == "join" and question["mid"] == self.nowhere:
             return web.json_response({}, status=403)
         match question.get("token") or question.get("room"):
@@ -40,6 +42,8 @@ class Backend:
                 return web.json_response({"service": True})
             case "nobody" | "group://8":
                 return web.json_response({}, status=403)
+            case "cookie":
+                return web.json_response({"mid": 9}, headers={"Set-Cookie": "session=9; Path=/"})
             case "broken":
                 return web.json_response({}, status=500)
             case "moved":
@@ -184,6 +188,15 @@ async def test_who_asked_to_be_let_in_is_asked_about_when_it_is(database_url: st
         assert {"act": "join", "mid": 8, "room": "group://9", "key": "", "by": 9} == backend.asked[-1]
         backend.nowhere = 0
         assert 201 == (await place.put(f"{path}/requests/8", token="x", json={})).status
+
+
+async def test_no_cookie_of_the_answer_about_one_goes_with_the_question_about_another(
+    database_url: str, backend: Backend
+) -> None:
+    backend.url = backend.url.replace("127.0.0.1", "localhost")  # of an address no cookie is kept anyway
+    async with asking(database_url, backend, auth_webhook_s=30.0) as place:
+        assert [200, 200] == [await status(place, token) for token in ("cookie", "other")]
+        assert (["cookie", "other"], []) == ([one["token"] for one in backend.asked], backend.cookies)
 
 
 async def test_who_is_turned_out_while_the_backend_is_asked_does_nothing(database_url: str, backend: Backend) -> None:
