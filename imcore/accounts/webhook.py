@@ -132,13 +132,23 @@ class Webhook:
                         return None
                     if response.status != 200:
                         raise _NoAnswer(f"status {response.status}")
-                    body = await response.content.read(ANSWER_BYTES_MAX)
+                    body = await _whole(response.content)
             return Yes.model_validate_json(body or b"{}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, ValidationError, _NoAnswer) as error:
             log.warning("the webhook gave no answer: %s", type(error).__name__)
             raise _NoAnswer from None
         finally:
             self.under_way -= 1
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """All of an answer, in however many pieces it comes. Raises _NoAnswer for one that is too long."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > ANSWER_BYTES_MAX:
+            raise _NoAnswer("too long")
+    return bytes(body)
 
 
 def _identity(found: Yes, now: float) -> Identity:

@@ -13,6 +13,7 @@ from aiohttp import web
 from accounts.place import CHEAP
 from api.place import Place, serving
 from imcore import auth
+from imcore.accounts.webhook import ANSWER_BYTES_MAX
 
 Asked = list[dict[str, Any]]
 
@@ -44,6 +45,15 @@ class Backend:
                 return web.json_response({}, status=403)
             case "cookie":
                 return web.json_response({"mid": 9}, headers={"Set-Cookie": "session=9; Path=/"})
+            case "halves":
+                response = web.StreamResponse()
+                await response.prepare(request)
+                await response.write(b'{"mid":')
+                await self.never.wait()
+                await response.write(b"9}")
+                return response
+            case "long":
+                return web.Response(body=b'{"mid":9' + b" " * ANSWER_BYTES_MAX + b"}")
             case "broken":
                 return web.json_response({}, status=500)
             case "moved":
@@ -98,9 +108,9 @@ async def test_the_backend_says_who_it_is(database_url: str, backend: Backend) -
 async def test_no_answer_is_no(database_url: str, backend: Backend) -> None:
     """Whatever it is that is no answer; to be tried again."""
     async with asking(database_url, backend) as place:
-        for token in ("broken", "moved", "nonsense", "mid zero", "silent"):
+        for token in ("broken", "moved", "nonsense", "mid zero", "long", "silent"):
             assert 503 == await status(place, token), token
-        assert 5 == place.accounts.webhook.failed
+        assert 6 == place.accounts.webhook.failed
 
 
 async def test_no_answer_is_yes_where_that_was_chosen(database_url: str, backend: Backend) -> None:
@@ -188,6 +198,16 @@ async def test_who_asked_to_be_let_in_is_asked_about_when_it_is(database_url: st
         assert {"act": "join", "mid": 8, "room": "group://9", "key": "", "by": 9} == backend.asked[-1]
         backend.nowhere = 0
         assert 201 == (await place.put(f"{path}/requests/8", token="x", json={})).status
+
+
+async def test_an_answer_that_comes_in_pieces_is_waited_for(database_url: str, backend: Backend) -> None:
+    async with asking(database_url, backend, auth_webhook_s=30.0) as place:
+        waiting = asyncio.create_task(status(place, "halves"))
+        while not backend.asked:
+            await asyncio.sleep(0.01)
+        assert [200] * 10 == [await status(place, "other") for _ in range(10)], "meanwhile its first piece is there"
+        backend.never.set()
+        assert 200 == await waiting
 
 
 async def test_no_cookie_of_the_answer_about_one_goes_with_the_question_about_another(
