@@ -530,6 +530,13 @@ accounts = Table(
     Column("created", BigInteger, nullable=False, comment="position of its registration"),
     Column("created_ms", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False, comment="position of the last change"),
+    Column(
+        "activated",
+        Boolean,
+        nullable=False,
+        server_default=text("true"),
+        comment="it was active once; else the end of a suspension leaves it pending",
+    ),
     Index("accounts_state_idx", "state", postgresql_where=text("state IN ('suspended', 'deactivated')")),
 )
 

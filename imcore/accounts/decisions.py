@@ -241,7 +241,7 @@ class Suspend(OnAccount):
 
 
 class Restore(OnAccount):
-    """The suspension is lifted."""
+    """The suspension is lifted. An account that was pending is pending again."""
 
     __slots__ = ()
 

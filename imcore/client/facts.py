@@ -304,7 +304,7 @@ class AccountSuspended(Event):
 
 @dataclass(frozen=True, slots=True)
 class SuspensionLifted(Event):
-    """The account may be used again."""
+    """The account may be used again, or, if it was never activated, waits for that again."""
 
     whom = Said[int]("mid")
 

@@ -347,7 +347,7 @@ class AccountSuspended(Fact):
 
 
 class SuspensionLifted(Fact):
-    """The account may be used again."""
+    """The account may be used again, or, if it was never activated, waits for that again."""
 
     type = "suspension_lifted"
     mid: Int64

@@ -40,6 +40,7 @@ class Account(NamedTuple):
     created: int
     created_ms: int
     changed: int
+    activated: bool
 
 
 TYPES: Final = types(
@@ -85,13 +86,14 @@ def apply(key: Key, row: Account | None, recorded: Recorded) -> Account | None:
             created=recorded.position,
             created_ms=recorded.time_ms,
             changed=recorded.position,
+            activated=fact.active,
         )
     if row is None:
         return None
     row = row._replace(changed=recorded.position)
     match fact:
         case AccountActivated() if row.state == PENDING:
-            return row._replace(state=ACTIVE)
+            return row._replace(state=ACTIVE, activated=True)
         case ProfileChanged(name=name, avatar=avatar, extra=extra):
             return row._replace(name=name, avatar=avatar, extra=orjson.dumps(extra).decode())
         case PasswordChanged(credential=credential):
@@ -99,7 +101,7 @@ def apply(key: Key, row: Account | None, recorded: Recorded) -> Account | None:
         case AccountSuspended(reason=reason) if row.state != DEACTIVATED:
             return row._replace(state=SUSPENDED, reason=reason)
         case SuspensionLifted() if row.state == SUSPENDED:
-            return row._replace(state=ACTIVE, reason="")
+            return row._replace(state=ACTIVE if row.activated else PENDING, reason="")
         case AccountDeactivated():
             return row._replace(state=DEACTIVATED)
         case PlatformRoleChanged(role=role):

@@ -177,6 +177,28 @@ async def test_a_code_is_sent_by_the_backend_and_activates_its_account_only(
         assert "example.com" not in everything
 
 
+async def test_where_admins_say_yes_no_code_does(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    """None is sent, and none that was sent before is good; nor does a suspension end in a yes."""
+    url, told = mailer
+    more = {"activation_webhook_url": url, **CHEAP}
+    async with serving(database_url, auth_mode="jwt", **more) as place:
+        before = await registered(place, "alice", email="alice@example.com")
+    async with serving(database_url, auth_mode="jwt", registration="admin", **more) as place:
+        mid = await registered(place, "bob", email="bob@example.com")
+        assert [before] == [one["mid"] for one in told]
+        code = {"code": told[0]["code"]}
+        assert 403 == (await place.post(f"/v1/accounts/{before}/activation", token="", json=code)).status
+        assert 200 == (await place.put(f"/v1/accounts/{mid}/suspension", json={})).status
+        assert 200 == (await place.delete(f"/v1/accounts/{mid}/suspension")).status
+        for login in ("alice", "bob"):
+            told_ = await place.post("/v1/login", token="", json={"login": login, "password": PASSWORD})
+            assert (403, "account_inactive") == (told_.status, told_.code)
+        assert 200 == (await place.post(f"/v1/accounts/{mid}/activation", json={})).status
+        assert mid == (await logged_in(place, "bob"))["mid"]
+
+
 async def test_the_rows_are_the_fold_of_the_log(guarded: Place) -> None:
     """After everything that can happen to an account."""
     one, admin = await somebody(guarded), await somebody(guarded, "boss", role="admin")

@@ -410,13 +410,18 @@ def test_an_account_is_what_happened_to_it_last() -> None:
     def after(*facts: Fact) -> Account:
         return fold(accounts.projection, given(registered(active=False), *facts))[7,]
 
-    pending = Account("alice", "Alice", "", "{}", "user", "pending", "", "c", created=1, created_ms=1001, changed=1)
+    pending = Account(
+        "alice", "Alice", "", "{}", "user", "pending", "", "c", created=1, created_ms=1001, changed=1, activated=False
+    )
     assert pending == after()
     assert "active" == after(AccountActivated(mid=7)).state
     assert ("pending", 2) == (after(SuspensionLifted(mid=7)).state, after(SuspensionLifted(mid=7)).changed)
     assert ("suspended", "spam") == (after(suspended()).state, after(suspended()).reason)
-    lifted = after(suspended(), SuspensionLifted(mid=7))
+    lifted = after(AccountActivated(mid=7), suspended(), SuspensionLifted(mid=7))
     assert ("active", "") == (lifted.state, lifted.reason)
+    waits = after(suspended(), SuspensionLifted(mid=7))
+    assert ("pending", "") == (waits.state, waits.reason), "nobody has let it in yet"
+    assert "active" == after(suspended(), SuspensionLifted(mid=7), AccountActivated(mid=7)).state
     assert "deactivated" == after(AccountDeactivated(mid=7, sids=()), suspended()).state
     assert "moderator" == after(PlatformRoleChanged(mid=7, role="moderator")).role
     assert "c2" == after(PasswordChanged(mid=7, credential="c2")).credential
