@@ -269,17 +269,21 @@ def token(
     service: Annotated[bool, typer.Option("--service", help="A token for a backend: pushes, rooms.")] = False,
     room: Annotated[list[str] | None, typer.Option(help="Rooms it may enter (also type://* and *); none: any.")] = None,
     op: Annotated[list[int] | None, typer.Option(help="Operations it may send and receive; none: any.")] = None,
-    ttl_s: Annotated[float, typer.Option(help="How long it is good for.")] = 3600,
+    ttl_s: Annotated[float, typer.Option(help="How long it is good for; of a person at most 3600.")] = 3600,
     config: ConfigFile = None,
     data: Data = None,
     given: Set = None,
 ) -> None:
     """Mint a token, signed with the first private key of the settings, or the one kept in the data folder."""
-    from imcore.auth import load_or_create_keys, mint, signing_key
+    from imcore.auth import PERSON_TOKEN_S_MAX, load_or_create_keys, mint, signing_key
 
     settings = settings_from(config, given, data=data, auth_mode="jwt").settings
     if not service and mid < 1:
         raise typer.BadParameter("a member id is 1 or more (or use --service)")
+    if not service and ttl_s > PERSON_TOKEN_S_MAX:
+        raise typer.BadParameter(
+            f"--ttl-s of a person is {PERSON_TOKEN_S_MAX:.0f} at most: so long a logout is remembered"
+        )
     key = signing_key(settings.auth_keys) if settings.auth_keys else load_or_create_keys(Path(settings.data))
     who: dict[str, Any] = {"service": "imcore token"} if service else {"mid": mid}
     who |= {"issuer": settings.auth_issuer, "audience": settings.auth_audience}

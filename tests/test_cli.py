@@ -105,6 +105,16 @@ async def test_token_mints_what_the_server_of_that_folder_believes() -> None:
         assert 60 == claims["exp"] - claims["iat"]
 
 
+async def test_no_token_of_a_person_outlives_what_is_remembered_of_logouts() -> None:
+    with temporary_folder() as folder:
+        asked = ("token", "--data", str(folder), "--ttl-s", "3601")
+        code, out, err = await imcore(*asked, "7")
+        assert (2, "") == (code, out)
+        assert "3600" in err
+        code, out, err = await imcore(*asked, "--service")
+        assert code == 0, err
+
+
 async def test_tail_shows_the_log_of_the_server_that_runs_and_db_its_revision() -> None:
     """For people and as JSON, from the beginning; both look into the running Postgres without disturbing it."""
     with temporary_folder() as folder:

@@ -110,7 +110,7 @@ class Accounts:
         self.balancer = balancer or Balancer()
         self.passwords = Passwords(settings)
         self.webhook = Webhook(settings)
-        self.revocations = Revocations(settings.access_token_s, settings.auth_leeway_s)
+        self.revocations = Revocations(settings.auth_leeway_s)
         self.doors = Doors(settings, verifier_of(settings, keys), self.revocations, pool, self.webhook)
         self._log = events
         self._pool = pool

@@ -6,7 +6,8 @@ no clock decides.
 
 What is known is read from the rows before any door opens, and then followed: a comet takes it from the log, with everything else,
 before it delivers what comes after; a process without one looks at the rows twice a second. What is older than any token can be is
-forgotten; who is suspended is known as long as that lasts.
+forgotten: the end of a login after the most that `access_token_s` may be (it may have been more before the last start), the end of all
+tokens of a person after the most that `imcore token` gives one. Who is suspended is known as long as that lasts.
 
 The trap: the token of another issuer has no `as_of`. It is compared by its time of issue, to the second, and only for as long as this
 remembers; a suspension holds against it always.
@@ -22,7 +23,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from imcore.auth import Identity
+from imcore.auth import LOGIN_TOKEN_S_MAX, PERSON_TOKEN_S_MAX, Identity
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import Unauthenticated
 from imcore.events.names import Pool
@@ -66,8 +67,9 @@ class Voided(NamedTuple):
 class Revocations:
     """What this process knows of it. Nothing here awaits but `begin` and `follow`."""
 
-    def __init__(self, token_s: float, leeway_s: float, *, now: Callable[[], float] = time.time) -> None:
-        self._keep_ms = int((token_s + leeway_s + MARGIN_S) * 1000)
+    def __init__(self, leeway_s: float, *, now: Callable[[], float] = time.time) -> None:
+        self._ended_kept_ms = int((LOGIN_TOKEN_S_MAX + leeway_s + MARGIN_S) * 1000)
+        self._voided_kept_ms = int((PERSON_TOKEN_S_MAX + leeway_s + MARGIN_S) * 1000)
         self._now = now
         # In the order in which they ended, so that the oldest are the first to be forgotten.
         self.voided: dict[int, Voided] = {}
@@ -132,14 +134,19 @@ class Revocations:
 
     def _forget(self) -> None:
         """A few at a time: as many as can come in."""
-        before_ms = int(self._now() * 1000) - self._keep_ms
+        voided_from_ms, ended_from_ms = self._kept_from_ms()
         for _ in range(2):
             mid, voided = next(iter(self.voided.items()), (0, None))
-            if voided is not None and voided.at_ms < before_ms:
+            if voided is not None and voided.at_ms < voided_from_ms:
                 del self.voided[mid]
-            sid, ended_ms = next(iter(self.ended.items()), ("", before_ms))
-            if ended_ms < before_ms:
+            sid, ended_ms = next(iter(self.ended.items()), ("", ended_from_ms))
+            if ended_ms < ended_from_ms:
                 del self.ended[sid]
+
+    def _kept_from_ms(self) -> tuple[int, int]:
+        """From when on people's and logins' ends are remembered."""
+        now_ms = int(self._now() * 1000)
+        return now_ms - self._voided_kept_ms, now_ms - self._ended_kept_ms
 
     # --- following the rows --------------------------------------------------------------------------------------------------
 
@@ -155,14 +162,14 @@ class Revocations:
         self._rows(await pool.fetch(LATELY, self._position))
 
     def _rows(self, rows: Iterable[asyncpg.Record]) -> None:
-        before_ms = int(self._now() * 1000) - self._keep_ms
+        voided_from_ms, ended_from_ms = self._kept_from_ms()
         for mid, position, voided, voided_ms, sids, is_shut in rows:
             self._position = position
-            if voided and voided_ms >= before_ms:
+            if voided and voided_ms >= voided_from_ms:
                 self._void(mid, voided, voided_ms)
             for one in sids:
                 at_ms, _, sid = one.partition(" ")
-                if int(at_ms) >= before_ms:
+                if int(at_ms) >= ended_from_ms:
                     self._end(sid, int(at_ms))
             if is_shut:
                 self.shut.add(mid)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebod
 from api.place import Answer, Place, serving
 from imcore.accounts.revocations import MARGIN_S, Revocations
 from imcore.api.app import REQUESTS
-from imcore.auth import Identity
+from imcore.auth import PERSON_TOKEN_S_MAX, Identity, mint
 from imcore.errors import Unauthenticated
 from imcore.events.types import (
     AccountDeactivated,
@@ -36,7 +37,7 @@ def event(position: int, fact: Fact, mid: int = 7, time_ms: int = NOW_MS) -> Rec
 
 
 def knowing(*events: Recorded, now_ms: int = NOW_MS) -> Revocations:
-    known = Revocations(900, 10, now=lambda: now_ms / 1000)
+    known = Revocations(10, now=lambda: now_ms / 1000)
     known.take(events)
     return known
 
@@ -86,7 +87,7 @@ def test_who_is_shut_out_is_so_however_he_comes(fact: Fact) -> None:
 
 def test_what_no_token_can_be_from_is_forgotten_but_not_who_is_shut_out() -> None:
     now_ms = NOW_MS
-    known = Revocations(900, 10, now=lambda: now_ms / 1000)
+    known = Revocations(10, now=lambda: now_ms / 1000)
     for n in range(100):
         known.take([event(n, LoggedOut(mid=n, sids=(), everywhere=True), n, now_ms)])
         known.take([event(n, LoggedOut(mid=n, sids=(f"s{n}",), everywhere=False), n, now_ms)])
@@ -95,7 +96,36 @@ def test_what_no_token_can_be_from_is_forgotten_but_not_who_is_shut_out() -> Non
     for n in range(300, 400):
         known.take([event(n, LoggedOut(mid=n, sids=(f"s{n}",), everywhere=False), n, now_ms)])
 
+    assert (99, 100, {1}) == (len(known.voided), len(known.ended), known.shut), "a token without a login may be older"
+    now_ms = NOW_MS + int((3600 + 10 + MARGIN_S) * 1000) + 1
+    for n in range(400, 500):
+        known.take([event(n, LoggedOut(mid=n, sids=(f"s{n}",), everywhere=False), n, now_ms)])
+
     assert (0, 100, {1}) == (len(known.voided), len(known.ended), known.shut)
+
+
+async def test_a_token_from_before_the_life_of_tokens_was_made_short_is_ended_for_its_whole_life(
+    database_url: str,
+) -> None:
+    """By a server that has begun anew, too."""
+    async with serving(database_url, auth_mode="jwt", **CHEAP) as before:
+        one, other = await somebody(before), await somebody(before, "bob")
+        given = mint(before.keys.signing(), now=time.time(), expires_in_s=PERSON_TOKEN_S_MAX, mid=one["mid"])
+        await before.post("/v1/logout", token=one["token"], json={"everywhere": True})
+        await before.post("/v1/logout", token=other["token"], json={})
+        await before.pool.execute(  # as it will be in fourteen minutes
+            "UPDATE logouts SET voided_ms = greatest(voided_ms - 840000, 0), "
+            "sids = ARRAY(SELECT split_part(one, ' ', 1)::bigint - 840000 || ' ' || split_part(one, ' ', 2) FROM unnest(sids) one)"
+        )
+        short: dict[str, Any] = {**CHEAP, "access_token_s": 10.0}
+        async with serving(database_url, auth_mode="jwt", keys=before.keys, **short) as after:
+            tokens = (one["token"], other["token"])
+            assert [401, 401] == [(await after.get("/v1/account", token=token)).status for token in tokens]
+            known = after.accounts.revocations
+            assert ([one["mid"]], 1) == (list(known.voided), len(known.ended))
+            with pytest.raises(Unauthenticated):
+                known.check(Identity(one["mid"], as_of=0, issued_at=int(time.time()) - 1_000))
+        assert 401 == (await before.get("/v1/account", token=given)).status
 
 
 def test_what_is_known_already_changes_nothing() -> None:
