@@ -40,7 +40,7 @@ from imcore.errors import (
 )
 from imcore.paces import Paces
 from imcore.protocol.packet import INT64_MAX
-from imcore.proxies import Networks, client_address, may_connect, networks
+from imcore.proxies import Networks, client_address, may_connect, networks, subnet
 from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs
 
@@ -67,6 +67,7 @@ PACE: Final = web.RequestKey("pace", dict[str, str])
 REQUESTS: Final = web.AppKey("requests", metrics.Requests)
 _TRUSTED: Final = web.AppKey("trusted", Networks)
 _PACES: Final = web.AppKey("paces", Paces[int | str])
+_STRANGERS: Final = web.AppKey("strangers", Paces[str])  # of addresses whose tokens were no good
 
 
 def make_app(services: Services, serving: Verbs | None = None) -> web.Application:
@@ -77,6 +78,7 @@ def make_app(services: Services, serving: Verbs | None = None) -> web.Applicatio
     app[REQUESTS] = metrics.Requests()
     app[_TRUSTED] = networks(services.settings.trusted_proxies)
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
+    app[_STRANGERS] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[REQUESTS])
     serving = serving or Verbs(VERBS)
     verbs.add_routes(app, serving)
@@ -184,10 +186,29 @@ async def from_page(request: web.Request, handler: Handler) -> web.StreamRespons
 
 @web.middleware
 async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A token, or in mode open without one a word, becomes an identity."""
+    """A token, or in mode open without one a word, becomes an identity.
+
+    Tokens that are no good are paced by the address, because there is no person yet. One that is verified here costs little, and is
+    looked at whatever came before: nobody is kept out by junk of his neighbours. But a question to the user's backend holds a place of
+    few, and takes its pace before it is asked; every answer but no gives it back.
+    """
     if request.path not in OPEN_PATHS and not request.path.startswith(PAGE_PATHS):
         request[IDENTITY] = await _identity(request)
     return await handler(request)
+
+
+def _take_of_strangers(request: web.Request) -> None:
+    """One more token of this address that is no good, or may be none. Raises RateLimited."""
+    if services(request).settings.rate_limits:
+        wait_s = request.app[_STRANGERS].take(subnet(request[ADDRESS]), time.monotonic())
+        if wait_s:
+            raise RateLimited("too many bad tokens come from this address", retry_after_ms=int(wait_s * 1000) + 1)
+
+
+def _give_to_strangers(request: web.Request) -> None:
+    """It was good after all."""
+    if services(request).settings.rate_limits:
+        request.app[_STRANGERS].charge(subnet(request[ADDRESS]), time.monotonic(), -1)
 
 
 async def _identity(request: web.Request) -> Identity:
@@ -205,13 +226,24 @@ async def _identity(request: web.Request) -> Identity:
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("the header Authorization: Bearer … is needed")
-    if token.startswith(TICKET):
-        raise Unauthenticated("a ticket is for a connection")
     claim = Claim(token=token)
-    if not have.doors.must_wait(claim):
-        return have.doors(claim)
-    origin = request.headers.get(hdrs.ORIGIN, "")
-    return await have.doors.admit(claim, act="request", origin=origin, address=request[ADDRESS])
+    if token.startswith(TICKET) or not have.doors.must_wait(claim):
+        try:
+            return have.doors(claim)
+        except Unauthenticated:
+            _take_of_strangers(request)
+            raise
+    _take_of_strangers(request)
+    is_none = False
+    try:
+        origin = request.headers.get(hdrs.ORIGIN, "")
+        return await have.doors.admit(claim, act="request", origin=origin, address=request[ADDRESS])
+    except Unauthenticated:
+        is_none = True
+        raise
+    finally:
+        if not is_none:
+            _give_to_strangers(request)
 
 
 def _is_open(request: web.Request) -> bool:
@@ -232,7 +264,7 @@ async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
     """
     who, settings = request.get(IDENTITY), services(request).settings
     if who is not None and not who.service and settings.rate_limits:
-        paces, key, now = request.app[_PACES], who.mid or request[ADDRESS], time.monotonic()
+        paces, key, now = request.app[_PACES], who.mid or subnet(request[ADDRESS]), time.monotonic()
         wait_s = paces.take(key, now)
         burst, per_s = settings.inbound_frames_burst, settings.inbound_frames_per_s
         left, whole_s = paces.left(key, now)

@@ -239,6 +239,30 @@ async def test_who_is_turned_out_while_the_backend_is_asked_does_nothing(databas
         assert [6] == [one["mid"] for one in members]
 
 
+async def test_junk_of_one_address_does_not_hold_the_places_of_others(database_url: str, backend: Backend) -> None:
+    more: dict[str, Any] = {"rate_limits": True, "inbound_frames_per_s": 0.01, "inbound_frames_burst": 3.0}
+    async with asking(database_url, backend, trusted_proxies=("127.0.0.0/8",), auth_webhook_s=30.0, **more) as place:
+
+        async def ask(address: str, token: str) -> int:
+            return (await place.get("/v1/inbox", token=token, headers={"X-Forwarded-For": address})).status
+
+        assert [200] * 3 == [await ask("2001:db8::1", "alice") for _ in range(3)], "who is known owes nothing for that"
+        told = [await ask(f"2001:db8::{n}", "nobody") for n in range(6)]
+        assert [401, 401, 401, 429, 429, 429] == told, "one client has all of these addresses"
+        assert 6 == len(backend.asked), "and beyond that the backend is not asked"
+        assert 429 == await ask("2001:db8::1", "x")
+        assert 200 == await ask("2001:db8:0:1::1", "x")
+        signed = auth.mint(place.keys.signing(), now=_now(), expires_in_s=60, mid=8)
+        assert [200, 429] == [await ask("2001:db8::1", token) for token in (signed, f"{signed[:-8]}AAAAAAAA")]
+        waiting = [asyncio.create_task(ask("192.0.2.1", "silent")) for _ in range(5)]
+        while sum(one.done() for one in waiting) < 2 or place.accounts.webhook.under_way < 3:
+            await asyncio.sleep(0.01)
+        told = [one.result() for one in waiting if one.done()]
+        assert ([429, 429], 3) == (told, place.accounts.webhook.under_way), "nor what nobody has said anything of yet"
+        backend.never.set()
+        await asyncio.gather(*waiting)
+
+
 def _now() -> float:
     import time
 

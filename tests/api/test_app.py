@@ -354,6 +354,22 @@ async def test_the_address_is_the_one_behind_trusted_proxies_only(
     assert ["127.0.0.1", "203.0.113.9"] == [vars(line)["address"] for line in lines]
 
 
+async def test_those_without_a_token_are_paced_by_all_the_addresses_that_one_client_has(database_url: str) -> None:
+    async with serving(
+        database_url,
+        auth_mode="jwt",
+        inbound_frames_per_s=0.01,
+        inbound_frames_burst=2.0,
+        trusted_proxies=("127.0.0.0/8",),
+    ) as api:
+
+        async def ask(address: str) -> int:
+            return (await api.get("/v1/server", token="", headers={"X-Forwarded-For": address})).status
+
+        assert [200, 200, 429] == [await ask(f"2001:db8::{n}") for n in range(3)]
+        assert 200 == await ask("2001:db8:0:1::1")
+
+
 async def test_figures_are_for_services(guarded: Place) -> None:
     assert (await guarded.get("/metrics", mid=7)).status == 403
     await guarded.room("group://1", 7)
