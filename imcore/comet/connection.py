@@ -394,6 +394,8 @@ class Connection(Session):
             raise Overloaded("too many sends under way on this connection", retry_after_ms=100)
         identity = self.identity
         assert identity is not None
+        if identity.rooms is not None and not identity.may_enter(room):
+            raise NoSuchRoom
         if identity.ops is not None and op not in identity.ops:
             raise Forbidden(f"operation {op} is not allowed to you")
         if comet.rate_limits:
@@ -418,6 +420,13 @@ class Connection(Session):
         else:
             comet.log.submit(draft)
         self.pending += 1
+
+    def _check_named(self, room: str) -> None:
+        """To a token that names rooms no other is there, whatever its person is in. Raises NoSuchRoom."""
+        identity = self.identity
+        assert identity is not None
+        if identity.rooms is not None and not identity.may_enter(room):
+            raise NoSuchRoom
 
     def _check_first(self, draft: Draft, extra: Extra | None) -> None:
         """What a message is about is looked up before it is submitted. What this connection sends meanwhile waits behind it: it is
@@ -650,6 +659,7 @@ class Connection(Session):
         room = request.room
         if room_type(room) in self.comet.live_types and "room:" + room not in self.entered:
             raise NoSuchRoom
+        self._check_named(room)
         assert self.identity is not None
         return await reads.history(
             self.comet.reads,
@@ -662,9 +672,11 @@ class Connection(Session):
         )
 
     async def _mark_read(self, room: str, upto: int, fence: int) -> bytes:
+        self._check_named(room)
         return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key, fence=fence)
 
     async def _members(self, request: Members) -> bytes:
+        self._check_named(request.room)
         identity = self.identity
         assert identity is not None
         return await reads.members(
