@@ -79,6 +79,7 @@ EARLY_BYTES_MAX: Final = 65_536  # and no more is read from this client when the
 SHOUT_CHARGE: Final = 10.0  # a connection that is closed for shouting counts as so many beginnings of its address
 READS_MAX: Final = 8  # tasks of one connection at a time
 
+_SEND: Final = int(Op.SEND)
 _SEND_REPLY: Final = int(Op.SEND_REPLY)
 _AUTH: Final = int(Op.AUTH)
 ANSWER_S: Final = 0.5  # how long a connection whose login is over may wait for the answer to what ended it
@@ -430,7 +431,7 @@ class Connection(Session):
 
     def _check_first(self, draft: Draft, extra: Extra | None) -> None:
         """What a message is about is looked up before it is submitted. What this connection sends meanwhile waits behind it: it is
-        stored in the order in which it was sent."""
+        stored in the order in which it was sent. What waits when the connection ends is not stored."""
         if self.checking is None:
             self.checking = deque()
             self.comet.spawn(self._submit_checked(self.checking))
@@ -443,7 +444,7 @@ class Connection(Session):
             while waiting:
                 draft, extra = waiting[0]
                 try:
-                    if extra is not None:
+                    if extra is not None and self.phase == _OPEN:
                         what = messages.About(extra.reply_to, extra.thread, extra.mentions, None, extra.format)
                         commands.about(draft, what)
                         assert draft.client_id is not None, "a send has an id"
@@ -451,7 +452,10 @@ class Connection(Session):
                         await comet.guarded(
                             reads.check_about(comet.reads, room, identity.actor, what, client_id=draft.client_id)
                         )
-                    comet.log.submit(draft)
+                    if self.phase == _OPEN:
+                        comet.log.submit(draft)
+                    else:
+                        self._not_stored(draft)
                 except ImcoreError as error:
                     draft.done(draft, error, False)
                 waiting.popleft()
@@ -459,6 +463,14 @@ class Connection(Session):
             self.checking = None
             for draft, _ in waiting:  # nothing of them was stored: the process stops
                 draft.done(draft, Overloaded("the server is stopping", retry_after_ms=1000), False)
+
+    def _not_stored(self, draft: Draft) -> None:
+        """The connection was over before the message was submitted. Where it still says something, it says so: a login that is over
+        stores nothing more."""
+        self.pending -= 1
+        error = self.leaving or GoingAway()
+        self.comet.refused(error)
+        self._say_no(_SEND, draft.tag, error.facts())
 
     def _ask_first(self, act: str, op: int, seq: int, room: str, then: Callable[[], None]) -> None:
         """Do it, if the service's own backend says yes; at once, if it need not be asked. In the order in which it was asked for."""
