@@ -14,9 +14,11 @@ from imcore.events.store import Draft, Key, Rows, draft
 from imcore.events.types import ROOM, MessagePinned, MessageUnpinned, ReactionAdded, ReactionRemoved
 from imcore.membership import PRIVILEGED, RoomDecision
 from imcore.permissions import Actor
+from imcore.projections import inline, restrictions
 from imcore.projections.amendments import Amendment
 from imcore.projections.pins import PinCount
 from imcore.projections.reactions import ReactionCounts
+from imcore.projections.restrictions import Restriction
 
 REACTIONS_MAX: Final = 20  # different ones on a message
 PINS_MAX: Final = 100  # in a room
@@ -72,7 +74,11 @@ class React(_AboutMessage):
             room,
             seq,
             actor,
-            [("reactions", (room, seq, reaction, actor.mid)), ("reaction_counts", (room, seq))],
+            [
+                ("reactions", (room, seq, reaction, actor.mid)),
+                ("reaction_counts", (room, seq)),
+                *([(restrictions.projection.name, (room,))] if adds else ()),
+            ],
             adds=adds,
         )
         self.reaction = reaction
@@ -80,6 +86,8 @@ class React(_AboutMessage):
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One reaction more or less, or none."""
         audited = self._allowed(rows, may_be_stranger=False)
+        if self.adds:
+            self._may_speak(rows)
         room, seq, reaction = self.room, self.seq, self.reaction
         if (rows["reactions", (room, seq, reaction, self.actor.mid)] is not None) == self.adds:
             return []
@@ -90,6 +98,16 @@ class React(_AboutMessage):
         if counts is not None and reaction not in counts.reactions and len(counts.reactions) >= REACTIONS_MAX:
             raise BadRequest(f"the message has {REACTIONS_MAX} different reactions already")
         return [self._in_room(ReactionAdded(room=room, target=seq, reaction=reaction)), *audited]
+
+    def _may_speak(self, rows: Rows) -> None:
+        """Who is muted, alone or with all, or blocked says nothing by a reaction either. Where only admins write the others may react:
+        that is how a room answers what is announced to it. (A reaction is no message, so slow mode is not asked.)"""
+        rules = rows[restrictions.projection.name, (self.room,)] or restrictions.NONE
+        assert isinstance(rules, Restriction)
+        rules = rules._replace(writers="members")
+        refused = inline.refusal(self._member(rows, self.actor.mid), rules, None, self.now_ms)
+        if refused is not None:
+            raise refused
 
 
 class Pin(_AboutMessage):

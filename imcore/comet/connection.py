@@ -79,6 +79,7 @@ EARLY_BYTES_MAX: Final = 65_536  # and no more is read from this client when the
 SHOUT_CHARGE: Final = 10.0  # a connection that is closed for shouting counts as so many beginnings of its address
 READS_MAX: Final = 8  # tasks of one connection at a time
 
+_SEND: Final = int(Op.SEND)
 _SEND_REPLY: Final = int(Op.SEND_REPLY)
 _AUTH: Final = int(Op.AUTH)
 ANSWER_S: Final = 0.5  # how long a connection whose login is over may wait for the answer to what ended it
@@ -394,6 +395,8 @@ class Connection(Session):
             raise Overloaded("too many sends under way on this connection", retry_after_ms=100)
         identity = self.identity
         assert identity is not None
+        if identity.rooms is not None and not identity.may_enter(room):
+            raise NoSuchRoom
         if identity.ops is not None and op not in identity.ops:
             raise Forbidden(f"operation {op} is not allowed to you")
         if comet.rate_limits:
@@ -419,9 +422,16 @@ class Connection(Session):
             comet.log.submit(draft)
         self.pending += 1
 
+    def _check_named(self, room: str) -> None:
+        """To a token that names rooms no other is there, whatever its person is in. Raises NoSuchRoom."""
+        identity = self.identity
+        assert identity is not None
+        if identity.rooms is not None and not identity.may_enter(room):
+            raise NoSuchRoom
+
     def _check_first(self, draft: Draft, extra: Extra | None) -> None:
         """What a message is about is looked up before it is submitted. What this connection sends meanwhile waits behind it: it is
-        stored in the order in which it was sent."""
+        stored in the order in which it was sent. What waits when the connection ends is not stored."""
         if self.checking is None:
             self.checking = deque()
             self.comet.spawn(self._submit_checked(self.checking))
@@ -434,7 +444,7 @@ class Connection(Session):
             while waiting:
                 draft, extra = waiting[0]
                 try:
-                    if extra is not None:
+                    if extra is not None and self.phase == _OPEN:
                         what = messages.About(extra.reply_to, extra.thread, extra.mentions, None, extra.format)
                         commands.about(draft, what)
                         assert draft.client_id is not None, "a send has an id"
@@ -442,7 +452,10 @@ class Connection(Session):
                         await comet.guarded(
                             reads.check_about(comet.reads, room, identity.actor, what, client_id=draft.client_id)
                         )
-                    comet.log.submit(draft)
+                    if self.phase == _OPEN:
+                        comet.log.submit(draft)
+                    else:
+                        self._not_stored(draft)
                 except ImcoreError as error:
                     draft.done(draft, error, False)
                 waiting.popleft()
@@ -450,6 +463,14 @@ class Connection(Session):
             self.checking = None
             for draft, _ in waiting:  # nothing of them was stored: the process stops
                 draft.done(draft, Overloaded("the server is stopping", retry_after_ms=1000), False)
+
+    def _not_stored(self, draft: Draft) -> None:
+        """The connection was over before the message was submitted. Where it still says something, it says so: a login that is over
+        stores nothing more."""
+        self.pending -= 1
+        error = self.leaving or GoingAway()
+        self.comet.refused(error)
+        self._say_no(_SEND, draft.tag, error.facts())
 
     def _ask_first(self, act: str, op: int, seq: int, room: str, then: Callable[[], None]) -> None:
         """Do it, if the service's own backend says yes; at once, if it need not be asked. In the order in which it was asked for."""
@@ -650,6 +671,7 @@ class Connection(Session):
         room = request.room
         if room_type(room) in self.comet.live_types and "room:" + room not in self.entered:
             raise NoSuchRoom
+        self._check_named(room)
         assert self.identity is not None
         return await reads.history(
             self.comet.reads,
@@ -662,9 +684,11 @@ class Connection(Session):
         )
 
     async def _mark_read(self, room: str, upto: int, fence: int) -> bytes:
+        self._check_named(room)
         return await reads.mark_read(self.comet.reads, room, self.mid, upto, key=self.key, fence=fence)
 
     async def _members(self, request: Members) -> bytes:
+        self._check_named(request.room)
         identity = self.identity
         assert identity is not None
         return await reads.members(

@@ -213,7 +213,7 @@ class Person:
         self.left_from = position
         self.rooms: dict[str, int] = {}  # stream -> position of the join
         self.sessions: dict[str, Session] = {}
-        self.changes: list[tuple[int, str, bool]] | None = []
+        self.changes: list[tuple[int, str, bool, Left | None]] | None = []
         self.opened: dict[str, int] = {}
         self.everywhere: dict[str, int] = {}
         self.holders = 0  # connections that are about to add a session
@@ -304,12 +304,13 @@ class Hub:
         if person.changes is None:
             return
         person.rooms = {stream: since for stream, since in rooms.items() if since <= self.position}
-        for position, stream, is_member in person.changes:
+        for position, stream, is_member, dismissed in person.changes:
             if position > head:
                 if is_member:
                     person.rooms.setdefault(stream, position)
-                else:
-                    person.rooms.pop(stream, None)
+                elif person.rooms.pop(stream, None) is not None and dismissed is not None:
+                    # Nobody else says that it was in the room.
+                    person.left[stream] = dismissed
         person.changes = None
 
     def learn(
@@ -326,8 +327,9 @@ class Hub:
         person.left_from = min(person.left_from, left_from)
         for stream, one in left.items():
             known = person.left.get(stream)
-            # What the hub has not come to it folds itself.
-            if one.position <= self.position and (known is None or known.position < one.position):
+            # What the hub has not come to it folds itself; but of a room that is dismissed by then only who reads knows who was in it.
+            is_told_here = one.position <= self.position or one.type == DISMISSED
+            if is_told_here and (known is None or known.position < one.position):
                 person.left[stream] = one
         person.places.pop(key, None)
         person.places[key] = place
@@ -431,7 +433,7 @@ class Hub:
 
     def left_since(self, person: Person, position: int) -> list[tuple[str, Left]]:
         """The rooms that the person has left or was removed from after a position and is not in again, in that order. Of what the hub
-        has not come to it speaks when it comes to it."""
+        has not come to it speaks when it comes to it, but for rooms that were dismissed before the memberships were read."""
         return sorted(
             (
                 (stream, left)
@@ -672,7 +674,7 @@ class Hub:
             return
         person.left.pop(event.stream, None)
         if person.changes is not None:
-            person.changes.append((event.position, event.stream, True))
+            person.changes.append((event.position, event.stream, True, None))
         elif event.stream not in person.rooms:
             self._hand_out()
             person.rooms[event.stream] = event.position
@@ -685,7 +687,7 @@ class Hub:
             return
         person.left[event.stream] = Left(event.position, event.mid, event.type)
         if person.changes is not None:
-            person.changes.append((event.position, event.stream, False))
+            person.changes.append((event.position, event.stream, False, None))
         elif event.stream in person.rooms or person.sessions:
             # The memberships may have been read when this had happened already; then nobody was told.
             self._hand_out()
@@ -705,7 +707,8 @@ class Hub:
         for person in list(self.people.values()):
             if person.changes is not None:
                 # Its memberships are being read, and it may be that this was not seen.
-                person.changes.append((event.position, stream, False))
+                left = Left(event.position, event.mid, event.type)
+                person.changes.append((event.position, stream, False, left))
             elif person.rooms.pop(stream, None) is not None:
                 if self.watching is not None:
                     self.watching.dismissed(person.mid)

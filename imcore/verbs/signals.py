@@ -8,6 +8,7 @@ a pace for them that is not that of messages. Whoever is not in the room when a 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated, Final
 
 import orjson
@@ -17,6 +18,8 @@ from imcore import reads
 from imcore.errors import Forbidden, Muted, NoSuchRoom, RateLimited, TooLarge
 from imcore.events.types import SIGNAL, TYPING
 from imcore.permissions import table
+from imcore.projections import inline
+from imcore.projections.restrictions import Restriction
 from imcore.verbs.means import Means
 from imcore.verbs.verb import AnyVerb, Args, Caller, Empty, Room, verb
 
@@ -87,7 +90,13 @@ async def _signal(caller: Caller, means: Means, operation: str, room: str, type_
         table().check(operation, caller.identity.actor, "stranger" if here is None else "member")
         size = here or 0
     else:
-        size = (await reads.check(means.reads, operation, room, caller.identity.actor)).room.members
+        found = await reads.check(means.reads, operation, room, caller.identity.actor)
+        # Who may not send says nothing by a signal either. (It is no message, so slow mode is not asked.)
+        rules = Restriction(found.room.writers, found.room.muted_until_ms, dismissed=found.room.dismissed > 0)
+        refused = inline.refusal(found.member, rules, None, time.time_ns() // 1_000_000)
+        if refused is not None:
+            raise refused
+        size = found.room.members
     if size <= settings.signals_room_members_max:
         means.push_ephemeral(0, body, room=room, type_=type_, mid=caller.mid, key=caller.key)
 

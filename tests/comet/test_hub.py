@@ -185,6 +185,49 @@ def test_who_comes_while_its_rooms_are_read_is_in_no_room_that_was_dismissed_mea
     assert {ROOM + B: 0} == person.rooms
 
 
+def test_who_comes_while_its_room_is_dismissed_is_told_if_its_rooms_were_read_before(hub: Hub) -> None:
+    """And of no room that it was not in."""
+    person = hub.hold(BEN)
+    give(hub, dismissed(1, A), dismissed(2, C))
+
+    hub.know(person, 0, {ROOM + A: 0, ROOM + B: 0})
+    hub.learn(person, "ben", Place(0, 0), {"ben": 0}, {}, 0)
+
+    assert [(ROOM + A, Left(1, 0, "room_dismissed"))] == hub.left_since(person, 0)
+
+
+def test_who_comes_while_its_room_is_dismissed_is_told_if_its_rooms_were_read_after(hub: Hub) -> None:
+    """They leave the room out, so that the hub finds nothing to end when it comes to the dismissal: it is told once."""
+    person = hub.hold(BEN)
+    ended = Left(2, 0, "room_dismissed")
+
+    hub.know(person, 2, {ROOM + B: 0})
+    hub.learn(person, "ben", Place(2, 0), {"ben": 0}, {ROOM + A: ended}, 0)
+
+    assert [(ROOM + A, ended)] == hub.left_since(person, 0)
+    ben = Listener(BEN, "ben")
+    assert hub.add(ben, person, 0)
+    assert hub.settle(ben)
+    give(hub, said(1, A), dismissed(2, A), said(3, B))
+    assert [3] == ben.heard
+
+
+def test_a_device_that_comes_to_others_is_told_of_a_dismissal_with_them_when_the_hub_comes_to_it(hub: Hub) -> None:
+    """What was said before it they all still get."""
+    phone = alive(hub, BEN, "phone", rooms=[A])
+    person = hub.hold(BEN)
+    hub.know(person, 2, {})
+    hub.learn(person, "desk", Place(2, 0), {"desk": 0}, {ROOM + A: Left(2, 0, "room_dismissed")}, 0)
+    assert [] == hub.left_since(person, 0)
+    desk = Listener(BEN, "desk")
+    assert hub.add(desk, person, 0)
+    assert hub.settle(desk)
+
+    give(hub, said(1, A), dismissed(2, A))
+
+    assert [1, 2, A] == phone.heard == desk.heard
+
+
 def test_a_connection_that_is_told_to_switch_rooms_is_told_once_and_no_other_of_its_key(hub: Hub) -> None:
     ben = alive(hub, BEN, "ben", opened=0)
 

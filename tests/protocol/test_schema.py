@@ -36,7 +36,7 @@ REPLIES: dict[int, dict[str, object]] = {
     25: {"position": 1, "seq": 1},
     27: {"room": ROOM, "events": [ENVELOPE], "head": 3, "more": False},
     29: {"room": ROOM, "seq": 0, "unread": 0},
-    31: {"room": ROOM, "members": [{"mid": 7, "role": "admin", "since": 4, "online": True}], "next": 7},
+    31: {"room": ROOM, "version": 9, "members": [{"mid": 7, "role": "admin", "since": 4, "online": True}], "next": 7},
     33: {"rooms": [{"room": ROOM, "head": 3, "read": 0, "unread": 3, "mentions": 1, "role": "owner", "last": ENVELOPE}]},
     35: {"position": 0, "cursor": "e.0"},
     39: {"answer": {"anything": 1}},

@@ -6,8 +6,10 @@ import asyncio
 import json
 import subprocess
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +20,10 @@ from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json
 
 from conftest import copy_cluster, temporary_folder
 from imcore.auth import load_or_create_keys, mint
-from system.clients import FORMS, Client, Clients, Form, Gone, Refused, frame
+from imcore.events.names import Connection
+from system.clients import FORMS, SEND, Client, Clients, Form, Gone, Refused, frame
 from system.servers import PROGRAM, Backend, Server, backend, running
+from waiting import eventually
 
 CALL: Final = 38
 PASSWORD: Final = "correct horse battery staple"
@@ -269,6 +273,39 @@ async def test_nothing_that_a_connection_asked_for_after_the_logout_is_stored(
         with pytest.raises((Gone, Refused)):
             await client.send(room, "and after")
         assert not [event for event in await guarded.events(head) if event.mid == who["mid"] and event.op]
+
+
+@pytest.mark.parametrize("form", V2)
+async def test_what_was_being_looked_up_at_the_logout_is_not_stored(
+    guarded: Server, web: Web, connecting: Clients, api: Backend, form: Form
+) -> None:
+    """Replies look up what they are about, here for as long as the table is held; and what is sent meanwhile waits behind them."""
+    who, other, room = await web.somebody(), await web.somebody(), guarded.new_room()
+    await api.create(room, who["mid"], other["mid"])
+    client = await connecting.connect(guarded, form, mid=who["mid"], token=who["token"])
+    witness = await connecting.connect(guarded, form, mid=other["mid"], token=other["token"])
+    root = (await client.send(room, "root"))["seq"]
+    async with guarded.database() as holding:
+        async with holding.transaction():
+            await holding.execute("LOCK TABLE members IN ACCESS EXCLUSIVE MODE")
+            for body, about in (("a reply", {"reply_to": root}), ("behind it", {}), ("another", {"reply_to": root})):
+                await client.post(SEND, {"room": room, "id": str(uuid.uuid4()), "body": body, **about})
+            await eventually(partial(_is_waited_for, holding))
+            assert 200 == (await web.ask("POST", "/v1/logout", {}, who["token"]))[0]
+            await all_gone([client], time.monotonic())
+        for n in range(10):  # these are looked up and stored after those would have been
+            message = {"room": room, "id": str(uuid.uuid4()), "body": n, "reply_to": root}
+            await witness.ask(SEND, message)
+
+    events = await guarded.events()
+    said = [event for event in events if event.stream == f"room:{room}" and event.op]
+    assert [who["mid"], *[other["mid"]] * 10] == [event.mid for event in said]
+
+
+async def _is_waited_for(holding: Connection) -> bool:
+    """Does another query wait for what this connection holds?"""
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'members'::regclass"
+    return bool(await holding.fetchval(waits))
 
 
 # --- tickets and fresh tokens -----------------------------------------------------------------------------------------------------

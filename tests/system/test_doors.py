@@ -8,6 +8,7 @@ import ipaddress
 import ssl
 import subprocess
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +24,12 @@ from cryptography.x509.oid import NameOID
 
 from conftest import copy_cluster, temporary_folder
 from imcore.auth import load_or_create_keys, mint
-from system.clients import FORMS, HEARTBEAT, Clients, Form, Gone, Refused
+from system.clients import FORMS, HEARTBEAT, HISTORY, MEMBERS, READ, SEND, Clients, Form, Gone, Refused
 from system.servers import PROGRAM, Backend, Server, backend, running
 
 ORIGIN = "https://chat.example.com"
 TOKEN_S = 60
+CALL = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,37 @@ async def test_what_a_token_does_not_name_is_closed_to_it(doors: Doors, api: Bac
     with pytest.raises(Refused) as refused:
         await connecting.connect(server, "v2 tcp", token=limited, room=other)
     assert "forbidden" == refused.value.code
+
+
+@pytest.mark.parametrize("form", ["v2 tcp", "json"])
+async def test_a_room_that_a_token_does_not_name_is_closed_to_it_whatever_its_person_is_in(
+    doors: Doors, api: Backend, connecting: Clients, form: Form
+) -> None:
+    """The person is in both rooms. What is asked for by an operation is answered as a verb is."""
+    server, mid = doors.server, doors.server.new_mid()
+    mine, other = server.new_room(), server.new_room()
+    await api.create(mine, mid)
+    await api.create(other, mid)
+    client = await connecting.connect(server, form, token=token(server.data, str(mid), "--room", mine))
+    head = await server.head()
+
+    def asked(room: str) -> list[tuple[int, dict[str, object]]]:
+        return [
+            (SEND, {"room": room, "id": str(uuid.uuid4()), "body": "x"}),
+            (SEND, {"room": room, "id": str(uuid.uuid4()), "body": "x", "mentions": [mid]}),
+            (HISTORY, {"room": room}),
+            (MEMBERS, {"room": room}),
+            (READ, {"room": room, "seq": 1}),
+            (CALL, {"verb": "rooms.show", "args": {"room": room}}),
+        ]
+
+    for op, body in asked(other):
+        with pytest.raises(Refused) as refused:
+            await client.ask(op, body)
+        assert "no_such_room" == refused.value.code, op
+    assert [] == [event for event in await server.events(head) if event.stream == f"room:{other}"]
+    for op, body in asked(mine):
+        await client.ask(op, body)
 
 
 async def test_a_connection_lasts_no_longer_than_its_token(doors: Doors, connecting: Clients) -> None:

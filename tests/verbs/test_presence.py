@@ -174,6 +174,49 @@ async def test_a_muted_member_gives_none(team: Place) -> None:
     assert [] == team.pushed
 
 
+@pytest.mark.parametrize("rest", ["typing", "signals"])
+async def test_whom_the_other_has_blocked_gives_none_in_the_room_of_the_two(team: Place, rest: str) -> None:
+    await team.log.decide(membership.OpenDirect(BEN, person(ANNA)))
+    path, body = f"/v1/rooms/direct/{ANNA}-{BEN}/{rest}", {"type": "wave"} if rest == "signals" else {}
+    await team.log.decide(membership.BlockPerson(BEN, person(ANNA)))
+
+    told = await team.post(path, mid=BEN, json=body)
+
+    assert (403, "forbidden") == (told.status, told.code)
+    assert [] == team.pushed
+    await team.log.decide(membership.UnblockPerson(BEN, person(ANNA)))
+    assert 200 == (await team.post(path, mid=BEN, json=body)).status
+    assert [BEN] == [one["mid"] for one in team.pushed]
+
+
+@pytest.mark.parametrize(
+    ("restricts", "code"),
+    [
+        (membership.MuteAll(ROOM, SERVICE_ACTOR, 2**53), "muted"),
+        (membership.ChangeRoom(ROOM, SERVICE_ACTOR, membership.Settings(writers="admins")), "forbidden"),
+    ],
+    ids=["all are muted", "only admins write"],
+)
+async def test_where_members_may_not_send_only_admins_give_signals(
+    team: Place, restricts: membership.RoomDecision, code: str
+) -> None:
+    await team.log.decide(membership.SetRole(ROOM, ANNA, SERVICE_ACTOR, "admin"))
+    await team.log.decide(restricts)
+
+    told = await team.post(f"{PATH}/signals", mid=BEN, json={"type": "wave"})
+
+    assert (403, code) == (told.status, told.code)
+    assert [] == team.pushed
+    assert 200 == (await team.post(f"{PATH}/signals", mid=ANNA, json={"type": "wave"})).status
+
+
+async def test_slow_mode_is_for_messages_and_not_for_signals(team: Place) -> None:
+    await team.log.decide(membership.ChangeRoom(ROOM, SERVICE_ACTOR, membership.Settings(slow_mode_s=60)))
+    await team.send(PATH, BEN, "a message")
+
+    assert 200 == (await team.post(f"{PATH}/typing", mid=BEN, json={})).status
+
+
 async def test_in_a_room_with_many_members_a_signal_is_answered_and_goes_to_nobody(team: Place) -> None:
     most = team.settings.signals_room_members_max
     await team.room("group://large", ANNA, *range(1_000, 1_000 + most - 1))

@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from api.place import Answer, Place
-from imcore import reacting, reads
+from imcore import membership, reacting, reads
 from imcore.errors import NoSuchMessage, NoSuchRoom
-from imcore.permissions import Actor
+from imcore.permissions import SERVICE_ACTOR, Actor, person
 from imcore.projections import INLINE
 from imcore.projections.amendments import Amendment
 from imcore.projections.members import Member
@@ -212,6 +212,33 @@ async def test_strangers_are_told_of_nothing_and_the_muted_may_only_take_away(ap
     assert 403 == (await react(api, None, seq)).status  # a service is nobody who could like something
 
 
+async def test_whom_the_other_has_blocked_may_only_take_away_in_the_room_of_the_two(api: Place) -> None:
+    path = "/v1/rooms/direct/7-8"
+    await api.log.decide(membership.OpenDirect(8, person(7)))
+    (seq,) = [(await api.send(path, 7, "hello")).json["seq"]]
+    await react(api, 8, seq, room=path)
+    await api.log.decide(membership.BlockPerson(8, person(7)))
+
+    assert (403, "forbidden") == ((one := await react(api, 8, seq, HEART, room=path)).status, one.code)
+    assert 200 == (await react(api, 8, seq, method="DELETE", room=path)).status
+    assert 200 == (await react(api, 7, seq, HEART, room=path)).status
+    await api.log.decide(membership.UnblockPerson(8, person(7)))
+    assert 200 == (await react(api, 8, seq, HEART, room=path)).status
+
+
+async def test_while_all_are_muted_only_admins_react_and_to_announcements_everybody_may(api: Place) -> None:
+    await api.room(G, 7, 8)
+    await api.put(f"{ROOM}/members/7/role", json={"role": "admin"})
+    (seq,) = await said(api, 7)
+    await api.log.decide(membership.ChangeRoom(G, SERVICE_ACTOR, membership.Settings(writers="admins")))
+    assert 200 == (await react(api, 8, seq)).status
+    await api.log.decide(membership.MuteAll(G, SERVICE_ACTOR, 2**53))
+
+    assert (403, "muted") == ((one := await react(api, 8, seq, HEART)).status, one.code)
+    assert 200 == (await react(api, 8, seq, method="DELETE")).status
+    assert 200 == (await react(api, 7, seq, HEART)).status
+
+
 async def test_admins_pin_and_members_see_it(api: Place) -> None:
     await api.room(G, 7, 8)
     await api.put(f"{ROOM}/members/8/role", json={"role": "admin"})
@@ -320,6 +347,7 @@ def test_a_recalled_message_takes_nothing_and_gives_back(recalled: int) -> None:
         ("rooms", (G,)): room, ("amendments", (G, 3)): Amendment(0, 0, 0, 0, "", recalled, 7),
         ("reactions", (G, 3, UP, 7)): None, ("reactions", (G, 3, HEART, 7)): Reaction(4, 4),
         ("reaction_counts", (G, 3)): ReactionCounts((HEART,), (1,)), ("pins", (G, 3)): None, ("pin_counts", (G,)): None,
+        ("restrictions", (G,)): None,
     }  # fmt: skip
     me = Actor(7, "user")
     adding = (reacting.React(G, 3, UP, me, adds=True), reacting.Pin(G, 3, me, adds=True))
