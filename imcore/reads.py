@@ -121,7 +121,11 @@ async def history(
 
 async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str = "messages.show") -> Recorded:
     """A message that this person sees, as it was sent. Raises NoSuchRoom, and NoSuchMessage for a seq that is that of none."""
-    head = (await reads.reader.stream_head(ROOM + room)).seq
+    return await _message(reads, room, seq, who, operation, (await reads.reader.stream_head(ROOM + room)).seq)
+
+
+async def _message(reads: Reads, room: str, seq: int, who: Actor, operation: str, head: int) -> Recorded:
+    """The same, given the head of the room, which was read before."""
     first = await _first_seq(reads, room, who, head, operation)
     found = await reads.reader.read_seqs(ROOM + room, [seq]) if first <= seq <= head else []
     if not found or not found[0].op:
@@ -162,10 +166,11 @@ async def edits(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0
 
     Raises NoSuchRoom, NoSuchMessage, and Unavailable when the rows do not follow the log.
     """
-    original = await message(reads, room, seq, who, "messages.edits")
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    original = await _message(reads, room, seq, who, "messages.edits", head)
     await _follow(reads, (await reads.reader.head()).position)
     seqs = await queries.edits(reads.pool, room, seq, after, limit + 1)
-    events = [original, *await reads.reader.read_seqs(ROOM + room, seqs)]
+    events = [original, *await reads.reader.read_seqs(ROOM + room, [one for one in seqs if one <= head])]
     now = await amendment(reads, room, seq)
     if now is not None and now.recalled:
         events = [messages.hidden(event, now.recalled_by, now.recalled) for event in events]

@@ -14,6 +14,7 @@ from api.place import Place, bearer, serving
 from imcore.api.services import SERVICES
 from imcore.auth import Identity
 from imcore.errors import ImcoreError
+from imcore.events.reader import Head, Reader
 from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, MessageEdited, MessageRecalled
 from imcore.permissions import STANDINGS, PlatformRole, Standing, table
 from imcore.projections import amendments, edits, mentions, rebuild, threads
@@ -234,6 +235,30 @@ async def test_edits_are_paged(room: Place) -> None:
             break
         after = page["next"]
     assert [1, 2, 3, 4, 5] == found
+
+
+async def test_an_edit_after_a_kick_is_not_shown_however_the_two_race(
+    room: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seq = await say(room, ANNA, "x")
+    await room.put(f"{ROOM_1}/messages/{seq}", mid=ANNA, json={"body": "early"})
+    head, to_come = Reader.head, ["a kick"]
+
+    async def reading(reader: Reader) -> Head:
+        """Read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await room.delete(f"{ROOM_1}/members/{BEN}")
+            await room.put(f"{ROOM_1}/messages/{seq}", mid=ANNA, json={"body": "late"})
+        return await head(reader)
+
+    monkeypatch.setattr(Reader, "head", reading)
+
+    page = (await room.get(f"{ROOM_1}/messages/{seq}/edits", mid=BEN)).json
+    assert not to_come, "it has happened"
+    assert ["early"] == [one["body"]["body"] for one in page["edits"]]
+    page = (await room.get(f"{ROOM_1}/messages/{seq}/edits", mid=ANNA)).json
+    assert ["early", "late"] == [one["body"]["body"] for one in page["edits"]]
 
 
 async def test_only_the_author_edits(room: Place) -> None:
