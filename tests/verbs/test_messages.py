@@ -405,6 +405,47 @@ async def test_a_moderator_who_reads_where_it_is_no_member_is_audited(room: Plac
     assert "no_such_room" == refused.value.code
 
 
+READ_IN_A_ROOM = (
+    "rooms.show", "rooms.members", "rooms.changes", "rooms.bans", "rooms.invitations", "rooms.requests", "messages.history",
+    "messages.show", "messages.thread", "messages.edits", "reactions.list", "pins.list", "receipts.list", "presence.room",
+    "attachments.list", "attachments.show", "attachments.link",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_IN_A_ROOM)
+async def test_what_is_read_by_privilege_alone_is_audited_once_and_else_never(api: Place, name: str) -> None:
+    """Of a private room: to its owner, moderator or not, all of it is open."""
+    await api.room(ROOM, ANNA, public=False)
+    await api.put(f"{ROOM_1}/members/{ANNA}/role", json={"role": "owner"})
+    seq = await say(api, ANNA, "x")
+    args: dict[str, object] = {"room": ROOM}
+    if name.startswith("attachments.") and name != "attachments.list":
+        kind = {"Content-Type": "text/plain"}
+        stored = await api.post(f"{ROOM_1}/attachments?name=a.txt", mid=ANNA, data=b"hello", headers=kind)
+        args = {"id": stored.json["id"]}
+    elif name.startswith(("messages.", "reactions.", "receipts.")) and name != "messages.history":
+        args["seq"] = seq
+    elif name == "rooms.changes":
+        args["after"] = 0
+
+    await call(api, name, args, ANNA, "moderator")
+    await call(api, name, args, SERVICE_MID, "service")
+    assert [] == await api.reads.reader.read_on(AUDIT, 0, 9)
+
+    await call(api, name, args, OUTSIDER, "moderator")
+    (acted,) = await api.reads.reader.read_on(AUDIT, 0, 9)
+    assert (OUTSIDER, AdminActed(verb=name, role="moderator", room=ROOM)) == (acted.mid, acted.fact)
+
+
+async def test_a_pin_by_privilege_is_audited_once(room: Place) -> None:
+    seq = await say(room, ANNA, "x")
+
+    await call(room, "pins.add", {"room": ROOM, "seq": seq}, OUTSIDER, "moderator")
+
+    (acted,) = await room.reads.reader.read_on(AUDIT, 0, 9)
+    assert "pins.add" in acted.body
+
+
 async def test_of_an_edit_and_a_recall_at_once_the_later_finds_what_the_earlier_did(room: Place) -> None:
     """Nothing is edited after it was recalled, whatever the order in which they come."""
     for n in range(20):
