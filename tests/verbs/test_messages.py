@@ -634,6 +634,17 @@ async def test_mentions_are_paged_over_all_rooms_newest_first(room: Place) -> No
     assert 403 == (await room.get(f"/v1/mentions?mid={BEN}", mid=ANNA)).status
 
 
+async def test_of_a_dismissed_room_no_mentions_are_listed(room: Place) -> None:
+    await room.room(ELSEWHERE, ANNA, BEN)
+    await say(room, ANNA, "x", mentions=[BEN])
+    seq = await say(room, ANNA, "y", "/v1/rooms/group/2", mentions=[BEN])
+
+    assert 200 == (await room.delete(ROOM_1)).status
+
+    assert [seq] == await listed(room, BEN)
+    assert [seq] == await listed(room, BEN, "unread=true")
+
+
 # --- all together --------------------------------------------------------------------------------------------------------------
 
 
