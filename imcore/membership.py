@@ -248,6 +248,11 @@ class RoomDecision(Decision):
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         return member, audited
 
+    def _refuse_raising_oneself(self, role: Role, audited: Sequence[Draft]) -> None:
+        """By privilege alone (then there is something to be audited) nobody gives itself a rank above member."""
+        if audited and self.mid == self.actor.mid and RANK[role] > Rank.MEMBER:
+            raise Forbidden("nobody raises himself")
+
     def _check_place(self, room: Room) -> None:
         if room.members_max and room.members >= room.members_max:
             raise Forbidden(f"the room is full: {room.members_max} members")
@@ -443,6 +448,7 @@ class AddMember(_Joining):
         self.existing = self._member(rows, self.mid)
         if self.existing is not None:
             return []
+        self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
         self._check_place(self._there(rows))
         return [self._joined(self.role), *audited]
@@ -702,6 +708,7 @@ class SetRole(RoomDecision):
         member, _ = self._target(rows)
         if member.role == self.role:
             return []
+        self._refuse_raising_oneself(self.role, audited)
         return [self._in_room(RoleChanged(room=self.room, mid=self.mid, role=self.role)), *audited]
 
 
@@ -724,6 +731,7 @@ class TransferRoom(RoomDecision):
         member = self._member(rows, self.mid)
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
+        self._refuse_raising_oneself("owner", audited)
         owners = self._there(rows).owners
         raised = [] if self.mid in owners else [RoleChanged(room=self.room, mid=self.mid, role="owner")]
         lowered = [
