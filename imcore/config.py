@@ -533,7 +533,8 @@ class Settings(_Part):
         description="Media types that are taken: `image/png`, `image/*`, `*/*`. What a browser could run is never shown in it.",
     )
     attachment_bytes_per_day_max: Annotated[int, Field(ge=1, le=2**50)] = Field(
-        2**30, description="What one person may store in a day (UTC). Without a limit one person fills the disk."
+        2**30,
+        description="What one person may store in a day (UTC), each file as 4096 bytes at least. Else one fills the disk.",
     )
     attachment_upload_s: Seconds = Field(
         300.0, description="How long an upload may take. Short: slow lines cannot send large files."

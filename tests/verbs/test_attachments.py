@@ -276,28 +276,35 @@ async def test_so_many_uploads_are_under_way_and_no_more(small: Callable[..., An
 
 
 async def test_a_person_stores_so_much_a_day(small: Callable[..., Any]) -> None:
-    async with small(attachment_bytes_per_day_max=100) as place:
+    async with small(attachment_bytes_per_day_max=10_000) as place:
         await make_room(place)
         files = Files(place, Path(place.settings.attachments))
-        first = await files.stored(MEMBER, bytes(60))
-        told = await files.put(MEMBER, bytes(41))
+        first = await files.stored(MEMBER, bytes(5_500))
+        told = await files.put(MEMBER, bytes(4_501))
         assert (429, "rate_limited") == (told.status, told.code)
         assert 0 < told.json["retry_after_ms"] <= 86_400_000
-        await files.stored(MEMBER, bytes(40))
+        await files.stored(MEMBER, bytes(4_500))
         assert 200 == (await files.place.delete(f"/v1/attachments/{first}", mid=MEMBER)).status
         assert 429 == (await files.put(MEMBER, b"x")).status, "removing gives nothing back"
-        assert 201 == (await files.put(OTHER, bytes(100))).status
-        assert 201 == (await files.put(None, bytes(200))).status, "a service has no allowance"
+        assert 201 == (await files.put(OTHER, bytes(10_000))).status
+        assert 201 == (await files.put(None, bytes(20_000))).status, "a service has no allowance"
+
+
+async def test_a_person_stores_no_more_files_a_day_than_their_keeping_costs(small: Callable[..., Any]) -> None:
+    async with small(attachment_bytes_per_day_max=3 * 4_096 - 1) as place:
+        await make_room(place)
+        files = Files(place, Path(place.settings.attachments))
+        assert [201, 201, 429] == [(await files.put(MEMBER, b"x")).status for _ in range(3)]
 
 
 async def test_at_once_no_more_than_the_allowance_is_stored_either(small: Callable[..., Any]) -> None:
     """All are let in, because nothing is stored yet; under the lock one is the last."""
-    async with small(attachment_bytes_per_day_max=100, attachment_uploads_per_user_max=8) as place:
+    async with small(attachment_bytes_per_day_max=10_000, attachment_uploads_per_user_max=8) as place:
         await make_room(place)
         files, go_on = Files(place, Path(place.settings.attachments)), asyncio.Event()
 
         async def held() -> AsyncIterator[bytes]:
-            yield bytes(40)
+            yield bytes(4_500)
             await go_on.wait()
 
         async with asyncio.TaskGroup() as tasks:
