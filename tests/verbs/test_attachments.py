@@ -641,10 +641,10 @@ async def test_who_takes_nothing_is_cut_off(small: Callable[..., Any]) -> None:
 class Slow:
     """Asks for a file over a line of its own, and reads of it what it is told to."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, buffered: int = 4_096) -> None:
         self._place = place
         self._line = socket.socket()
-        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffered)
         self._line.setblocking(False)
 
     async def asks(self, url: str) -> None:
@@ -706,7 +706,7 @@ async def test_who_takes_a_little_now_and_then_is_cut_off_when_its_time_is_over(
         await make_room(place)
         files, downloads = Files(place, Path(place.settings.attachments)), place.app[DOWNLOADS]
         told = await files.put(MEMBER, io.BytesIO(bytes(25 * 2**20)), kind="application/x-any")
-        slow, taken = Slow(place), 0
+        slow, taken = Slow(place, buffered=262_144), 0
         await slow.asks(await files.link(MEMBER, told.json["id"]))
 
         with suppress(ConnectionResetError):
