@@ -9,13 +9,14 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final
 
-from imcore.client.events import MESSAGE_TYPES, SIGNAL, Event, Message, Origin, Presence, Signal, Typing
+from imcore.client.events import MESSAGE_TYPES, SIGNAL, Event, Message, Origin, Presence, Receipt, Signal, Typing
 from imcore.client.facts import FACTS
 
 KINDS: Final[Mapping[str, type[Event]]] = {
     **FACTS,
     **dict.fromkeys(MESSAGE_TYPES, Message),
     "presence": Presence,
+    "receipt": Receipt,
     "typing": Typing,
 }
 

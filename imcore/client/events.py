@@ -116,6 +116,14 @@ class Presence(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt(Event):
+    """`whom` has read `room` up to `upto`: told in small rooms to who is there, and never stored. To be sure ask `im.receipts.list`."""
+
+    whom = Said[int]("mid")
+    upto = Said[int]("seq")
+
+
+@dataclass(frozen=True, slots=True)
 class Typing(Event):
     """`mid` is typing in `room`, or not any more. Never stored: whoever hears nothing for some seconds takes it as over."""
 

@@ -26,7 +26,7 @@ import orjson
 from yarl import URL
 
 from imcore.client.calls import NOTHING_DONE, Content, Download, Token, Verb, new_id, refuse
-from imcore.client.errors import CallTimeout, ClientError, Unauthenticated, Unavailable, UnknownOperation, from_facts
+from imcore.client.errors import CallTimeout, ClientError, Unauthenticated, Unavailable, UnknownOperation, refused
 from imcore.client.verbs import VERBS, Subjects
 
 CALL_S: Final = 30.0  # over all tries
@@ -278,4 +278,4 @@ async def _refusal(response: aiohttp.ClientResponse) -> ClientError:
     after = response.headers.get("Retry-After", "")
     if after.isdigit():
         facts.setdefault("retry_after_ms", int(after) * 1000)
-    return from_facts(facts)
+    return refused(facts)

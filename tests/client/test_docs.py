@@ -40,7 +40,7 @@ def table_of_limits() -> str:
 def table_of_facts() -> str:
     """Every class of event that is no message, with what it says."""
     lines = ["| class | says | means |", "|---|---|---|"]
-    for name in [*facts.__all__, "Presence", "Typing", "Signal"]:
+    for name in [*facts.__all__, "Presence", "Receipt", "Typing", "Signal"]:
         kind = getattr(client, name)
         says = [one for one, value in vars(kind).items() if isinstance(value, (events.Said, events.Words, property))]
         says = [one for one in says if one != "in_room"]

@@ -21,6 +21,7 @@ from imcore.client import (
     Presence,
     ReactionAdded,
     ReadMarked,
+    Receipt,
     Signal,
     Typing,
     connect,
@@ -96,11 +97,14 @@ def test_what_is_never_stored_has_classes_too() -> None:
     here = event("presence", {"online": True, "platforms": ["web"]}, stream="user:5", **signals)
     typing = event("typing", {"typing": False}, **signals)
     signal = event("signal:cursor", {"line": 7}, **signals)
+    receipt = event("receipt", {"room": ROOM, "mid": 5, "seq": 12}, **signals)
 
     assert isinstance(here, Presence)
     assert (5, True, ["web"]) == (here.mid, here.online, here.platforms)
     assert isinstance(typing, Typing)
     assert (ROOM, False) == (typing.room, typing.typing)
+    assert isinstance(receipt, Receipt)
+    assert (ROOM, 5, 12) == (receipt.room, receipt.whom, receipt.upto)
     assert isinstance(signal, Signal)
     assert ("cursor", {"line": 7}) == (signal.name, signal.body)
 
