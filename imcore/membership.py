@@ -65,7 +65,7 @@ from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
 from imcore.projections.restrictions import Restriction
 from imcore.projections.rooms import Room
-from imcore.projections.uploads import DAY_MS, Uploaded
+from imcore.projections.uploads import DAY_MS, Uploaded, charged
 from imcore.projections.visibility import Visibility
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
@@ -927,7 +927,7 @@ class RemoveAttachment(RoomDecision):
 
 
 def check_allowance(uploaded: Uploaded | None, size: int, bytes_per_day_max: int, now_ms: int) -> None:
-    """May somebody who stored this much store so many bytes more today? Raises RateLimited, with the time until tomorrow."""
+    """May somebody who stored this much store a file of this size today? Raises RateLimited, with the time until tomorrow."""
     stored = 0 if uploaded is None else uploaded.on(now_ms // DAY_MS)
-    if stored + size > bytes_per_day_max:
+    if stored + charged(size) > bytes_per_day_max:
         raise RateLimited(f"{bytes_per_day_max} bytes may be stored in a day", retry_after_ms=DAY_MS - now_ms % DAY_MS)
