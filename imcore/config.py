@@ -495,6 +495,18 @@ class Settings(_Part):
     http_requests_max: Count = Field(
         1_000, description="Requests to the HTTP API under way. Above, they are refused at once as overloaded."
     )
+    downloads_max: Count = Field(
+        256,
+        description="Files on their way out in a process, beside the requests. Above, they are refused as overloaded.",
+    )
+    downloads_per_address_max: Count = Field(
+        32,
+        description="Of these, those of one address in this process. Slow readers at one address cannot keep the others out.",
+    )
+    download_bytes_per_s_min: Annotated[int, Field(ge=1, le=2**40)] = Field(
+        16_384,
+        description="How fast a file must be taken, as a whole, with `behind_s` for nothing. Low: slow readers hold places for longer.",
+    )
     idempotency_s: Annotated[float, Field(ge=60, le=30 * 86_400)] = Field(
         86_400.0,
         description="How long an answer is kept for who repeats the request under its idempotency key. Later it runs again.",
@@ -521,7 +533,8 @@ class Settings(_Part):
         description="Media types that are taken: `image/png`, `image/*`, `*/*`. What a browser could run is never shown in it.",
     )
     attachment_bytes_per_day_max: Annotated[int, Field(ge=1, le=2**50)] = Field(
-        2**30, description="What one person may store in a day (UTC). Without a limit one person fills the disk."
+        2**30,
+        description="What one person may store in a day (UTC), each file as 4096 bytes at least. Else one fills the disk.",
     )
     attachment_upload_s: Seconds = Field(
         300.0, description="How long an upload may take. Short: slow lines cannot send large files."

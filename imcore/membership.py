@@ -65,7 +65,7 @@ from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
 from imcore.projections.restrictions import Restriction
 from imcore.projections.rooms import Room
-from imcore.projections.uploads import DAY_MS, Uploaded
+from imcore.projections.uploads import DAY_MS, Uploaded, charged
 from imcore.projections.visibility import Visibility
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
@@ -247,6 +247,11 @@ class RoomDecision(Decision):
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         return member, audited
+
+    def _refuse_raising_oneself(self, role: Role, audited: Sequence[Draft]) -> None:
+        """By privilege alone (then there is something to be audited) nobody gives itself a rank above member."""
+        if audited and self.mid == self.actor.mid and RANK[role] > Rank.MEMBER:
+            raise Forbidden("nobody raises himself")
 
     def _check_place(self, room: Room) -> None:
         if room.members_max and room.members >= room.members_max:
@@ -443,6 +448,7 @@ class AddMember(_Joining):
         self.existing = self._member(rows, self.mid)
         if self.existing is not None:
             return []
+        self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
         self._check_place(self._there(rows))
         return [self._joined(self.role), *audited]
@@ -702,6 +708,7 @@ class SetRole(RoomDecision):
         member, _ = self._target(rows)
         if member.role == self.role:
             return []
+        self._refuse_raising_oneself(self.role, audited)
         return [self._in_room(RoleChanged(room=self.room, mid=self.mid, role=self.role)), *audited]
 
 
@@ -724,6 +731,7 @@ class TransferRoom(RoomDecision):
         member = self._member(rows, self.mid)
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
+        self._refuse_raising_oneself("owner", audited)
         owners = self._there(rows).owners
         raised = [] if self.mid in owners else [RoleChanged(room=self.room, mid=self.mid, role="owner")]
         lowered = [
@@ -919,7 +927,7 @@ class RemoveAttachment(RoomDecision):
 
 
 def check_allowance(uploaded: Uploaded | None, size: int, bytes_per_day_max: int, now_ms: int) -> None:
-    """May somebody who stored this much store so many bytes more today? Raises RateLimited, with the time until tomorrow."""
+    """May somebody who stored this much store a file of this size today? Raises RateLimited, with the time until tomorrow."""
     stored = 0 if uploaded is None else uploaded.on(now_ms // DAY_MS)
-    if stored + size > bytes_per_day_max:
+    if stored + charged(size) > bytes_per_day_max:
         raise RateLimited(f"{bytes_per_day_max} bytes may be stored in a day", retry_after_ms=DAY_MS - now_ms % DAY_MS)

@@ -121,7 +121,11 @@ async def history(
 
 async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str = "messages.show") -> Recorded:
     """A message that this person sees, as it was sent. Raises NoSuchRoom, and NoSuchMessage for a seq that is that of none."""
-    head = (await reads.reader.stream_head(ROOM + room)).seq
+    return await _message(reads, room, seq, who, operation, (await reads.reader.stream_head(ROOM + room)).seq)
+
+
+async def _message(reads: Reads, room: str, seq: int, who: Actor, operation: str, head: int) -> Recorded:
+    """The same, given the head of the room, which was read before."""
     first = await _first_seq(reads, room, who, head, operation)
     found = await reads.reader.read_seqs(ROOM + room, [seq]) if first <= seq <= head else []
     if not found or not found[0].op:
@@ -162,10 +166,11 @@ async def edits(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0
 
     Raises NoSuchRoom, NoSuchMessage, and Unavailable when the rows do not follow the log.
     """
-    original = await message(reads, room, seq, who, "messages.edits")
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    original = await _message(reads, room, seq, who, "messages.edits", head)
     await _follow(reads, (await reads.reader.head()).position)
     seqs = await queries.edits(reads.pool, room, seq, after, limit + 1)
-    events = [original, *await reads.reader.read_seqs(ROOM + room, seqs)]
+    events = [original, *await reads.reader.read_seqs(ROOM + room, [one for one in seqs if one <= head])]
     now = await amendment(reads, room, seq)
     if now is not None and now.recalled:
         events = [messages.hidden(event, now.recalled_by, now.recalled) for event in events]
@@ -375,11 +380,11 @@ class Sight(NamedTuple):
     shows_all: bool
 
 
-async def sight(reads: Reads, operation: str, room: str, actor: Actor) -> Sight:
-    """What somebody sees of the room, if the table allows the operation there. Raises NoSuchRoom, Forbidden, Muted."""
+async def sight(reads: Reads, operation: str, room: str, actor: Actor, *, is_audited: bool = True) -> Sight:
+    """What somebody sees of the room, if the table allows the operation there (`check`). Raises NoSuchRoom, Forbidden, Muted."""
     if room_type(room) in reads.live_types:
         raise BadRequest("a room of this type has no members")
-    found = await check(reads, operation, room, actor)
+    found = await check(reads, operation, room, actor, is_audited=is_audited)
     shows_all = found.room.history == "all"
     return Sight(1 if shows_all or found.member is None else found.member.since_seq, found.room.members, shows_all)
 
@@ -397,12 +402,19 @@ async def follow(reads: Reads, position: int) -> None:
     await _follow(reads, position)
 
 
-async def check(reads: Reads, operation: str, room: str, actor: Actor) -> queries.Standings:
-    """Pass who may do this in the room, as the rows are now, and say what it is to the room. Raises what the permission table says."""
+async def check(reads: Reads, operation: str, room: str, actor: Actor, *, is_audited: bool = True) -> queries.Standings:
+    """Pass who may do this in the room, as the rows are now, and say what it is to the room. Raises what the permission table says.
+
+    Whom only a privilege on the platform lets pass is seen to do so: that is in the log before the answer is made. Not so with
+    `is_audited` false, for what a decision follows on that says it itself.
+    """
     found = await queries.standings(reads.pool, room, actor.mid)
     if found is None:
         raise NoSuchRoom
-    membership.check(operation, actor, found.room, standing_of(found))
+    is_privileged = membership.check(operation, actor, found.room, standing_of(found))
+    if is_privileged and is_audited:
+        acted = AdminActed(verb=operation, role=actor.role, room=room)
+        await reads.log.appending(draft(AUDIT, acted, actor.mid))
     return found
 
 
@@ -413,7 +425,7 @@ def standing_of(found: queries.Standings) -> Standing:
 
 async def _first_seq(reads: Reads, room: str, who: Actor, head: int, operation: str) -> int:
     """From where on this person sees the room. Raises what the permission table says, and NoSuchRoom for a room that is not there.
-    Whoever sees it by privilege only is seen to do so: that is in the log before the answer is made."""
+    What is seen by privilege only is audited (`check`)."""
     if room_type(room) in reads.live_types:
         table().check(operation, who, "member")
         return 1
@@ -423,11 +435,7 @@ async def _first_seq(reads: Reads, room: str, who: Actor, head: int, operation: 
             raise NoSuchRoom
         return 1
     found = await check(reads, operation, room, who)
-    if found.member is None:
-        acted = AdminActed(verb=operation, role=who.role, room=room)
-        await reads.log.appending(draft(AUDIT, acted, who.mid))
-        return 1
-    return 1 if found.room.history == "all" else found.member.since_seq
+    return 1 if found.member is None or found.room.history == "all" else found.member.since_seq
 
 
 async def _follow(reads: Reads, position: int) -> None:

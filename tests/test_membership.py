@@ -28,6 +28,7 @@ from imcore.events.types import (
     PersonBlocked,
     PersonUnblocked,
     Recorded,
+    Role,
     RoleChanged,
     RoomChanged,
     RoomCreated,
@@ -64,7 +65,7 @@ from imcore.membership import (
     Uninvite,
     standing,
 )
-from imcore.permissions import SERVICE_ACTOR, Actor, Standing, person, table
+from imcore.permissions import SERVICE_ACTOR, Actor, PlatformRole, Standing, person, table
 from imcore.projections.bans import Ban
 from imcore.projections.inline import InlineProjections
 from imcore.projections.invitations import Invitation
@@ -347,6 +348,29 @@ def test_what_a_moderator_does_by_privilege_alone_is_audited_in_the_same_step() 
     assert [(ROOM + R, MemberLeft(room=R, mid=9))] == world.when(Leave(R, MODERATOR)), "as everybody may"
     assert NoSuchRoom is world.refusal(AcceptInvitation(R, MODERATOR))
     assert NoSuchRoom is world.refusal(RemoveMember("group://none", 1, MODERATOR))
+
+
+@pytest.mark.parametrize("role", ["moderator", "admin"])
+def test_nobody_raises_itself_by_privilege_alone(role: PlatformRole) -> None:
+    """Neither a stranger nor a member, nor an admin of the room; others it may raise, and may come in and step down."""
+    me = Actor(9, role)
+    world = a_room()
+    above: tuple[Role, ...] = ("admin", "owner")
+
+    for rank in above:
+        assert Forbidden is world.refusal(AddMember(R, 9, me, role=rank)), rank
+    assert [MemberJoined(room=R, mid=9)] == world.facts(AddMember(R, 9, me))[:1]
+    for rank in above:
+        assert Forbidden is world.refusal(SetRole(R, 9, me, rank)), rank
+    assert Forbidden is world.refusal(TransferRoom(R, 9, me, former=[1]))
+    world.when(SetRole(R, 9, OWNER, "admin"))
+    assert Forbidden is world.refusal(SetRole(R, 9, me, "owner"))
+    assert Forbidden is world.refusal(TransferRoom(R, 9, me, former=[1]))
+
+    assert RoleChanged(room=R, mid=3, role="owner") in world.facts(SetRole(R, 3, me, "owner"))
+    assert RoleChanged(room=R, mid=2, role="owner") in world.facts(TransferRoom(R, 2, me, former=[1]))
+    assert MemberJoined(room=R, mid=7, role="owner") in world.facts(AddMember(R, 7, me, role="owner"))
+    assert RoleChanged(room=R, mid=9, role="member") in world.facts(SetRole(R, 9, me, "member"))
 
 
 def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from imcore.api.downloads import Downloads
 from imcore.api.metrics import Requests
 from imcore.config import Settings
 from imcore.metrics import MEANINGS
@@ -95,7 +96,7 @@ def test_its_limit_is_a_setting_or_a_constant_there(row: Row) -> None:
 def test_it_is_said_what_happens_when_it_is_full_and_a_metric_shows_it(row: Row) -> None:
     assert row.outcome
     known = {f"imcore_{name}" for name in MEANINGS}
-    for metric in Requests().collect():
+    for metric in (*Requests().collect(), *Downloads().collect()):
         known |= {metric.name, f"{metric.name}_total"}
     assert named(row.metric)
     assert set(named(row.metric)) <= known

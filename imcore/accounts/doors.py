@@ -19,7 +19,7 @@ from imcore.accounts.tokens import identity_of
 from imcore.accounts.webhook import Webhook
 from imcore.auth import Claim, Identity, Verifier, believe
 from imcore.config import Settings
-from imcore.errors import Unauthenticated
+from imcore.errors import Overloaded, TryLater, Unauthenticated
 from imcore.events.names import Pool
 from imcore.permissions import SERVICE_ACTOR
 
@@ -91,15 +91,16 @@ class Doors:
         return act in self._asks
 
     async def allow(self, act: str, identity: Identity, room: str, key: str = "") -> None:
-        """May it? Services are asked nothing. Raises Forbidden or Unavailable, and Unauthenticated if it was taken back meanwhile."""
+        """May it? Services are asked nothing. Raises Forbidden, Overloaded or Unavailable, and Unauthenticated if it was taken back
+        meanwhile."""
         if act in self._asks and identity.role != SERVICE_ACTOR.role:
-            await self._webhook.allow(act, identity.mid, room, key)
+            await self._asked(act, identity.mid, room, key)
             self._revocations.check(identity)
 
     async def let_in(self, identity: Identity, room: str, mids: Collection[int], key: str = "") -> None:
         """May these people come into this room, of whom others than the one who asks are brought in by it? Services are asked nothing.
 
-        Each is a question of its own, a few at a time, and one no is no. Raises Forbidden, TryLater or Unavailable, and
+        Each is a question of its own, a few at a time, and one no is no. Raises Forbidden, Overloaded or Unavailable, and
         Unauthenticated for what was taken back meanwhile.
         """
         if not self.asks("join") or identity.role == SERVICE_ACTOR.role:
@@ -109,9 +110,9 @@ class Doors:
         async def ask() -> None:
             for mid in waiting:
                 if mid == identity.mid:
-                    await self._webhook.allow("join", mid, room, key)
+                    await self._asked("join", mid, room, key)
                 else:
-                    await self._webhook.allow("join", mid, room, "", by=identity.mid)
+                    await self._asked("join", mid, room, "", by=identity.mid)
 
         asking = [asyncio.create_task(ask()) for _ in range(min(LET_IN_AT_A_TIME, len(mids)))]
         try:
@@ -121,6 +122,13 @@ class Doors:
                 one.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
         self._revocations.check(identity)
+
+    async def _asked(self, act: str, mid: int, room: str, key: str, *, by: int = 0) -> None:
+        """One question too many refuses the request. TryLater would end the connection that it came over."""
+        try:
+            await self._webhook.allow(act, mid, room, key, by=by)
+        except TryLater as error:
+            raise Overloaded(error.detail, retry_after_ms=error.retry_after_ms) from None
 
     async def _by_ticket(self, ticket: str, origin: str) -> Identity:
         kept = await keeping.use_ticket(self._pool, ticket, origin)

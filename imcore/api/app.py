@@ -23,6 +23,7 @@ from aiohttp import hdrs, web
 from imcore.accounts.doors import TICKET
 from imcore.api import goim, idempotency, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
+from imcore.api.downloads import DOWNLOADS, LEAVE, Downloads, Leave
 from imcore.api.openapi import MID_HEADER
 from imcore.api.services import ADDRESS, CORS, IDENTITY, SERVICES, Services
 from imcore.auth import ANONYMOUS, SERVICE, Claim, Identity
@@ -80,6 +81,8 @@ def make_app(services: Services, serving: Verbs | None = None) -> web.Applicatio
     app[_PACES] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     app[_STRANGERS] = Paces(services.settings.inbound_frames_per_s, services.settings.inbound_frames_burst)
     services.metrics.register(app[REQUESTS])
+    app[DOWNLOADS] = Downloads()
+    services.metrics.register(app[DOWNLOADS])
     serving = serving or Verbs(VERBS)
     verbs.add_routes(app, serving)
     page.add_routes(app, serving)
@@ -282,7 +285,9 @@ async def paced(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Only so many requests are under way; who comes beyond that is told so at once. Operators are answered all the same."""
+    """Only so many requests are under way; who comes beyond that is told so at once. Operators are answered all the same.
+
+    A download leaves when it begins (`downloads`)."""
     if request.path in OPEN_PATHS or request.path == METRICS_PATH:
         return await handler(request)
     requests = request.app[REQUESTS]
@@ -290,7 +295,8 @@ async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
         requests.refused += 1
         raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
     requests.under_way += 1
+    request[LEAVE] = leave = Leave(requests)
     try:
         return await handler(request)
     finally:
-        requests.under_way -= 1
+        leave()

@@ -378,6 +378,7 @@ def _headers(*names: str) -> Schema:
 def _common() -> tuple[str, ...]:
     return (
         "bad_request", "invalid_text", "unauthenticated", "forbidden", "rate_limited", "internal", "overloaded", "unavailable",
+        "try_later",  # in mode webhook, where it cannot be asked who it is
     )  # fmt: skip
 
 
@@ -388,9 +389,12 @@ def codes(verb: AnyVerb, permissions: Permissions) -> list[str]:
         found |= {"timeout", "too_large"}
     if idempotency.keeps(verb):
         found |= {"idempotency_conflict", "under_way"}
+    rule = permissions.rule(verb.name)
+    if "muted" in (*rule.by_role.values(), *rule.by_standing.values()):
+        found.add("muted")
     if (
         "room" in {field.alias or name for name, field in verb.args.model_fields.items()}
-        or "hidden" in permissions.rule(verb.name).by_role.values()
+        or "hidden" in rule.by_role.values()
     ):
         found.add("no_such_room")
     return sorted(found)

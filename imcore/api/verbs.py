@@ -27,6 +27,7 @@ from aiohttp.helpers import ETAG_ANY
 
 from imcore.api import idempotency
 from imcore.api.asking import Query, answer, decoded, identity, integer, read_json, refuse_body, services
+from imcore.api.downloads import DOWNLOADS, LEAVE, longest_s
 from imcore.api.services import ADDRESS
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import BadRequest, ImcoreError
@@ -256,28 +257,34 @@ async def streamed(request: web.Request, stream: Stream) -> web.StreamResponse:
     """An answer that is no JSON, as it comes.
 
     Once it has begun its status is said. What goes wrong later can only cut the connection, so that nobody takes a part for the whole;
-    a client that takes nothing for `behind_s` is cut off too.
+    a client that takes nothing for `behind_s`, or all of it too slowly (`download_bytes_per_s_min`), is cut off too. Raises
+    Overloaded and RateLimited when too many are under way.
     """
     headers: dict[str, str] = {hdrs.CONTENT_TYPE: stream.media_type}
     if stream.name:
         headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{quote(stream.name, safe='')}"
     response = web.StreamResponse(status=stream.status, headers={**headers, **stream.headers})
     response.content_length = stream.size
+    settings = services(request).settings
     async with aclosing(stream.chunks):
-        await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
+            await response.prepare(request)
             return response
-        is_whole = False
-        try:
-            async for chunk in stream.chunks:
-                for at in range(0, len(chunk), WRITE_BYTES):
-                    async with asyncio.timeout(services(request).settings.behind_s):
-                        await response.write(chunk[at : at + WRITE_BYTES])
-            await response.write_eof()
-            is_whole = True
-        except (ImcoreError, TimeoutError, ConnectionError) as error:
-            log.info("! an answer was cut off: %s", type(error).__name__)
-        finally:
-            if not is_whole and request.transport is not None:
-                request.transport.abort()
+        with request.app[DOWNLOADS].place(request[ADDRESS], settings):
+            request[LEAVE]()
+            await response.prepare(request)
+            is_whole = False
+            try:
+                async with asyncio.timeout(longest_s(stream.size, settings)):
+                    async for chunk in stream.chunks:
+                        for at in range(0, len(chunk), WRITE_BYTES):
+                            async with asyncio.timeout(settings.behind_s):
+                                await response.write(chunk[at : at + WRITE_BYTES])
+                    await response.write_eof()
+                is_whole = True
+            except (ImcoreError, TimeoutError, ConnectionError) as error:
+                log.info("! an answer was cut off: %s", type(error).__name__)
+            finally:
+                if not is_whole and request.transport is not None:
+                    request.transport.abort()
     return response

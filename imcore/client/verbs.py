@@ -2312,7 +2312,7 @@ class MessagesVerbs(Subject):
         - `op`: under which clients of version 1 get it
         - `format`: text and base64: the body is a string that means text or bytes
 
-        Raises NoSuchRoom, NoSuchMessage, Forbidden, IdConflict, TooLarge.
+        Raises NoSuchRoom, NoSuchMessage, Forbidden, Muted, SlowMode, IdConflict, TooLarge.
         """
         return Place.of(
             await self._calls.perform(
@@ -2378,7 +2378,7 @@ class MessagesVerbs(Subject):
 
         - `format`: text and base64: the body is a string that means text or bytes
 
-        Raises NoSuchRoom, NoSuchMessage, Forbidden, TooLarge.
+        Raises NoSuchRoom, NoSuchMessage, Forbidden, Muted, TooLarge.
         """
         return Place.of(
             await self._calls.perform(
@@ -2429,7 +2429,7 @@ class MessagesVerbs(Subject):
         The words are copied as they read now, and `about.forwarded` says from where. It takes to see the one and to
         be able to send in the other. Whom the message named it does not name again.
 
-        Raises NoSuchRoom, NoSuchMessage, Forbidden, IdConflict.
+        Raises NoSuchRoom, NoSuchMessage, Forbidden, Muted, SlowMode, IdConflict.
         """
         return Place.of(
             await self._calls.perform(

@@ -532,7 +532,7 @@ class Connection(Session):
         if isinstance(outcome, ImcoreError):
             self._refuse(Op.JOIN, seq, outcome)
         elif outcome:
-            self.reply(Op.JOIN_REPLY, seq, _place(outcome[-1]))
+            self.reply(Op.JOIN_REPLY, seq, _place(outcome[0]))  # what is audited comes after the join
         else:
             assert joining.existing is not None, "no event means that there was a membership"
             body = {"position": joining.existing.since, "seq": joining.existing.since_seq, "duplicate": True}

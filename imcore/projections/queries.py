@@ -216,6 +216,7 @@ SELECT named.room, e.*, a.edits, a.edited, a.edited_ms, a.format AS format_now, 
 FROM (
   SELECT n.room, n.seq, n.position
   FROM members m
+  JOIN rooms r ON r.room = m.room AND r.dismissed = 0
   LEFT JOIN LATERAL (
     SELECT i.read_seq FROM inbox i WHERE i.mid = m.mid AND i.room = m.room AND i.since_seq = m.since_seq LIMIT 1) i ON true
   CROSS JOIN LATERAL (

@@ -1,7 +1,7 @@
 """When each person was last heard of: a session of theirs opened, acknowledged, entered a room, or ended.
 
-It never goes back, and it is never later than the truth: the end of a session whose comet was lost says when that was found out and
-not when the person was last there, which may be long before if everything was down. So such an end moves nothing.
+It never goes back, and it is never later than the truth: the end of a session whose comet was lost, or whose client fell silent, says
+when that was found out and not when the person was last there, which may be long before. So such an end moves nothing.
 
 The trap: devices acknowledge once a second while something happens. An ack moves the row only when it says a minute more, so that the
 row is written once a minute; the end of the session says the exact time.
@@ -12,10 +12,15 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from imcore import tables
+from imcore.errors import HeartbeatTimeout
 from imcore.events.types import NODE_LOST, SESSION, DeliveryAcked, Recorded, RoomsEntered, SessionClosed, SessionOpened
 from imcore.projections.projection import Key, Projection, types
 
 COARSE_MS: Final = 60_000
+FOUND_LATE: Final = (
+    NODE_LOST,
+    HeartbeatTimeout.code,
+)  # reasons of ends that were noticed some time after the person was gone
 
 
 class Seen(NamedTuple):
@@ -38,7 +43,7 @@ def keys(recorded: Recorded) -> tuple[Key, ...]:
         case SessionClosed.type:
             fact = recorded.fact
             assert isinstance(fact, SessionClosed)
-            return () if fact.reason == NODE_LOST else ((mid,),)
+            return () if fact.reason in FOUND_LATE else ((mid,),)
     return ((mid,),)
 
 

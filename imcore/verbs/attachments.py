@@ -22,7 +22,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from imcore import membership
+from imcore import membership, reads
 from imcore.attachments import kinds
 from imcore.attachments.ranges import wanted
 from imcore.errors import (
@@ -297,7 +297,7 @@ async def remove(caller: Caller, means: Means, args: OfId) -> Place:
 
 async def _check_may_store(caller: Caller, means: Means, room: str, size: int) -> None:
     """What the decision asks again. Here it spares those who are refused the sending, and us the bytes."""
-    now_ms = _now_ms()
+    now_ms = time.time_ns() // 1_000_000
     await _checked(caller, means, room, "attachments.store")
     if caller.mid != SERVICE_MID:
         uploaded = await queries.uploaded(means.pool, caller.mid)
@@ -327,12 +327,7 @@ async def _sees_from(caller: Caller, means: Means, room: str, operation: str) ->
 
 async def _checked(caller: Caller, means: Means, room: str, operation: str) -> queries.Standings:
     """What whoever asks is to the room, if the table lets it do this there. Raises what the table says."""
-    found = await queries.standings(means.pool, room, caller.mid)
-    if found is None:
-        raise NoSuchRoom
-    standing = membership.standing(found.member, found.ban, found.invitation, _now_ms())
-    membership.check(operation, caller.identity.actor, found.room, standing)
-    return found
+    return await reads.check(means.reads, operation, room, caller.identity.actor)
 
 
 def _shown(id_: str, row: rows.Attachment) -> Attachment:
@@ -368,10 +363,6 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
     nothing: tuple[bytes, ...] = ()
     for piece in nothing:
         yield piece
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 VERBS: Final[tuple[AnyVerb, ...]] = (store, list_, show, link, fetch, remove)

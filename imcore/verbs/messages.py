@@ -19,9 +19,11 @@ from imcore.errors import (
     Forbidden,
     IdConflict,
     ImcoreError,
+    Muted,
     NoSuchMessage,
     NoSuchRoom,
     RateLimited,
+    SlowMode,
     TooLarge,
 )
 from imcore.events import messages
@@ -178,7 +180,7 @@ class NewMessage(Args):
     answer=Place,
     status=201,
     statuses=(200,),
-    errors=(NoSuchRoom, NoSuchMessage, Forbidden, IdConflict, TooLarge),
+    errors=(NoSuchRoom, NoSuchMessage, Forbidden, Muted, SlowMode, IdConflict, TooLarge),
 )
 async def send(caller: Caller, means: Means, args: NewMessage) -> Place | Other:
     """Store a message in the room and deliver it.
@@ -218,7 +220,7 @@ class Forwarding(Args):
     answer=Place,
     status=201,
     statuses=(200,),
-    errors=(NoSuchRoom, NoSuchMessage, Forbidden, IdConflict),
+    errors=(NoSuchRoom, NoSuchMessage, Forbidden, Muted, SlowMode, IdConflict),
 )
 async def forward(caller: Caller, means: Means, args: Forwarding) -> Place | Other:
     """Say in another room what was said in this one.
@@ -445,7 +447,7 @@ class NewWords(Args):
     "PUT",
     "/v1/rooms/{room}/messages/{seq}",
     answer=Place,
-    errors=(NoSuchRoom, NoSuchMessage, Forbidden, TooLarge),
+    errors=(NoSuchRoom, NoSuchMessage, Forbidden, Muted, TooLarge),
 )
 async def edit(caller: Caller, means: Means, args: NewWords) -> Place:
     """Let one's own message read otherwise.

@@ -195,7 +195,7 @@ async def about_message(
     caller: Caller, means: Means, room: str, seq: int, deciding: reacting.React | reacting.Pin
 ) -> Place:
     """Decide something about a message, if there is one at this place. Who may not see the room is told of that first."""
-    await reads.sight(means.reads, deciding.operation, room, caller.identity.actor)
+    await reads.sight(means.reads, deciding.operation, room, caller.identity.actor, is_audited=False)  # the decision is
     await reads.message_at(means.reads, room, seq)
     events = await means.log.decide(deciding.fenced(caller.mid, caller.key, caller.fence))
     return Place(position=events[0].position, seq=events[0].seq) if events else Place(unchanged=True)

@@ -5,6 +5,9 @@ there a word that is in everything is found often enough to fill the page. Only 
 together with the rooms, and Postgres gives up after `search_s`; then the page holds what was found until then, `complete` is false,
 and the next page goes on where the looking through ended.
 
+The order of reading matters: the head of the log first, then the rooms that somebody is in, then messages up to that head. So what is
+said after a removal is never found, however the two race.
+
 What the rows say is checked once more against the events of the log, of which a page reads no more than it shows: the words, whether
 characters that are written without spaces stand together, and whether the message was recalled.
 
@@ -23,7 +26,6 @@ from imcore.errors import BadRequest, NoSuchRoom, NotAllowed
 from imcore.events.names import Connection, Names
 from imcore.events.store import recorded
 from imcore.projections.words import Sought, snippet, sought, text_of
-from imcore.protocol.packet import INT64_MAX
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Line, Mid, Millis, Position, Room, Seq, verb
 
@@ -130,6 +132,7 @@ async def search(caller: Caller, means: Means, args: Search) -> SearchPage:
     what = sought(args.q)
     if not what.words and not what.beginnings:
         raise BadRequest("q has no word in it")
+    head = (await means.reads.reader.head()).position
     rooms = [
         (room, first)
         for room, first in await means.pool.fetch(ROOMS, caller.mid, args.room)
@@ -139,10 +142,9 @@ async def search(caller: Caller, means: Means, args: Search) -> SearchPage:
         raise NoSuchRoom
     if not rooms:
         return SearchPage(hits=[], complete=True)
-    head = (await means.reads.reader.head()).position
     is_followed = await means.reads.searched(head, SEARCHED_S)
     async with means.pool.acquire() as connection:
-        found, upto, is_complete = await _look(connection, what, rooms, args, means.settings.search_s)
+        found, upto, is_complete = await _look(connection, what, rooms, args, head, means.settings.search_s)
         shown = found[: args.limit]
         now = await _as_they_read_now(connection, shown)
         texts = await _texts(connection, now)
@@ -158,11 +160,12 @@ async def search(caller: Caller, means: Means, args: Search) -> SearchPage:
 
 
 async def _look(
-    connection: Connection, what: Sought, rooms: Sequence[tuple[str, int]], args: Search, search_s: float
+    connection: Connection, what: Sought, rooms: Sequence[tuple[str, int]], args: Search, head: int, search_s: float
 ) -> tuple[list[Found], int | None, bool]:
-    """Up to one more than a page; from where to go on if that is not all there is; and whether nothing was left out."""
+    """Up to one more than a page of what was said up to that head; from where to go on if that is not all there is; and whether nothing
+    was left out."""
     names, firsts = [room for room, _ in rooms], [first for _, first in rooms]
-    before = INT64_MAX if args.before is None else args.before
+    before = head + 1 if args.before is None else min(args.before, head + 1)
     wanted = args.limit + 1
     through = LOOK_THROUGH if args.room is None else LOOK_THROUGH_ROOM
     rows = await connection.fetch(through, names, firsts, before, RECENT, what.tsquery(), args.by, wanted)

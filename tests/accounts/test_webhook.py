@@ -14,6 +14,7 @@ from accounts.place import CHEAP
 from api.place import Place, serving
 from imcore import auth
 from imcore.accounts.webhook import ANSWER_BYTES_MAX
+from imcore.errors import Overloaded
 
 Asked = list[dict[str, Any]]
 
@@ -131,6 +132,33 @@ async def test_only_so_many_are_asked_about_at_a_time(database_url: str, backend
         backend.never.set()
         assert [200, 200] == await asyncio.gather(*waiting)
         assert 0 == place.accounts.webhook.under_way
+
+
+async def test_a_request_too_many_is_refused_and_ends_no_connection(database_url: str, backend: Backend) -> None:
+    settings = {
+        "auth_webhook_under_way_max": 1,
+        "auth_webhook_s": 5.0,
+        "auth_webhook_asks": ("connect", "join", "send"),
+    }
+    async with asking(database_url, backend, **settings) as place:
+        assert 201 == (await place.post("/v1/rooms", token="shop", json={"room": "group://7", "members": [7]})).status
+        anna = auth.mint(place.keys.signing(), now=_now(), expires_in_s=60, mid=7)
+        waiting = asyncio.create_task(status(place, "silent"))
+        while place.accounts.webhook.under_way < 1:
+            await asyncio.sleep(0.01)
+        message = {"id": "11111111-1111-4111-8111-111111111111", "body": "hello"}
+        sends, opens = (
+            await place.post("/v1/rooms/group/7/messages", token=anna, json=message),
+            await place.put("/v1/direct/9", token=anna),
+        )
+        for told in (sends, opens):
+            assert (503, "overloaded") == (told.status, told.code)
+            assert "retry_after_ms" in told.json
+        assert Overloaded.close is None, "so over a connection it is a refusal too"
+        backend.never.set()
+        assert 200 == await waiting
+        first = await place.post("/v1/rooms/group/7/messages", token=anna, json=message)
+        assert 201 == first.status, "nothing was stored"
 
 
 async def test_tokens_that_are_signed_here_are_not_asked_about(database_url: str, backend: Backend) -> None:

@@ -136,6 +136,22 @@ def test_every_error_that_can_come_has_its_code() -> None:
     assert not {"too_large", "under_way", "no_such_room"} & set(codes(by_name["server.show"], permissions))
 
 
+def test_where_the_muted_may_not_speak_and_slow_mode_holds_back_it_is_said() -> None:
+    verbs = Verbs(VERBS)
+    told = {name: set(codes(verb, verbs.permissions)) for name, verb in verbs.by_name.items()}
+
+    assert all({"muted", "slow_mode"} <= told[name] for name in ("messages.send", "messages.forward"))
+    for name, found in told.items():
+        if "muted" in verbs.permissions.rule(name).by_standing.values():
+            assert "muted" in found, name
+    assert "muted" not in told["messages.show"]
+
+
+def test_every_verb_may_find_that_it_cannot_be_asked_who_asks() -> None:
+    for name, (_, _, operation) in operations(document(Verbs(VERBS))).items():
+        assert "try_later" in operation["responses"]["503"]["$ref"], name
+
+
 def test_who_asks_is_said_as_the_mode_wants_it() -> None:
     guarded, believing = document(probes()), document(probes(), auth_mode="open")
 

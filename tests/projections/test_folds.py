@@ -101,7 +101,7 @@ from imcore.projections.projection import fold
 from imcore.projections.rooms import Room
 from imcore.projections.sessions import Session
 from imcore.projections.threads import Part
-from imcore.projections.uploads import DAY_MS, Uploaded
+from imcore.projections.uploads import DAY_MS, FILE_BYTES_MIN, Uploaded
 
 R = "group://r"
 NOBODY = 99
@@ -477,18 +477,24 @@ def test_a_file_is_there_until_it_is_removed() -> None:
 
 
 def test_what_was_stored_today_is_counted_and_removing_gives_nothing_back() -> None:
-    log = given(attached("a", 5), AttachmentRemoved(room=R, id="a"), attached("b", 6))
+    log = given(attached("a", 5_000), AttachmentRemoved(room=R, id="a"), attached("b", 6_000))
 
-    assert {(7,): Uploaded(day=0, bytes=11)} == fold(uploads.projection, log)
+    assert {(7,): Uploaded(day=0, bytes=11_000)} == fold(uploads.projection, log)
+
+
+def test_a_small_file_counts_as_what_it_costs_to_keep() -> None:
+    log = given(attached("a", 0), attached("b", FILE_BYTES_MIN), attached("c", FILE_BYTES_MIN + 1))
+
+    assert {(7,): Uploaded(day=0, bytes=3 * FILE_BYTES_MIN + 1)} == fold(uploads.projection, log)
 
 
 def test_another_day_begins_at_zero() -> None:
-    first, second = given(attached("a", 5), attached("b", 6))
+    first, second = given(attached("a", 5_000), attached("b", 6_000))
     tomorrow = second._replace(time_ms=DAY_MS)
 
     rows = fold(uploads.projection, [first, tomorrow])
-    assert {(7,): Uploaded(day=1, bytes=6)} == rows
-    assert (0, 6, 0) == tuple(rows[7,].on(day) for day in (0, 1, 2))
+    assert {(7,): Uploaded(day=1, bytes=6_000)} == rows
+    assert (0, 6_000, 0) == tuple(rows[7,].on(day) for day in (0, 1, 2))
 
 
 def test_a_service_has_no_days() -> None:

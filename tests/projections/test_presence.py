@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from imcore import membership, nodes
+from imcore.errors import HeartbeatTimeout
 from imcore.events.types import (
     NODE_LOST,
     DeliveryAcked,
@@ -65,6 +66,11 @@ def test_somebody_was_last_seen_when_the_last_session_ended() -> None:
 def test_the_end_of_a_session_whose_comet_was_lost_says_nothing_of_when_the_person_was_there() -> None:
     """It may come a day later, when everything was down for a day."""
     assert 1_000 == at([(1_000, OPENED), (90_000_000, closed(NODE_LOST))])
+
+
+def test_the_end_of_a_session_whose_client_fell_silent_says_nothing_of_when_the_person_was_there() -> None:
+    """It is found out minutes after the last that was heard."""
+    assert 1_000 == at([(1_000, OPENED), (481_000, closed(HeartbeatTimeout.code))])
 
 
 def test_entering_a_room_is_being_there_and_acks_are_by_the_minute() -> None:

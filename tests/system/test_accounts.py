@@ -226,6 +226,22 @@ async def test_what_admins_do_closes_every_connection_of_the_person(
 
 
 @pytest.mark.parametrize("form", V2)
+async def test_a_moderator_who_joins_a_private_room_is_told_its_place_there(
+    guarded: Server, web: Web, connecting: Clients, api: Backend, form: Form
+) -> None:
+    """And not that of what is audited in the same step."""
+    _created(guarded, name := f"boss{time.monotonic_ns()}", "admin")
+    who, room = await web.log_in(name), guarded.new_room()
+    await api.create(room, guarded.new_mid(), public=False)
+    client = await connecting.connect(guarded, form, mid=who["mid"], token=who["token"])
+
+    place = await client.join(room)
+
+    me = (await client.ask(CALL, {"verb": "rooms.show", "args": {"room": room}}))["answer"]["me"]
+    assert {"position": me["since"], "seq": me["since_seq"]} == place
+
+
+@pytest.mark.parametrize("form", V2)
 @pytest.mark.parametrize("verb", ["accounts.logout", "account.deactivate", "accounts.set_role"])
 async def test_who_ends_its_own_login_has_the_answer_before_the_end(
     guarded: Server, web: Web, connecting: Clients, form: Form, verb: str

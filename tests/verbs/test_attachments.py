@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from yarl import URL
 from api.place import Answer, Place, bearer, serving
 from attachments.conftest import S3, s3
 from imcore import failpoints, membership
+from imcore.api.downloads import DOWNLOADS
 from imcore.attachments.s3 import PART_BYTES, Bucket
 from imcore.attachments.store import PIECE_BYTES
 from imcore.events.types import AttachmentRemoved, AttachmentStored
@@ -292,28 +294,35 @@ async def test_so_many_uploads_are_under_way_and_no_more(small: Callable[..., An
 
 
 async def test_a_person_stores_so_much_a_day(small: Callable[..., Any]) -> None:
-    async with small(attachment_bytes_per_day_max=100) as place:
+    async with small(attachment_bytes_per_day_max=10_000) as place:
         await make_room(place)
         files = Files(place, Path(place.settings.attachments))
-        first = await files.stored(MEMBER, bytes(60))
-        told = await files.put(MEMBER, bytes(41))
+        first = await files.stored(MEMBER, bytes(5_500))
+        told = await files.put(MEMBER, bytes(4_501))
         assert (429, "rate_limited") == (told.status, told.code)
         assert 0 < told.json["retry_after_ms"] <= 86_400_000
-        await files.stored(MEMBER, bytes(40))
+        await files.stored(MEMBER, bytes(4_500))
         assert 200 == (await files.place.delete(f"/v1/attachments/{first}", mid=MEMBER)).status
         assert 429 == (await files.put(MEMBER, b"x")).status, "removing gives nothing back"
-        assert 201 == (await files.put(OTHER, bytes(100))).status
-        assert 201 == (await files.put(None, bytes(200))).status, "a service has no allowance"
+        assert 201 == (await files.put(OTHER, bytes(10_000))).status
+        assert 201 == (await files.put(None, bytes(20_000))).status, "a service has no allowance"
+
+
+async def test_a_person_stores_no_more_files_a_day_than_their_keeping_costs(small: Callable[..., Any]) -> None:
+    async with small(attachment_bytes_per_day_max=3 * 4_096 - 1) as place:
+        await make_room(place)
+        files = Files(place, Path(place.settings.attachments))
+        assert [201, 201, 429] == [(await files.put(MEMBER, b"x")).status for _ in range(3)]
 
 
 async def test_at_once_no_more_than_the_allowance_is_stored_either(small: Callable[..., Any]) -> None:
     """All are let in, because nothing is stored yet; under the lock one is the last."""
-    async with small(attachment_bytes_per_day_max=100, attachment_uploads_per_user_max=8) as place:
+    async with small(attachment_bytes_per_day_max=10_000, attachment_uploads_per_user_max=8) as place:
         await make_room(place)
         files, go_on = Files(place, Path(place.settings.attachments)), asyncio.Event()
 
         async def held() -> AsyncIterator[bytes]:
-            yield bytes(40)
+            yield bytes(4_500)
             await go_on.wait()
 
         async with asyncio.TaskGroup() as tasks:
@@ -645,6 +654,86 @@ async def test_who_takes_nothing_is_cut_off(small: Callable[..., Any]) -> None:
         await eventually(lambda: _true(files.open_descriptors() == 1))
         await eventually(lambda: _true(files.open_descriptors() == 0))
         line.close()
+
+
+class Slow:
+    """Asks for a file over a line of its own, and reads of it what it is told to."""
+
+    def __init__(self, place: Place, *, buffered: int = 4_096) -> None:
+        self._place = place
+        self._line = socket.socket()
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffered)
+        self._line.setblocking(False)
+
+    async def asks(self, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(self._line, (self._place.url.host, self._place.url.port))
+        await loop.sock_sendall(self._line, f"GET {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert b"HTTP/1.1 200" == await loop.sock_recv(self._line, 12)
+
+    async def reads(self) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self._line, 65_536)
+
+    def close(self) -> None:
+        self._line.close()
+
+
+async def test_slow_downloads_have_bounds_of_their_own_and_hold_no_place_of_other_requests(
+    small: Callable[..., Any],
+) -> None:
+    async with small(http_requests_max=1, downloads_max=2, downloads_per_address_max=2) as place:
+        await make_room(place)
+        files, downloads = Files(place, Path(place.settings.attachments)), place.app[DOWNLOADS]
+        told = await files.put(MEMBER, io.BytesIO(bytes(25 * 2**20)), kind="application/x-any")
+        url = await files.link(MEMBER, told.json["id"])
+        slow = [Slow(place), Slow(place)]
+        for one in slow:
+            await one.asks(url)
+        assert 2 == downloads.under_way
+
+        assert 200 == (await place.get(f"/v1/attachments/{told.json['id']}/meta", mid=MEMBER)).status
+        assert (503, "overloaded") == ((refused := await files.fetch(url)).status, refused.code)
+        assert "Retry-After" in refused.headers
+        assert 200 == (await files.fetch(url, "HEAD")).status
+        assert 1 == downloads.refused
+        for line in slow:
+            line.close()
+        await eventually(lambda: _true(downloads.under_way == 0))
+        assert 200 == (await files.fetch(url)).status
+
+
+async def test_one_address_does_not_keep_the_others_out(small: Callable[..., Any]) -> None:
+    async with small(downloads_per_address_max=1) as place:
+        await make_room(place)
+        files, downloads = Files(place, Path(place.settings.attachments)), place.app[DOWNLOADS]
+        told = await files.put(MEMBER, io.BytesIO(bytes(25 * 2**20)), kind="application/x-any")
+        url = await files.link(MEMBER, told.json["id"])
+        slow = Slow(place)
+        await slow.asks(url)
+
+        assert (429, "rate_limited") == ((one := await files.fetch(url)).status, one.code)
+        with downloads.place("another", place.settings):
+            assert 2 == downloads.under_way
+        slow.close()
+        await eventually(lambda: _true(downloads.under_way == 0))
+
+
+async def test_who_takes_a_little_now_and_then_is_cut_off_when_its_time_is_over(small: Callable[..., Any]) -> None:
+    """Each piece is taken in time, and the whole would take for hours."""
+    async with small(behind_s=1.0, download_bytes_per_s_min=2**30) as place:
+        await make_room(place)
+        files, downloads = Files(place, Path(place.settings.attachments)), place.app[DOWNLOADS]
+        told = await files.put(MEMBER, io.BytesIO(bytes(25 * 2**20)), kind="application/x-any")
+        slow, taken = Slow(place, buffered=262_144), 0
+        await slow.asks(await files.link(MEMBER, told.json["id"]))
+
+        with suppress(ConnectionResetError):
+            while piece := await slow.reads():
+                taken += len(piece)
+                await asyncio.sleep(0.02)  # a slow line
+        assert taken < 25 * 2**20
+        await eventually(lambda: _true(downloads.under_way == 0 and files.open_descriptors() == 0))
+        slow.close()
 
 
 async def test_pages_go_from_the_newest_to_the_oldest(files: Files) -> None:

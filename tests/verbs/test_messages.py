@@ -14,6 +14,7 @@ from api.place import Place, bearer, serving
 from imcore.api.services import SERVICES
 from imcore.auth import Identity
 from imcore.errors import ImcoreError
+from imcore.events.reader import Head, Reader
 from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, MessageEdited, MessageRecalled
 from imcore.permissions import STANDINGS, PlatformRole, Standing, table
 from imcore.projections import amendments, edits, mentions, rebuild, threads
@@ -236,6 +237,30 @@ async def test_edits_are_paged(room: Place) -> None:
     assert [1, 2, 3, 4, 5] == found
 
 
+async def test_an_edit_after_a_kick_is_not_shown_however_the_two_race(
+    room: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seq = await say(room, ANNA, "x")
+    await room.put(f"{ROOM_1}/messages/{seq}", mid=ANNA, json={"body": "early"})
+    head, to_come = Reader.head, ["a kick"]
+
+    async def reading(reader: Reader) -> Head:
+        """Read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await room.delete(f"{ROOM_1}/members/{BEN}")
+            await room.put(f"{ROOM_1}/messages/{seq}", mid=ANNA, json={"body": "late"})
+        return await head(reader)
+
+    monkeypatch.setattr(Reader, "head", reading)
+
+    page = (await room.get(f"{ROOM_1}/messages/{seq}/edits", mid=BEN)).json
+    assert not to_come, "it has happened"
+    assert ["early"] == [one["body"]["body"] for one in page["edits"]]
+    page = (await room.get(f"{ROOM_1}/messages/{seq}/edits", mid=ANNA)).json
+    assert ["early", "late"] == [one["body"]["body"] for one in page["edits"]]
+
+
 async def test_only_the_author_edits(room: Place) -> None:
     seq = await say(room, BEN, "mine")
 
@@ -378,6 +403,47 @@ async def test_a_moderator_who_reads_where_it_is_no_member_is_audited(room: Plac
     with pytest.raises(ImcoreError) as refused:
         await call(room, "messages.history", {"room": "group://none"}, OUTSIDER, "moderator")
     assert "no_such_room" == refused.value.code
+
+
+READ_IN_A_ROOM = (
+    "rooms.show", "rooms.members", "rooms.changes", "rooms.bans", "rooms.invitations", "rooms.requests", "messages.history",
+    "messages.show", "messages.thread", "messages.edits", "reactions.list", "pins.list", "receipts.list", "presence.room",
+    "attachments.list", "attachments.show", "attachments.link",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_IN_A_ROOM)
+async def test_what_is_read_by_privilege_alone_is_audited_once_and_else_never(api: Place, name: str) -> None:
+    """Of a private room: to its owner, moderator or not, all of it is open."""
+    await api.room(ROOM, ANNA, public=False)
+    await api.put(f"{ROOM_1}/members/{ANNA}/role", json={"role": "owner"})
+    seq = await say(api, ANNA, "x")
+    args: dict[str, object] = {"room": ROOM}
+    if name.startswith("attachments.") and name != "attachments.list":
+        kind = {"Content-Type": "text/plain"}
+        stored = await api.post(f"{ROOM_1}/attachments?name=a.txt", mid=ANNA, data=b"hello", headers=kind)
+        args = {"id": stored.json["id"]}
+    elif name.startswith(("messages.", "reactions.", "receipts.")) and name != "messages.history":
+        args["seq"] = seq
+    elif name == "rooms.changes":
+        args["after"] = 0
+
+    await call(api, name, args, ANNA, "moderator")
+    await call(api, name, args, SERVICE_MID, "service")
+    assert [] == await api.reads.reader.read_on(AUDIT, 0, 9)
+
+    await call(api, name, args, OUTSIDER, "moderator")
+    (acted,) = await api.reads.reader.read_on(AUDIT, 0, 9)
+    assert (OUTSIDER, AdminActed(verb=name, role="moderator", room=ROOM)) == (acted.mid, acted.fact)
+
+
+async def test_a_pin_by_privilege_is_audited_once(room: Place) -> None:
+    seq = await say(room, ANNA, "x")
+
+    await call(room, "pins.add", {"room": ROOM, "seq": seq}, OUTSIDER, "moderator")
+
+    (acted,) = await room.reads.reader.read_on(AUDIT, 0, 9)
+    assert "pins.add" in acted.body
 
 
 async def test_of_an_edit_and_a_recall_at_once_the_later_finds_what_the_earlier_did(room: Place) -> None:
@@ -566,6 +632,17 @@ async def test_mentions_are_paged_over_all_rooms_newest_first(room: Place) -> No
         (one["room"][-1], one["seq"]) for one in (await room.get(f"/v1/mentions?mid={BEN}")).json["mentions"]
     ]
     assert 403 == (await room.get(f"/v1/mentions?mid={BEN}", mid=ANNA)).status
+
+
+async def test_of_a_dismissed_room_no_mentions_are_listed(room: Place) -> None:
+    await room.room(ELSEWHERE, ANNA, BEN)
+    await say(room, ANNA, "x", mentions=[BEN])
+    seq = await say(room, ANNA, "y", "/v1/rooms/group/2", mentions=[BEN])
+
+    assert 200 == (await room.delete(ROOM_1)).status
+
+    assert [seq] == await listed(room, BEN)
+    assert [seq] == await listed(room, BEN, "unread=true")
 
 
 # --- all together --------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from aiohttp import ClientSession
 
 from api.place import Place, bearer, serving
 from imcore.client import connect
+from imcore.events.reader import Head, Reader
 from imcore.events.store import Draft, draft
 from imcore.events.types import MESSAGE_OP, MESSAGE_PUSHED, ROOM, TEXT, Fact, MessageEdited, MessageRecalled
 from imcore.projections import search as rows_of_search
@@ -118,6 +119,41 @@ async def test_only_what_one_sees_is_found(api: Place) -> None:
     assert [] == await seqs(api, 8, "secret")
     await api.post(f"{ROOM_1}/members", json={"mid": 8})
     assert [] == await seqs(api, 8, "secret"), "a second join shows nothing of the first"
+
+
+@pytest.mark.parametrize("moment", ["before the head is read", "while the rows are waited for"])
+async def test_what_is_said_after_a_kick_is_not_found_however_the_two_race(
+    api: Place, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    await api.room(G, 7, 8)
+    await api.send(ROOM_1, 7, "secret early")
+    await api.followed()
+    head, searched = Reader.head, api.reads.searched
+    assert searched is not None
+    to_come = [moment]
+
+    async def at(now: str) -> None:
+        if now in to_come:
+            to_come.clear()
+            await api.delete(f"{ROOM_1}/members/8")
+            await api.send(ROOM_1, 7, "secret late")
+            await api.followed()
+
+    async def reading(reader: Reader) -> Head:
+        await at("before the head is read")
+        return await head(reader)
+
+    async def waiting(position: int, timeout_s: float) -> bool:
+        await at("while the rows are waited for")
+        return await searched(position, timeout_s)
+
+    monkeypatch.setattr(Reader, "head", reading)
+    object.__setattr__(api.reads, "searched", waiting)
+
+    page = (await api.get("/v1/search?q=secret", mid=8)).json
+    assert not to_come, "it has happened"
+    assert "secret late" not in [hit["snippet"] for hit in page["hits"]]
+    assert ["secret late", "secret early"] == [hit["snippet"] for hit in (await found(api, 7, "secret"))["hits"]]
 
 
 async def test_a_token_for_some_rooms_finds_in_those_only(database_url: str) -> None:
