@@ -330,6 +330,7 @@ class Client:
         self.key = ""
         self.welcome: dict[str, Any] = {}
         self.events: list[Event] = []
+        self.receipts: list[dict[str, Any]] = []
         self.removals: list[dict[str, Any]] = []
         self.errors: list[dict[str, Any]] = []  # without a request of ours
         self.farewell: dict[str, Any] | None = None
@@ -498,6 +499,8 @@ class Client:
         op, seq, body = packet
         if op >= PUSH_MIN:
             self.events.append(Event(0, "", 0, "", op, 0, body, time.monotonic()))
+        elif op == EVENT and body["type"] == "receipt":
+            self.receipts.append(body)  # which no log holds: tests of the log's events need not know of them
         elif op == EVENT:
             self.events.append(_event(body))
         elif op == REMOVED:
