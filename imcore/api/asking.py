@@ -2,7 +2,7 @@
 
 A parameter that is there twice is refused, because two readers would obey different ones. Numbers are decimal digits and nothing
 else. Names in a path are percent-encoded UTF-8. A body has a limit and a deadline (aiohttp has none: two bytes a second would hold a
-handler for ever), is JSON that can be stored, and is of a model's shape.
+handler for ever), and is JSON that can be stored.
 
 The trap: aiohttp decodes paths and queries leniently. What is read here is what was on the line.
 """
@@ -12,34 +12,23 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imcore.api.services import IDENTITY, SERVICES, Services
 from imcore.auth import Identity
-from imcore.errors import BadRequest, Forbidden, ImcoreError, InvalidText, NoSuchRoom, TooLarge
-from imcore.events.types import room_type
-from imcore.protocol.packet import INT64_MAX, INT64_MIN, KEY_BYTES_MAX, PAGE_ROWS_MAX, check_room, shown
+from imcore.errors import BadRequest, Forbidden, ImcoreError, InvalidText, TooLarge
+from imcore.protocol.packet import INT64_MAX, INT64_MIN, KEY_BYTES_MAX, shown
 from imcore.protocol.strict import check_json
-from imcore.verbs.call import faults
 
 PARAMETERS_MAX: Final = 2_000
 PROBLEM: Final = "application/problem+json"
 _decimal = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
 _is_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
-
-Model = TypeVar("Model", bound="Body")
-
-
-class Body(BaseModel):
-    """A body: types are strict (true is no 1, "1" is no 1), and a field that nobody knows is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 def services(request: web.Request) -> Services:
@@ -91,16 +80,6 @@ class Query:
         """Every value of a repeated parameter."""
         return self._values.get(name, [])
 
-    def integer(self, name: str, low: int, high: int) -> int | None:
-        """The value as a number within these bounds, or None if it is not there."""
-        value = self.text(name)
-        return None if value is None else integer(name, value, low, high)
-
-    def limit(self, rows: int) -> int:
-        """How many rows a page may have."""
-        found = self.integer("limit", 1, PAGE_ROWS_MAX)
-        return rows if found is None else found
-
 
 def integer(name: str, value: str, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
     """The number that these digits are. Raises BadRequest."""
@@ -117,23 +96,6 @@ def check_key(key: str) -> str:
 
 
 # --- the path ----------------------------------------------------------------------------------------------------------------
-
-
-def room_of(request: web.Request) -> str:
-    """The room in /v1/rooms/{type}/{name}, if whoever asks may be told of it.
-
-    Raises BadRequest or InvalidText, and NoSuchRoom when the token does not name the room.
-    """
-    _, _, _, kind, name, *_ = request.rel_url.raw_path.split("/")
-    room = check_room(f"{decoded(kind)}://{decoded(name)}")
-    if not identity(request).may_enter(room):
-        raise NoSuchRoom
-    return room
-
-
-def is_live(request: web.Request, room: str) -> bool:
-    """Has the room attached sessions only, and no members?"""
-    return room_type(room) in services(request).reads.live_types
 
 
 def decoded(segment: str) -> str:
@@ -211,18 +173,6 @@ async def read_json(request: web.Request) -> dict[str, object]:
         raise BadRequest("the body is not a JSON object")
     check_json(raw, value)
     return value
-
-
-async def read_body(request: web.Request, model: type[Model]) -> Model:
-    """The JSON body as a model; no body at all is {}.
-
-    Raises BadRequest, InvalidText or TooLarge.
-    """
-    value = await read_json(request)
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise BadRequest(faults(error)) from None
 
 
 # --- the answer --------------------------------------------------------------------------------------------------------------
