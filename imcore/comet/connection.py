@@ -524,7 +524,7 @@ class Connection(Session):
             self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
         comet.check_rooms(self.person, [room])
-        joining = membership.Join(room, identity.actor, may_create=comet.may_create(identity, room), key=self.key)
+        joining = membership.Join(room, identity.actor, may_create=comet.means.may_create(identity, room), key=self.key)
         joining.done = lambda outcome: self._joined(seq, joining, outcome)
         comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
 
@@ -566,7 +566,9 @@ class Connection(Session):
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
             comet.check_rooms(self.person, [room])
-            joining = membership.Join(room, identity.actor, may_create=comet.may_create(identity, room), key=self.key)
+            joining = membership.Join(
+                room, identity.actor, may_create=comet.means.may_create(identity, room), key=self.key
+            )
 
             def joined(outcome: list[Recorded] | ImcoreError) -> None:
                 if isinstance(outcome, ImcoreError):
@@ -840,9 +842,9 @@ class Connection(Session):
                 recorded = await opening  # what is opened must be closed, whatever the loader says
             comet.check_rooms(person, durable)
             joinings = [
-                membership.Join(room, identity.actor, may_create=comet.may_create(identity, room), key=self.key).fenced(
-                    self.mid, self.key, recorded.position
-                )
+                membership.Join(
+                    room, identity.actor, may_create=comet.means.may_create(identity, room), key=self.key
+                ).fenced(self.mid, self.key, recorded.position)
                 for room in durable
                 if "room:" + room not in person.rooms
             ]

@@ -24,7 +24,6 @@ from typing import Final, NamedTuple, TypeVar
 import orjson
 
 from imcore import commands, failpoints
-from imcore.auth import Identity
 from imcore.bus.tail import Tail
 from imcore.comet import encode, watching
 from imcore.comet.admission import Admission
@@ -827,12 +826,6 @@ class Comet:
     def online(self, room: str) -> int:
         """Sessions in the room, here and as last heard of other comets."""
         return self.hub.in_room(room) + self.elsewhere.get(room, 0)
-
-    def may_create(self, identity: Identity, room: str) -> bool:
-        """May this person's join make the room? In open mode everybody's; else if the token names the room itself."""
-        if self.settings.auth_mode == "open":
-            return True
-        return identity.rooms is not None and room in identity.rooms
 
     def check_rooms(self, person: Person | None, rooms: Sequence[str]) -> None:
         """May this person join these rooms, which have members? Raises BadRequest if it would be in too many."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from imcore.accounts import Accounts
 from imcore.attachments.opening import Attachments
+from imcore.auth import Identity
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
@@ -62,6 +63,12 @@ class Means:
     def pool(self) -> Pool:
         """Connections to read with."""
         return self.reads.pool
+
+    def may_create(self, identity: Identity, room: str) -> bool:
+        """May a join of theirs make this room? In mode open everybody's; else a service's, and that of whose token names the room."""
+        if identity.service or self.settings.auth_mode == "open":
+            return True
+        return identity.rooms is not None and room in identity.rooms
 
     def is_live(self, room: str) -> bool:
         """Has the room no members, but only sessions in it?"""

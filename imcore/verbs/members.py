@@ -15,7 +15,7 @@ from imcore.protocol.packet import INT64_MAX
 from imcore.protocol.requests import MEMBERS_ROWS
 from imcore.verbs.acting import acting, changed, decided, joined, refuse_live, somebody
 from imcore.verbs.means import Means
-from imcore.verbs.rooms import After, may_create
+from imcore.verbs.rooms import After
 from imcore.verbs.verb import (
     Answer,
     AnyVerb,
@@ -270,7 +270,7 @@ async def join(caller: Caller, means: Means, args: Myself) -> Place | Other:
     actor = acting(caller, args.mid)
     refuse_live(means, args.room)
     await means.accounts.doors.allow("join", caller.identity, args.room, caller.key)
-    joining = membership.Join(args.room, actor, may_create=may_create(caller, means, args.room), key=caller.key)
+    joining = membership.Join(args.room, actor, may_create=means.may_create(caller.identity, args.room), key=caller.key)
     return joined(await decided(caller, means, joining), joining.existing)
 
 

@@ -216,12 +216,6 @@ class Marked(Answer):
     unread: int
 
 
-def may_create(caller: Caller, means: Means, room: str) -> bool:
-    """May a join of the caller's make this room? In mode open everybody's; else a service's, and of whose token names the room."""
-    who = caller.identity
-    return who.service or means.settings.auth_mode == "open" or (who.rooms is not None and room in who.rooms)
-
-
 def kind_of(public: bool, writers: str) -> Kind:
     """The word for these two settings."""
     if writers == "admins":
@@ -238,7 +232,7 @@ async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     room, who = args.name, caller.identity
     refuse_live(means, room)
     # Whoever has logged in here may make rooms; a token of somebody else's making says which.
-    may = may_create(caller, means, room) or bool(who.sid) or who.role in ("moderator", "admin")
+    may = means.may_create(who, room) or bool(who.sid) or who.role in ("moderator", "admin")
     if not who.may_enter(room) or not may:
         raise Forbidden("this room is not yours to make")
     members = [somebody(mid) for mid in args.members]

@@ -13,7 +13,6 @@ from imcore.projections import queries
 from imcore.protocol.packet import PAGE_ROWS_MAX, check_room
 from imcore.verbs.acting import acting, decided
 from imcore.verbs.means import Means
-from imcore.verbs.rooms import may_create
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Key, Line, Mid, Millis, Place, verb
 
 
@@ -88,7 +87,7 @@ async def enter(caller: Caller, means: Means, args: Entering) -> Place:
     if room:
         await means.accounts.doors.allow("join", caller.identity, room, caller.key)
     if room and not means.is_live(room):
-        joining = membership.Join(room, actor, may_create=may_create(caller, means, room), key=caller.key)
+        joining = membership.Join(room, actor, may_create=means.may_create(caller.identity, room), key=caller.key)
         await decided(caller, means, joining)
     recorded = await means.log.appending(commands.switch_room(actor.mid, args.key, opened, room))
     return Place(position=recorded.position, seq=recorded.seq)
