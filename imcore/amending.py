@@ -17,13 +17,12 @@ import orjson
 from imcore import membership
 from imcore.errors import BadRequest, Forbidden, NoSuchMessage
 from imcore.events.messages import FORMATS, Format
-from imcore.events.store import Draft, Key, Rows
+from imcore.events.store import Draft, Key, Rows, row_of
 from imcore.events.types import JSON, MessageEdited, MessageRecalled
 from imcore.membership import RANK, RoomDecision, member_key
 from imcore.permissions import Actor, Standing, table
-from imcore.projections import inline, restrictions
+from imcore.projections import restrictions
 from imcore.projections.amendments import Amendment
-from imcore.projections.restrictions import Restriction
 from imcore.reacting import pin_keys, unpins
 
 
@@ -93,9 +92,7 @@ class AmendingDecision(RoomDecision):
         return table().verdict(self.operation, "user", where) == "own"
 
     def _amendment(self, rows: Rows) -> Amendment | None:
-        row = rows[amendment_key(self.target.room, self.target.seq)]
-        assert row is None or isinstance(row, Amendment)
-        return row
+        return row_of(rows, Amendment, "amendments", self.target.room, self.target.seq)
 
 
 class EditMessage(AmendingDecision):
@@ -132,11 +129,7 @@ class EditMessage(AmendingDecision):
         """Who may not send now says nothing new by an edit either. (An edit is no message, so slow mode is not asked.)"""
         if self.target.is_live or self.actor.role == "service":
             return
-        rules = rows[rules_key(self.room)]
-        assert rules is None or isinstance(rules, Restriction)
-        refused = inline.refusal(self._member(rows, self.actor.mid), rules, None, self.now_ms)
-        if refused is not None:
-            raise refused
+        self._check_voice(rows)
 
 
 class RecallMessage(AmendingDecision):

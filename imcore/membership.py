@@ -14,10 +14,10 @@ invitation, and request to join.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchAttachment, NoSuchRoom, RateLimited, RoomExists
-from imcore.events.store import Decision, Draft, Key, Rows, draft
+from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
     DIRECT,
@@ -71,8 +71,6 @@ from imcore.projections.visibility import Visibility
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
 PRIVILEGED: Final = ("moderator", "admin")
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
-
-R = TypeVar("R", Room, Member, Ban, Invitation, JoinRequest, Block, Attachment, Uploaded, Restriction, Visibility)
 
 
 class Settings(NamedTuple):
@@ -167,12 +165,6 @@ def leave_keys(room: str, mid: int) -> list[Key]:
     return [member_key(room, mid), ("departures", (mid, room))]
 
 
-def _row(rows: Rows, kind: type[R], name: str, *key: str | int) -> R | None:
-    row = rows[name, key]
-    assert row is None or isinstance(row, kind)
-    return row
-
-
 class RoomDecision(Decision):
     """What `actor` decides about a room. `mid` is whom it is done to, if anybody."""
 
@@ -198,7 +190,7 @@ class RoomDecision(Decision):
     # --- what the rows say ---
 
     def _room(self, rows: Rows) -> Room | None:
-        return _row(rows, Room, "rooms", self.room)
+        return row_of(rows, Room, "rooms", self.room)
 
     def _there(self, rows: Rows) -> Room:
         """The room, which `_check` has found."""
@@ -207,18 +199,18 @@ class RoomDecision(Decision):
         return room
 
     def _member(self, rows: Rows, mid: int) -> Member | None:
-        return _row(rows, Member, "members", self.room, mid)
+        return row_of(rows, Member, "members", self.room, mid)
 
     def _ban(self, rows: Rows, mid: int) -> Ban | None:
         """The ban of somebody, if it is in force."""
-        ban = _row(rows, Ban, "bans", self.room, mid)
+        ban = row_of(rows, Ban, "bans", self.room, mid)
         return ban if ban is not None and ban.holds(self.now_ms) else None
 
     def _standing(self, rows: Rows) -> Standing:
         mid = self.actor.mid
         if mid == SERVICE_MID:
             return "stranger"
-        invitation = _row(rows, Invitation, "invitations", self.room, mid)
+        invitation = row_of(rows, Invitation, "invitations", self.room, mid)
         return standing(self._member(rows, mid), self._ban(rows, mid), invitation, self.now_ms)
 
     def _check(self, rows: Rows, *, target_rank: int = 0) -> list[Draft]:
@@ -252,6 +244,16 @@ class RoomDecision(Decision):
         """By privilege alone (then there is something to be audited) nobody gives itself a rank above member."""
         if audited and self.mid == self.actor.mid and RANK[role] > Rank.MEMBER:
             raise Forbidden("nobody raises himself")
+
+    def _check_voice(self, rows: Rows, *, answers: bool = False) -> None:
+        """Pass who may send here now; slow mode is not asked, because what asks this is no message. With `answers` the others may where
+        only admins write. Its rows must have been named. Raises what a send would be refused with."""
+        rules = row_of(rows, Restriction, "restrictions", self.room)
+        if rules is not None and answers:
+            rules = rules._replace(writers="members")
+        refused = refusal(self._member(rows, self.actor.mid), rules, None, self.now_ms)
+        if refused is not None:
+            raise refused
 
     def _check_place(self, room: Room) -> None:
         if room.members_max and room.members >= room.members_max:
@@ -490,7 +492,7 @@ class ApproveRequest(_Joining):
         self.existing = self._member(rows, self.mid)
         if self.existing is not None:
             return []
-        if _row(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
+        if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             raise BadRequest("this person does not ask to join")
         self._check_place(self._there(rows))
         return [self._joined(), *audited]
@@ -512,7 +514,7 @@ class Invite(RoomDecision):
         audited = self._check(rows)
         if self._ban(rows, self.mid) is not None:
             raise Forbidden("this person is banned from the room")
-        if self._member(rows, self.mid) or _row(rows, Invitation, "invitations", self.room, self.mid):
+        if self._member(rows, self.mid) or row_of(rows, Invitation, "invitations", self.room, self.mid):
             return []
         return [self._in_user(self.mid, Invited(room=self.room, mid=self.mid)), *audited]
 
@@ -530,7 +532,7 @@ class Uninvite(RoomDecision):
         """One withdrawal, or none."""
         assert self.mid is not None
         audited = self._check(rows)
-        if _row(rows, Invitation, "invitations", self.room, self.mid) is None:
+        if row_of(rows, Invitation, "invitations", self.room, self.mid) is None:
             return []
         return [self._in_user(self.mid, InvitationWithdrawn(room=self.room, mid=self.mid)), *audited]
 
@@ -548,7 +550,7 @@ class DeclineInvitation(RoomDecision):
         """One refusal, or none."""
         self._check(rows)
         mid = self.actor.mid
-        if _row(rows, Invitation, "invitations", self.room, mid) is None:
+        if row_of(rows, Invitation, "invitations", self.room, mid) is None:
             return []
         return [self._in_user(mid, InvitationDeclined(room=self.room, mid=mid))]
 
@@ -569,7 +571,7 @@ class AskToJoin(RoomDecision):
         if direct_pair(self.room) is not None and self._member(rows, mid) is None:
             raise NoSuchRoom
         audited = self._check(rows)
-        if self._member(rows, mid) or _row(rows, JoinRequest, "join_requests", self.room, mid):
+        if self._member(rows, mid) or row_of(rows, JoinRequest, "join_requests", self.room, mid):
             return []
         room = self._there(rows)
         if room.public and not room.approval:
@@ -590,7 +592,7 @@ class RejectRequest(RoomDecision):
         """One rejection, or none."""
         assert self.mid is not None
         audited = self._check(rows)
-        if _row(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
+        if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             return []
         return [self._in_room(JoinRejected(room=self.room, mid=self.mid)), *audited]
 
@@ -680,7 +682,7 @@ class UnbanMember(RoomDecision):
         """The end of a ban, or nothing."""
         assert self.mid is not None
         audited = self._check(rows)
-        if _row(rows, Ban, "bans", self.room, self.mid) is None:
+        if row_of(rows, Ban, "bans", self.room, self.mid) is None:
             return []
         return [self._in_room(MemberUnbanned(room=self.room, mid=self.mid)), *audited]
 
@@ -791,9 +793,9 @@ class OpenDirect(RoomDecision):
         if not missing:
             self.existing = self._member(rows, me)
             return []
-        if _row(rows, Block, "blocks", self.mid, me):
+        if row_of(rows, Block, "blocks", self.mid, me):
             raise Forbidden("this person takes no messages from you")
-        if _row(rows, Block, "blocks", me, self.mid):
+        if row_of(rows, Block, "blocks", me, self.mid):
             raise Forbidden("you have blocked this person")
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
@@ -816,7 +818,7 @@ class BlockPerson(Decision):
         by, mid = self.actor.mid, self.mid
         if by == mid:
             raise BadRequest("nobody blocks itself")
-        if _row(rows, Block, "blocks", by, mid) is not None:
+        if row_of(rows, Block, "blocks", by, mid) is not None:
             return []
         return [draft(f"{USER}{by}", PersonBlocked(by=by, mid=mid), by, key=self.key)]
 
@@ -833,7 +835,7 @@ class UnblockPerson(Decision):
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """The end of a block, or nothing."""
         by, mid = self.actor.mid, self.mid
-        if _row(rows, Block, "blocks", by, mid) is None:
+        if row_of(rows, Block, "blocks", by, mid) is None:
             return []
         return [draft(f"{USER}{by}", PersonUnblocked(by=by, mid=mid), by, key=self.key)]
 
@@ -850,7 +852,7 @@ class ChooseVisibility(Decision):
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One choice, or none."""
         mid = self.actor.mid
-        row = _row(rows, Visibility, "visibility", mid)
+        row = row_of(rows, Visibility, "visibility", mid)
         if self.choice == ("everybody" if row is None else row.choice):
             return []
         return [draft(f"{USER}{mid}", VisibilityChosen(mid=mid, choice=self.choice), mid, key=self.key)]
@@ -882,13 +884,9 @@ class StoreAttachment(RoomDecision):
         """One attachment."""
         mid, audited = self.actor.mid, self._check(rows)
         if mid != SERVICE_MID:
-            member = self._member(rows, mid)
-            if member is not None:
-                restriction = _row(rows, Restriction, "restrictions", self.room)
-                refused = refusal(member, restriction, None, self.now_ms)
-                if refused is not None:
-                    raise refused
-            check_allowance(_row(rows, Uploaded, "uploads", mid), self.fact.size, self.bytes_per_day_max, self.now_ms)
+            if self._member(rows, mid) is not None:
+                self._check_voice(rows)
+            check_allowance(row_of(rows, Uploaded, "uploads", mid), self.fact.size, self.bytes_per_day_max, self.now_ms)
         return [self._in_user(mid, self.fact), *audited]
 
 
@@ -910,7 +908,7 @@ class RemoveAttachment(RoomDecision):
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One removal."""
-        row = _row(rows, Attachment, "attachments", self.id)
+        row = row_of(rows, Attachment, "attachments", self.id)
         if row is None:
             raise NoSuchAttachment
         author = None if self.author == SERVICE_MID else self._member(rows, self.author)

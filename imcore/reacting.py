@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from imcore.errors import BadRequest, NoSuchMessage, NoSuchRoom
-from imcore.events.store import Draft, Key, Rows, draft
+from imcore.events.store import Draft, Key, Rows, draft, row_of
 from imcore.events.types import ROOM, MessagePinned, MessageUnpinned, ReactionAdded, ReactionRemoved
 from imcore.membership import PRIVILEGED, RoomDecision
 from imcore.permissions import Actor
-from imcore.projections import inline, restrictions
+from imcore.projections import restrictions
 from imcore.projections.amendments import Amendment
 from imcore.projections.pins import PinCount
 from imcore.projections.reactions import ReactionCounts
-from imcore.projections.restrictions import Restriction
 
 REACTIONS_MAX: Final = 20  # different ones on a message
 PINS_MAX: Final = 100  # in a room
@@ -57,8 +56,7 @@ class _AboutMessage(RoomDecision):
 
 def is_recalled(rows: Rows, room: str, seq: int) -> bool:
     """Was the message recalled? Of the row of amendments that the decision has named."""
-    row = rows["amendments", (room, seq)]
-    assert row is None or isinstance(row, Amendment)
+    row = row_of(rows, Amendment, "amendments", room, seq)
     return row is not None and row.recalled > 0
 
 
@@ -87,27 +85,18 @@ class React(_AboutMessage):
         """One reaction more or less, or none."""
         audited = self._allowed(rows, may_be_stranger=False)
         if self.adds:
-            self._may_speak(rows)
+            # Who is muted, alone or with all, or blocked says nothing by a reaction either. Where only admins write the others
+            # may react: that is how a room answers what is announced to it.
+            self._check_voice(rows, answers=True)
         room, seq, reaction = self.room, self.seq, self.reaction
         if (rows["reactions", (room, seq, reaction, self.actor.mid)] is not None) == self.adds:
             return []
         if not self.adds:
             return [self._in_room(ReactionRemoved(room=room, target=seq, reaction=reaction)), *audited]
-        counts = rows["reaction_counts", (room, seq)]
-        assert counts is None or isinstance(counts, ReactionCounts)
+        counts = row_of(rows, ReactionCounts, "reaction_counts", room, seq)
         if counts is not None and reaction not in counts.reactions and len(counts.reactions) >= REACTIONS_MAX:
             raise BadRequest(f"the message has {REACTIONS_MAX} different reactions already")
         return [self._in_room(ReactionAdded(room=room, target=seq, reaction=reaction)), *audited]
-
-    def _may_speak(self, rows: Rows) -> None:
-        """Who is muted, alone or with all, or blocked says nothing by a reaction either. Where only admins write the others may react:
-        that is how a room answers what is announced to it. (A reaction is no message, so slow mode is not asked.)"""
-        rules = rows[restrictions.projection.name, (self.room,)] or restrictions.NONE
-        assert isinstance(rules, Restriction)
-        rules = rules._replace(writers="members")
-        refused = inline.refusal(self._member(rows, self.actor.mid), rules, None, self.now_ms)
-        if refused is not None:
-            raise refused
 
 
 class Pin(_AboutMessage):
@@ -132,8 +121,7 @@ class Pin(_AboutMessage):
             return []
         if not self.adds:
             return [self._in_room(MessageUnpinned(room=self.room, target=self.seq)), *audited]
-        count = rows["pin_counts", (self.room,)]
-        assert count is None or isinstance(count, PinCount)
+        count = row_of(rows, PinCount, "pin_counts", self.room)
         if count is not None and count.pins >= PINS_MAX:
             raise BadRequest(f"the room has {PINS_MAX} pins already")
         return [self._in_room(MessagePinned(room=self.room, target=self.seq)), *audited]

@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongLogin
-from imcore.events.store import Decision, Draft, Key, Rows, draft
+from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
     USER,
@@ -59,9 +59,7 @@ def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
 
 def account_of(rows: Rows, mid: int) -> Account | None:
     """The account among these rows."""
-    row = rows[account_key(mid)]
-    assert row is None or isinstance(row, Account)
-    return row
+    return row_of(rows, Account, "accounts", mid)
 
 
 def role_named(name: str) -> PlatformRole:

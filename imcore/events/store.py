@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeVar
 
 import asyncpg
 
@@ -72,6 +72,7 @@ SESSION_OPENED: Final = SessionOpened.type
 Outcome = Recorded | ImcoreError
 Key = tuple[str, tuple[str | int, ...]]  # of an inline projection's row: its projection, its key
 Rows = dict[Key, object | None]
+R = TypeVar("R")
 
 # Numbers and UUIDs travel as the text of an array: one join here and one parse there, where the driver would look at each element
 # three times (3 µs an event).
@@ -101,6 +102,13 @@ SELECT g.mid, g.key, g.opened FROM generations g JOIN unnest($1::bigint[], $2::t
   ON g.mid = asked.mid AND g.key = asked.key
 """
 ORIGINALS = "SELECT * FROM events WHERE position = ANY($1::bigint[])"
+
+
+def row_of(rows: Rows, kind: type[R], name: str, *key: str | int) -> R | None:
+    """The row of this key of a projection, which a decision has named; None if there is none."""
+    row = rows[name, key]
+    assert row is None or isinstance(row, kind)
+    return row
 
 
 def _ignore_all(outcome: list[Recorded] | ImcoreError) -> None:
