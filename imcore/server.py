@@ -173,14 +173,14 @@ class Process:
         self.is_main = True  # no worker of another process
         self.history = History(lambda: [self.node], self.ended)
         self.statements: Counter[str] = Counter()  # by what the connection is for
-        self.position = 0  # the last that this process has appended
+        self.position = 0  # the last that this process has appended; without a comet also what it has heard of
 
     # --- what happens when events are there -----------------------------------------------------------------------------------
 
     def committed(self, batch: list[Recorded]) -> None:
         """This process has appended a batch."""
         self.history.saw(batch[-1])
-        self.position = batch[-1].position
+        self.position = max(self.position, batch[-1].position)
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
@@ -199,6 +199,7 @@ class Process:
         if self.comet is not None:
             self.comet.tail.ring(position)
         else:
+            self.position = max(self.position, position)
             self._wake(position)
 
     def _wake(self, position: int) -> None:
@@ -218,9 +219,12 @@ class Process:
         type_: str = MESSAGE_PUSHED,
         mid: int = SERVICE_MID,
         key: str = "",
+        position: int = 0,
     ) -> int:
-        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
-        position = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once.
+
+        On each comet it waits for the log up to `position`, and up to where this process knows it."""
+        position = max(position, self.position, 0 if self.comet is None else self.comet.tail.position)
         message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
         if self.bus is not None:
             self.bus.pass_on(message)

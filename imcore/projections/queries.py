@@ -51,9 +51,11 @@ FROM members m JOIN rooms r ON r.room = m.room WHERE m.room = $1 AND m.mid = $2 
 
 ROOM_ROW: Final = f"SELECT {', '.join(Room._fields)} FROM rooms WHERE room = $1"
 
-# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one.
+# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one; and the head of the log, up to
+# which all of it is so.
 STANDING: Final = f"""
 SELECT {", ".join(f"r.{name}" for name in Room._fields)},
+  (SELECT position FROM log_head) AS head,
   {", ".join(f"m.{name} AS member_{name}" for name in Member._fields)},
   {", ".join(f"b.{name} AS ban_{name}" for name in Ban._fields)},
   {", ".join(f"i.{name} AS invitation_{name}" for name in Invitation._fields)}
@@ -355,8 +357,9 @@ class Membership(NamedTuple):
 
 
 class Standings(NamedTuple):
-    """What somebody is to a room."""
+    """What somebody is to a room, with the log at `head`."""
 
+    head: int
     room: Room
     member: Member | None
     ban: Ban | None
@@ -552,11 +555,13 @@ async def standings(source: Source, room: str, mid: int) -> Standings | None:
     row = await source.fetchrow(STANDING, room, mid)
     if row is None:
         return None
-    rest = iter(tuple(row)[len(Room._fields) :])
+    head, *columns = tuple(row)[len(Room._fields) :]
+    rest = iter(columns)
     member, ban, invitation = (
         [next(rest) for _ in kind._fields] for kind in (Member, Ban, Invitation)
     )  # a row that is not there is nothing but None
     return Standings(
+        head,
         _room(row),
         None if member[0] is None else Member(*member),
         None if ban[0] is None else Ban(*ban),
