@@ -270,6 +270,7 @@ class Process:
         self.settings = self.settings.model_copy(update=fields)
         self.node = new_node()
         self.comet = self.bus = self.workers = self.seeking = None
+        self.position = 0
         self.history = History(lambda: [self.node], self.ended)
 
 

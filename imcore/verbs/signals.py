@@ -99,8 +99,8 @@ async def _signal(caller: Caller, means: Means, operation: str, room: str, type_
             raise refused
         size, position = found.room.members, found.head
     if size <= settings.signals_room_members_max:
-        # Who is in the room is for each comet to say, and as the log was when the rows were read: this process may have appended nothing
-        # for hours.
+        # Who is in the room each comet says itself, as the log was when the rows were read: this process may have appended nothing for
+        # hours.
         means.push_ephemeral(0, body, room=room, type_=type_, mid=caller.mid, key=caller.key, position=position)
 
 
