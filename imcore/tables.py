@@ -329,6 +329,7 @@ attachments = Table(
     Column("position", BigInteger, nullable=False, comment="of its event"),
     Column("stored_at_ms", BigInteger, nullable=False),
     Index("attachments_room_idx", "room", "position"),
+    Index("attachments_room_mid_idx", "room", "mid", "position"),
 )
 
 # What each person has stored today: the limit of a day is held against it.

@@ -272,10 +272,13 @@ WHERE m.room = $1 AND m.mid = $2
 ATTACHMENT: Final = """
 SELECT room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments WHERE id = $1
 """
-# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own.
+# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own of before. Two ranges of
+# two indexes: in one, whoever joined late and stored little would read all files of before to find its own.
 ATTACHMENTS_PAGE: Final = """
-SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments
-WHERE room = $1 AND position < $2 AND (position > $3 OR mid = $4)
+SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM (
+  (SELECT * FROM attachments WHERE room = $1 AND position < $2 AND position > $3 ORDER BY position DESC LIMIT $5)
+  UNION ALL
+  (SELECT * FROM attachments WHERE room = $1 AND mid = $4 AND position < $2 AND position <= $3 ORDER BY position DESC LIMIT $5)) seen
 ORDER BY position DESC
 LIMIT $5
 """
