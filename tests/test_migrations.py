@@ -185,7 +185,7 @@ def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
 
     assert ["0006", "0009"] == speaking
     assert [revision for revision in speaking if revision in section] == speaking
-    assert {"rooms", "members", "seen"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+    assert {"rooms", "members", "seen", "uploads"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
 
 
 async def test_rooms_of_before_have_their_owners_and_their_members_a_version(empty_database_url: str) -> None:
