@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from imcore.attachments.store import PIECE_BYTES, Kept, is_id
+from imcore.attachments.store import ID_CHARACTERS, PIECE_BYTES, Kept, is_id
 from imcore.errors import BadConfiguration, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ ABORT_S: Final = 10.0
 START_S: Final = 5.0  # a start waits no longer for a store that does not answer
 ABSENT: Final = frozenset(("NoSuchKey", "404", "NotFound"))
 GONE: Final = frozenset(("NoSuchUpload", "404", "NotFound"))
+HEXADECIMAL: Final = "0123456789abcdef"
 
 
 class Bucket:
@@ -178,15 +179,21 @@ class Bucket:
     async def page(self, after: str, limit: int) -> list[Kept]:
         """See Store."""
         asked: dict[str, object] = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": min(limit, 1_000)}
-        if after:
-            asked["StartAfter"] = self._prefix + after
-        async with _working(strict=True):
-            answer = await self._client.list_objects_v2(**asked)
-        found = [
-            Kept(one["Key"].removeprefix(self._prefix), one["LastModified"].timestamp())
-            for one in answer.get("Contents", ())
-        ]
-        return [one for one in found if is_id(one.id)]
+        begins: str | None = after
+        while begins is not None:
+            if begins:
+                asked["StartAfter"] = self._prefix + begins
+            async with _working(strict=True):
+                answer = await self._client.list_objects_v2(**asked)
+            found = [
+                Kept(one["Key"].removeprefix(self._prefix), one["LastModified"].timestamp())
+                for one in answer.get("Contents", ())
+            ]
+            ours = [one for one in found if is_id(one.id)]
+            if ours or not found or not answer.get("IsTruncated"):
+                return ours
+            begins = beyond(found[-1].id)  # all of them somebody else's
+        return []
 
     async def tidy(self, before_s: float) -> int:
         """See Store."""
@@ -231,6 +238,23 @@ async def _working(*, strict: bool = False) -> AsyncIterator[None]:
         if not strict:
             raise
         raise StoreUnavailable(f"the store of attachments says {_code(error)}") from error
+
+
+def beyond(name: str) -> str | None:
+    """After which text to go on looking for ids, come to this one that is none; None if no id can follow.
+
+    It is `name` or comes after it, and no id lies between the two, nor is it one. Whole folders of others are passed at once: after
+    `2026/01/a.jpg` comes 20260, because nothing that begins with `2026/` is an id.
+    """
+    head = name[: len(name) - len(name.lstrip(HEXADECIMAL))]
+    if head == name or len(head) >= ID_CHARACTERS - 1:  # what follows may be a whole id
+        return name
+    if name[len(head)] < "0":
+        return head + "0"
+    if name[len(head)] < "a":
+        return head + "a"
+    left = head.rstrip("f")
+    return left[:-1] + HEXADECIMAL[HEXADECIMAL.index(left[-1]) + 1] if left else None
 
 
 def _code(error: Any) -> str:

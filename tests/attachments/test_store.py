@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 
 from attachments.conftest import S3
 from imcore.attachments.folder import Folder
-from imcore.attachments.s3 import PART_BYTES, Bucket
+from imcore.attachments.s3 import PART_BYTES, Bucket, beyond
 from imcore.attachments.store import PIECE_BYTES, Store, is_id
 from imcore.errors import BadConfiguration, StoreUnavailable
 
@@ -160,6 +161,41 @@ def test_only_hexadecimal_of_one_length_is_an_id() -> None:
         "/" + "0" * 31,
     ):
         assert not is_id(text), text
+
+
+# --- a bucket ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_goes_on_past_whatever_others_keep_in_the_bucket(s3: S3) -> None:
+    """More of it than fits into a page, before, between and after the files: as logs, by date, and under names nearly like ours."""
+    store = await Bucket.opened(s3.settings())
+    ids = ["0" * 32, "5" * 32, "a" * 31 + "0", "f" * 32]
+    others = [f"{folder}{n}" for folder in ("-/", "2026/01/", "5555", "A", "archive/", "x") for n in range(4)]
+    for key in (*others, *(f"{'5' * 32}.{n}" for n in range(4)), *(f"{'a' * 31}/{n}" for n in range(4))):
+        await store._client.put_object(Bucket=store._bucket, Key=store._prefix + key, Body=b"not ours")
+    for id_ in ids:
+        await store.put(id_, pieces(b"x"))
+
+    for limit in (1, 3, 100):
+        found: list[str] = []
+        while page := await store.page(found[-1] if found else "", limit):
+            found += [kept.id for kept in page]
+        assert ids == found
+    await store.close()
+
+
+def test_what_others_keep_is_passed_without_passing_an_id() -> None:
+    """Of any two names, one of somebody else's and an id after it: what is asked for next lies between them. It always goes on."""
+    seed = random.randrange(2**32)
+    draws = random.Random(seed)
+    for _ in range(20_000):
+        id_ = "".join(draws.choices("0f9a", k=32))
+        cut = draws.randrange(33)
+        name = id_[:cut] + "".join(draws.choices("/0:9A`afgz\xff", k=draws.randrange(4)))
+        next_ = beyond(name)
+        assert next_ is None or next_ >= name, (seed, name, next_)
+        assert id_ <= name or (next_ is not None and next_ < id_), (seed, name, next_, id_)
+    assert ["20260", "b", None] == [beyond("2026/01/a.jpg"), beyond("archive/1"), beyond("x")]
 
 
 # --- a folder ------------------------------------------------------------------------------------------------------------------
