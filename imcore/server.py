@@ -25,7 +25,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -621,10 +621,14 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
-    """Say every third of a lease that this comet lives. One that was declared dead sends its clients away and starts anew."""
+    """Say every third of a lease that this comet lives. One that was declared dead sends its clients away and starts anew.
+
+    It is asked at once when the log has closed sessions of it for that reason: who comes back before it has another id is sent away
+    once more."""
     settings = process.settings
     registered = False
     while True:
+        comet.given_up.clear()
         try:
             if not registered:
                 await nodes.register(pool, _node(process), settings.node_lease_s)
@@ -640,7 +644,9 @@ async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
         except DATABASE_ERRORS as error:
             heed_cancellation()
             log.warning("the lease of this comet could not be renewed: %s", error)
-        await asyncio.sleep(settings.node_lease_s / 3)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.node_lease_s / 3):
+                await comet.given_up.wait()
 
 
 def _node(process: Process) -> nodes.Node:
