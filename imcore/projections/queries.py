@@ -197,9 +197,11 @@ ORDER BY m.room
 LIMIT $3
 """
 
-# What became of the messages of a room between two seqs, and of these.
+# What became of the messages of a room between two seqs, and of these; and since when somebody was a member then.
 AMENDMENTS: Final = """
-SELECT seq, edits, edited, edited_ms, format, body, recalled, recalled_by FROM amendments
+SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $5) AS since,
+  seq, edits, edited, edited_ms, format, body, recalled, recalled_by
+FROM amendments
 WHERE room = $1 AND (seq BETWEEN $2 AND $3 OR seq = ANY($4::bigint[]))
 """
 # Which messages were recalled, of those between two seqs of each of these rooms.
@@ -742,12 +744,20 @@ async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, 
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
 
 
+class Amended(NamedTuple):
+    """What became of messages, by seq; those that are as they were are left out. `since` is the join of who asked for it, as the rows
+    were then: None if it was no member. Without any amendment it is None too."""
+
+    rows: dict[int, Amendment]
+    since: int | None
+
+
 async def amendments(
-    source: Source, room: str, first: int, last: int, others: Collection[int] = ()
-) -> dict[int, Amendment]:
-    """What became of the messages of a room from one seq to another, and of others; those that are as they were are left out."""
-    rows = await source.fetch(AMENDMENTS, room, first, last, list(others))
-    return {seq: Amendment(*row) for seq, *row in rows}
+    source: Source, room: str, first: int, last: int, others: Collection[int] = (), *, mid: int
+) -> Amended:
+    """What became of the messages of a room from one seq to another, and of others, and whether `mid` was a member of it then."""
+    rows = await source.fetch(AMENDMENTS, room, first, last, list(others), mid)
+    return Amended({seq: Amendment(*row) for _, seq, *row in rows}, rows[0]["since"] if rows else None)
 
 
 async def recalls(source: Source, asked: Collection[tuple[str, int, int]]) -> dict[tuple[str, int], tuple[int, int]]:
