@@ -40,6 +40,7 @@ from imcore.protocol.packet import INT64_MAX
 
 PAGE_BYTES_MAX: Final = 1 << 20  # of a reply; the rest is the next page
 REACHED_S: Final = 1.0
+SPARSE: Final = 4  # places for each message of a page: from here on they are looked up one by one
 
 # A person's mark in a room, and the messages of others after it. Own messages that the rows do not know yet are counted in the log.
 MARK: Final = """
@@ -188,6 +189,27 @@ async def edits(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0
     return b'{"message":%b,"edits":[%b]%b}' % (first, b",".join(taken), next_)
 
 
+async def pins(reads: Reads, room: str, who: Actor, *, after: int | None = None, limit: int) -> bytes:
+    """A page of the pinned messages of a room, as far as this person sees them: the newest pin first, each with its message as it reads
+    now. A message that the log does not hold any more is left out of its pin. Raises NoSuchRoom."""
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    sees = await _sees(reads, room, who, head, "pins.list")
+    lines = await queries.pins(reads.pool, room, sees.first, INT64_MAX if after is None else after, limit + 1)
+    events = await reads.reader.read_seqs(ROOM + room, [line.seq for line in lines if line.seq <= head])
+    messages_of = dict(zip([event.seq for event in events], await _as_now(reads, room, events, who, sees), strict=True))
+    shown = [
+        b'{"seq":%d,"by":%d,"position":%d,"time":%d%b}'
+        % (
+            line.seq, line.by, line.position, line.time_ms,
+            b',"message":%b' % messages_of[line.seq] if line.seq in messages_of else b"",
+        )
+        for line in lines
+    ]  # fmt: skip
+    taken, more = _page(shown, limit)
+    next_ = b',"next":%d' % lines[len(taken) - 1].position if more else b""
+    return b'{"room":%b,"pins":[%b]%b}' % (orjson.dumps(room), b",".join(taken), next_)
+
+
 async def mentions(reads: Reads, mid: int, *, unread: bool = False, after: int | None = None, limit: int) -> bytes:
     """A page of the messages that name this person, or all of a room that it is in, newest first, as they read now; without its own,
     those that were recalled, and those from before it joined. With `unread` only those after its read mark in the room.
@@ -262,6 +284,10 @@ async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor, s
     if not own and not others:
         return [envelope(event) for event in events]
     first, last = (min(own), max(own)) if own else (0, -1)
+    if last - first >= SPARSE * len(
+        own
+    ):  # a few of many, as pins and threads are: what became of all between is not read
+        others, first, last = others | {*own}, 0, -1
     rows = await _amendments(reads, room, first, last, who, sees, others)
     shown = [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
     left = [seq for seq in own if (row := rows.get(seq)) is None or not row.recalled]

@@ -1185,31 +1185,41 @@ class ReactionsPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinned:
-    """A message that is pinned: by whom, since when."""
+    """A message that is pinned: by whom, since when, and how it reads now (left out where the log does not hold it
+    any more).
+    """
 
     seq: int
     by: int
     position: int
     # milliseconds since 1970
     time: int
+    message: Event | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Pinned:
         """From its JSON."""
-        return cls(seq=told["seq"], by=told["by"], position=told["position"], time=told["time"])
+        return cls(
+            seq=told["seq"],
+            by=told["by"],
+            position=told["position"],
+            time=told["time"],
+            message=maybe(from_envelope, told.get("message")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinsPage:
-    """All of them, the newest pin first."""
+    """The newest pin first; with `next`, ask again with `after=next`."""
 
     room: str
     pins: Sequence[Pinned]
+    next: int | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> PinsPage:
         """From its JSON."""
-        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]])
+        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]], next=told.get("next"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -2644,12 +2654,18 @@ class PinsVerbs(Subject):
         """
         return Place.of(await self._calls.perform(VERBS["pins.remove"], {"room": room, "seq": seq}))
 
-    async def list(self, room: str) -> PinsPage:
-        """The pinned messages of a room, as far as you see them.
+    async def list(self, room: str, *, after: int | None = None, limit: int = 100) -> PinsPage:
+        """The pinned messages of a room, as far as you see them, with what they say now.
+
+        The newest pin comes first. All of them are one page, if they are not more than 1 MiB.
 
         Raises NoSuchRoom.
         """
-        return PinsPage.of(await self._calls.perform(VERBS["pins.list"], {"room": room}))
+        return PinsPage.of(
+            await self._calls.perform(
+                VERBS["pins.list"], given({"room": room, "after": after, "limit": limit}, {"after": None, "limit": 100})
+            )
+        )
 
 
 class ReceiptsVerbs(Subject):

@@ -197,6 +197,10 @@ ORDER BY m.room
 LIMIT $3
 """
 
+# The pins of a room from a seq on, the newest first. There are never more than reacting.PINS_MAX.
+PINS: Final = """
+SELECT seq, position, by, time_ms FROM pins WHERE room = $1 AND seq >= $2 AND position < $3 ORDER BY position DESC LIMIT $4
+"""
 # What became of the messages of a room between two seqs, and of these; and since when somebody was a member then.
 AMENDMENTS: Final = """
 SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $5) AS since,
@@ -781,6 +785,20 @@ async def mentions(source: Source, mid: int, before: int, *, unread: bool, limit
     """The last messages before a position that name this person, or all of a room that it is in, newest first."""
     rows = await source.fetch(MENTIONS, mid, before, unread, limit)
     return [Named(_message(row, row["room"]), _amendment(row)) for row in rows]
+
+
+class PinLine(NamedTuple):
+    """A pinned message: the position of the pin, by whom, since when."""
+
+    seq: int
+    position: int
+    by: int
+    time_ms: int
+
+
+async def pins(source: Source, room: str, first: int, before: int, limit: int) -> list[PinLine]:
+    """The last pins of a room before a position, of messages from `first` on, the newest first."""
+    return [PinLine(*row) for row in await source.fetch(PINS, room, first, before, limit)]
 
 
 class Judged(NamedTuple):
