@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from attachments.conftest import S3
+from imcore.attachments import s3 as s3_module
 from imcore.attachments.folder import Folder
 from imcore.attachments.s3 import PART_BYTES, Bucket, beyond
 from imcore.attachments.store import PIECE_BYTES, Store, is_id
 from imcore.errors import BadConfiguration, StoreUnavailable
 
 LATER_S = 3_600.0
+PATIENCE_S = 15.0
 
 
 def new_id() -> str:
@@ -283,6 +286,19 @@ async def test_a_bucket_that_cannot_be_used_is_refused_at_the_start(s3: S3, wron
     with pytest.raises(BadConfiguration, match="cannot be used") as caught:
         await Bucket.opened(s3.settings(**wrong))
     assert s3.secret not in str(caught.value)
+
+
+async def test_who_asks_a_store_that_stands_still_is_told_so(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and says nothing: botocore would wait for half a minute, three times."""
+    monkeypatch.setattr(s3_module, "ANSWER_S", 0.2, raising=False)
+    monkeypatch.setattr(s3_module, "START_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = await Bucket.opened(s3.settings(s3_endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        for asking in (read(store, new_id(), 0, 1), store.exists(new_id()), store.delete(new_id()), store.page("", 9)):
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(PATIENCE_S):
+                    await asking
+        await store.close()
 
 
 async def test_a_store_that_does_not_answer_is_unavailable(s3: S3, unused_tcp_port: int) -> None:
