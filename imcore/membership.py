@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from imcore import roles
 from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchAttachment, NoSuchRoom, RateLimited, RoomExists
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
@@ -67,9 +68,9 @@ from imcore.projections.restrictions import Restriction
 from imcore.projections.rooms import Room
 from imcore.projections.uploads import DAY_MS, Uploaded, charged
 from imcore.projections.visibility import Visibility
+from imcore.roles import PRIVILEGED
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
-PRIVILEGED: Final = ("moderator", "admin")
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
 
@@ -166,9 +167,12 @@ def leave_keys(room: str, mid: int) -> list[Key]:
 
 
 class RoomDecision(Decision):
-    """What `actor` decides about a room. `mid` is whom it is done to, if anybody."""
+    """What `actor` decides about a room. `mid` is whom it is done to, if anybody.
 
-    __slots__ = ("actor", "key", "mid", "room")
+    Once `_as_now` was asked, `actor` is what it is at this place in the log; what its token said is `claimed`.
+    """
+
+    __slots__ = ("actor", "claimed", "key", "mid", "room")
     operation = ""
 
     def __init__(
@@ -182,12 +186,18 @@ class RoomDecision(Decision):
         creates: bool = False,
         key: str = "",
     ) -> None:
-        looked_at = dict.fromkeys([room_key(room), *standing_keys(room, actor.mid), *keys])
+        looked_at = dict.fromkeys([room_key(room), *standing_keys(room, actor.mid), *roles.keys(actor), *keys])
         audited = [AUDIT] if actor.role in PRIVILEGED else []
         super().__init__(list(looked_at), [ROOM + room, *streams, *audited], creates=creates)
         self.room, self.actor, self.mid, self.key = room, actor, mid, key
+        self.claimed = actor
 
     # --- what the rows say ---
+
+    def _as_now(self, rows: Rows) -> Actor:
+        """Who does it, as what it is on the platform here. Every decision asks this before it asks what may be done."""
+        self.actor = roles.now(rows, self.claimed)
+        return self.actor
 
     def _room(self, rows: Rows) -> Room | None:
         return row_of(rows, Room, "rooms", self.room)
@@ -215,8 +225,8 @@ class RoomDecision(Decision):
 
     def _check(self, rows: Rows, *, target_rank: int = 0) -> list[Draft]:
         """Pass, or raise; what is to be audited."""
-        room = self._room(rows)
-        is_privileged = check(self.operation, self.actor, room, self._standing(rows), target_rank=target_rank)
+        actor, room = self._as_now(rows), self._room(rows)
+        is_privileged = check(self.operation, actor, room, self._standing(rows), target_rank=target_rank)
         assert room is not None, "who passes passes into a room"
         if room.dismissed:
             raise BadRequest("the room is dismissed: nothing happens in it any more")
@@ -268,13 +278,30 @@ class RoomDecision(Decision):
         return draft(f"{USER}{mid}", fact, self.actor.mid, key=self.key)
 
 
+class LookIn(RoomDecision):
+    """Somebody looks at what is in the room, by what it is on the platform; that is audited. Nothing happens where it need not be."""
+
+    __slots__ = ("operation",)
+
+    def __init__(self, operation: str, room: str, actor: Actor) -> None:
+        # The room is there, and so is its stream: what this may begin is that of audits only.
+        super().__init__(room, actor, creates=True)
+        self.operation = operation
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One line of the audit, or none. Of a room that is dismissed, too."""
+        is_privileged = check(self.operation, self._as_now(rows), self._room(rows), self._standing(rows))
+        return [self._audited()] if is_privileged else []
+
+
 # --- the room ----------------------------------------------------------------------------------------------------------------
 
 
 class CreateRoom(RoomDecision):
-    """A room, its creator as owner (a service makes rooms without), and its first members. Raises RoomExists."""
+    """A room, its creator as owner (a service makes rooms without), and its first members. With `by_privilege` only what the actor is
+    on the platform lets it make this room. Raises RoomExists."""
 
-    __slots__ = ("members", "settings")
+    __slots__ = ("by_privilege", "members", "settings")
     operation = "rooms.create"
 
     def __init__(
@@ -284,17 +311,20 @@ class CreateRoom(RoomDecision):
         *,
         settings: Settings = Settings(),  # noqa: B008 - it is immutable
         members: Sequence[int] = (),
+        by_privilege: bool = False,
         key: str = "",
     ) -> None:
         # The owner first; nobody twice.
         people = tuple(dict.fromkeys((*((actor.mid,) if actor.mid != SERVICE_MID else ()), *members)))
         keys = [("restrictions", (room,)), *(key for mid in people for key in join_keys(room, mid))]
         super().__init__(room, actor, keys=keys, creates=True, key=key)
-        self.settings, self.members = settings, people
+        self.settings, self.members, self.by_privilege = settings, people, by_privilege
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """The room, its rules, then its members."""
-        table().check(self.operation, self.actor)
+        table().check(self.operation, self._as_now(rows))
+        if self.by_privilege and self.actor.role not in PRIVILEGED:
+            raise Forbidden("this room is not yours to make")
         if room_type(self.room) == DIRECT:
             raise BadRequest("a direct conversation is opened with the person that it is with")
         if self._room(rows) is not None:
@@ -785,7 +815,7 @@ class OpenDirect(RoomDecision):
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """A room and its two members, or nothing."""
         assert self.mid is not None
-        table().check(self.operation, self.actor)
+        table().check(self.operation, self._as_now(rows))
         me = self.actor.mid
         if me == self.mid:
             raise BadRequest("a direct conversation is with somebody else")
@@ -914,7 +944,7 @@ class RemoveAttachment(RoomDecision):
         author = None if self.author == SERVICE_MID else self._member(rows, self.author)
         is_privileged = check(
             self.operation,
-            self.actor,
+            self._as_now(rows),
             self._room(rows),
             self._standing(rows),
             target_rank=0 if author is None else RANK[author.role],

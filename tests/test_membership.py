@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom
+from imcore.amending import RecallMessage, Target
+from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, Unauthenticated
 from imcore.events.store import Decision, Rows
 from imcore.events.types import (
     AUDIT,
@@ -52,11 +54,14 @@ from imcore.membership import (
     Invite,
     Join,
     Leave,
+    LookIn,
     Mute,
     MuteAll,
     OpenDirect,
     RejectRequest,
+    RemoveAttachment,
     RemoveMember,
+    RoomDecision,
     SetRole,
     Settings,
     TransferRoom,
@@ -66,10 +71,15 @@ from imcore.membership import (
     standing,
 )
 from imcore.permissions import SERVICE_ACTOR, Actor, PlatformRole, Standing, person, table
+from imcore.projections.accounts import Account
+from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.inline import InlineProjections
 from imcore.projections.invitations import Invitation
+from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
+from imcore.reacting import Pin
+from imcore.roles import account_key
 
 R = "group://r"
 OWNER, ADMIN, MEMBER, STRANGER, OTHER = (person(mid) for mid in (1, 2, 3, 4, 5))
@@ -438,6 +448,68 @@ def test_a_decision_does_what_the_table_says_of_every_standing(operation: str, p
                 assert is_privileged == (AUDIT in streams) or not streams, (where, role)
             else:
                 assert expected is world.refusal(decision), (where, role)
+
+
+# What a moderator may do in rooms that it is not in.
+BY_PRIVILEGE: dict[str, Callable[[Actor], Decision]] = {
+    **{name: make for name, make in OPERATIONS.items() if table().by_privilege(name, "moderator")},
+    "rooms.join": lambda actor: Join(R, actor, may_create=False),
+    "messages.recall": lambda actor: RecallMessage(Target(R, 1, MEMBER.mid, NOW_MS, 1, "x", False), actor, 0),
+    "attachments.remove": lambda actor: RemoveAttachment("a", R, MEMBER.mid, actor),
+    "pins.add": lambda actor: Pin(R, 1, actor, adds=True),
+    "messages.history": lambda actor: LookIn("messages.history", R, actor),
+}
+
+
+def an_account(role: str, state: str = "active") -> Account:
+    return Account("mod", "mod", "", "{}", role, state, "", "", 1, 1, 1, activated=True)
+
+
+def kinds(of: type[Any]) -> list[type[Any]]:
+    return [of, *(kin for child in of.__subclasses__() for kin in kinds(child))]
+
+
+def test_every_decision_by_privilege_is_looked_at_here() -> None:
+    named = {kind.operation for kind in kinds(RoomDecision) if isinstance(kind.operation, str) and kind.operation}
+    there = {name for name in named if table().by_privilege(name, "moderator") and table().rule(name).hangs_on_standing}
+
+    assert there <= set(BY_PRIVILEGE)
+
+
+@pytest.mark.parametrize("operation", BY_PRIVILEGE)
+def test_a_privilege_is_what_the_account_says_and_not_the_token(operation: str) -> None:
+    """Of who has no account here, the token stands."""
+    world = a_room()
+    world.rows[("join_requests", (R, 51))] = JoinRequest(1, "", NOW_MS)
+    world.rows[("attachments", ("a",))] = Attachment(
+        room=R, mid=MEMBER.mid, name="a", media_type="text/plain", size=1, sha256="", width=None, height=None,
+        position=1, stored_at_ms=NOW_MS,
+    )  # fmt: skip
+
+    assert None is world.refusal(BY_PRIVILEGE[operation](MODERATOR))
+    for account, expected in (
+        (an_account("moderator"), None),
+        (an_account("user"), NoSuchRoom),
+        (an_account("moderator", "suspended"), Unauthenticated),
+        (an_account("moderator", "deactivated"), Unauthenticated),
+    ):
+        world.rows[account_key(MODERATOR.mid)] = account
+        assert expected is world.refusal(BY_PRIVILEGE[operation](MODERATOR)), account
+
+
+def test_what_is_done_by_privilege_is_audited_as_what_the_account_says() -> None:
+    world = a_room()
+    world.rows[account_key(MODERATOR.mid)] = an_account("admin")
+
+    assert AdminActed(verb="rooms.kick", role="admin", room=R, mid=3) in world.facts(RemoveMember(R, 3, MODERATOR))
+
+
+def test_who_may_make_a_room_by_privilege_alone_has_it_still() -> None:
+    world = World()
+    world.rows[account_key(MODERATOR.mid)] = an_account("user")
+
+    assert Forbidden is world.refusal(CreateRoom(R, MODERATOR, by_privilege=True))
+    assert None is world.refusal(CreateRoom(R, MODERATOR))
 
 
 # --- two people --------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from imcore.membership import Settings
 from imcore.projections import queries
 from imcore.protocol.packet import ROOM_BYTES_MAX
 from imcore.protocol.requests import INBOX_ROWS
+from imcore.roles import PRIVILEGED
 from imcore.verbs.acting import acting, changed, decided, refuse_live, somebody
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
@@ -232,12 +233,14 @@ async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     room, who = args.name, caller.identity
     refuse_live(means, room)
     # Whoever has logged in here may make rooms; a token of somebody else's making says which.
-    may = means.may_create(who, room) or bool(who.sid) or who.role in ("moderator", "admin")
-    if not who.may_enter(room) or not may:
+    may = means.may_create(who, room) or bool(who.sid)
+    if not who.may_enter(room) or not (may or who.role in PRIVILEGED):
         raise Forbidden("this room is not yours to make")
     members = [somebody(mid) for mid in args.members]
     await means.accounts.doors.let_in(who, room, [who.mid, *members], caller.key)
-    decision = membership.CreateRoom(room, who.actor, settings=args.settings(), members=members, key=caller.key)
+    decision = membership.CreateRoom(
+        room, who.actor, settings=args.settings(), members=members, by_privilege=not may, key=caller.key
+    )
     made = await decided(caller, means, decision)
     return Made(room=room, position=made[-1].position, seq=made[-1].seq)
 
