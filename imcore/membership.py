@@ -7,17 +7,27 @@ already. What is not there and what is not one's own are refused alike.
 Moderators and admins of the platform may do what the table says without being members. When it is only that which allowed it, the same
 decision says so in the audit stream.
 
-The trap: a decision must name every row that its events change. A join changes five besides the room's: membership, departure, ban,
-invitation, and request to join.
+The trap: a decision must name every row that its events change. A join changes six besides the room's: membership, departure, ban,
+invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are too
+many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, Self
 
 from imcore import roles
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchAttachment, NoSuchRoom, RateLimited, RoomExists
+from imcore.errors import (
+    BadRequest,
+    Forbidden,
+    ImcoreError,
+    NoSuchAttachment,
+    NoSuchRoom,
+    RateLimited,
+    RoomExists,
+    TooManyRooms,
+)
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
@@ -65,12 +75,15 @@ from imcore.projections.invitations import Invitation
 from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
 from imcore.projections.restrictions import Restriction
+from imcore.projections.room_counts import RoomCount
 from imcore.projections.rooms import Room
 from imcore.projections.uploads import DAY_MS, Uploaded, charged
 from imcore.projections.visibility import Visibility
 from imcore.roles import PRIVILEGED
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
+ROOMS_MAX: Final = 10_000  # that somebody may be in, where nobody says otherwise (the setting rooms_per_user_max)
+NOBODY: Final[Mapping[int, int]] = {}
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
 
@@ -150,6 +163,11 @@ def member_key(room: str, mid: int) -> Key:
     return ("members", (room, mid))
 
 
+def count_key(mid: int) -> Key:
+    """The row of how many rooms somebody is in."""
+    return ("room_counts", (mid,))
+
+
 def standing_keys(room: str, mid: int) -> list[Key]:
     """The rows that say what somebody is to a room; a service is nothing to any."""
     return [] if mid == SERVICE_MID else [(name, (room, mid)) for name in ("members", "bans", "invitations")]
@@ -158,12 +176,12 @@ def standing_keys(room: str, mid: int) -> list[Key]:
 def join_keys(room: str, mid: int) -> list[Key]:
     """The rows that a join or a ban changes, beside the room's."""
     names = ("members", "bans", "invitations", "join_requests")
-    return [*((name, (room, mid)) for name in names), ("departures", (mid, room))]
+    return [*((name, (room, mid)) for name in names), ("departures", (mid, room)), count_key(mid)]
 
 
 def leave_keys(room: str, mid: int) -> list[Key]:
     """The rows that the end of a membership changes, beside the room's."""
-    return [member_key(room, mid), ("departures", (mid, room))]
+    return [member_key(room, mid), ("departures", (mid, room)), count_key(mid)]
 
 
 class RoomDecision(Decision):
@@ -172,7 +190,7 @@ class RoomDecision(Decision):
     Once `_as_now` was asked, `actor` is what it is at this place in the log; what its token said is `claimed`.
     """
 
-    __slots__ = ("actor", "claimed", "key", "mid", "room")
+    __slots__ = ("actor", "claimed", "dismissed", "key", "mid", "room", "rooms_max")
     operation = ""
 
     def __init__(
@@ -191,6 +209,18 @@ class RoomDecision(Decision):
         super().__init__(list(looked_at), [ROOM + room, *streams, *audited], creates=creates)
         self.room, self.actor, self.mid, self.key = room, actor, mid, key
         self.claimed = actor
+        self.rooms_max, self.dismissed = ROOMS_MAX, NOBODY
+
+    def within(self, rooms_max: int, dismissed: Mapping[int, int] = NOBODY) -> Self:
+        """The same, and nobody is in more than so many rooms by it. `dismissed`: as many rooms of these people are known to be
+        dismissed, and do not count. Who is refused for too many though nobody looked at that is to be asked about again."""
+        self.rooms_max, self.dismissed = rooms_max, dismissed
+        return self
+
+    @property
+    def comers(self) -> list[int]:
+        """Who may come into the room, or go out of it, by this."""
+        return [int(mid) for name, (mid, *_) in self.keys if name == "room_counts"]
 
     # --- what the rows say ---
 
@@ -271,6 +301,14 @@ class RoomDecision(Decision):
 
     # --- what happens ---
 
+    def _comes_in(self, rows: Rows, mid: int, role: Role = "member") -> Draft:
+        """The join of somebody who is no member. Raises TooManyRooms, which says whose."""
+        count = row_of(rows, RoomCount, "room_counts", mid)
+        inside = (0 if count is None else count.rooms) - self.dismissed.get(mid, 0)
+        if inside >= self.rooms_max:
+            raise too_many_rooms(mid, self.rooms_max)
+        return self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
+
     def _in_room(self, fact: Fact) -> Draft:
         return draft(ROOM + self.room, fact, self.actor.mid, key=self.key)
 
@@ -345,10 +383,7 @@ class CreateRoom(RoomDecision):
         return [
             self._in_room(made),
             *([self._in_room(RoomChanged(room=room, **rules._asdict()))] if rules != Settings() else ()),
-            *(
-                self._in_room(MemberJoined(room=room, mid=mid, role="owner" if mid == self.actor.mid else "member"))
-                for mid in self.members
-            ),
+            *(self._comes_in(rows, mid, "owner" if mid == self.actor.mid else "member") for mid in self.members),
         ]
 
 
@@ -422,9 +457,9 @@ class _Joining(RoomDecision):
         super().__init__(room, actor, mid, keys=join_keys(room, mid), creates=creates, key=key)
         self.existing: Member | None = None
 
-    def _joined(self, role: Role = "member") -> Draft:
+    def _joined(self, rows: Rows, role: Role = "member") -> Draft:
         assert self.mid is not None
-        return self._in_room(MemberJoined(room=self.room, mid=self.mid, role=role))
+        return self._comes_in(rows, self.mid, role)
 
     def _refuse_banned(self, rows: Rows) -> None:
         assert self.mid is not None
@@ -449,7 +484,7 @@ class Join(_Joining):
         if room is None:
             if not self.may_create or room_type(self.room) == DIRECT:
                 raise NoSuchRoom
-            return [self._joined("owner")]
+            return [self._joined(rows, "owner")]
         if direct_pair(self.room) is not None and self._member(rows, self.actor.mid) is None:
             raise NoSuchRoom
         audited = self._check(rows)
@@ -459,7 +494,7 @@ class Join(_Joining):
         if room.approval and room.public and not audited and self._standing(rows) != "invited":
             raise Forbidden("who wants to join this room must ask, and be let in")
         self._check_place(room)
-        return [self._joined(), *audited]
+        return [self._joined(rows), *audited]
 
 
 class AddMember(_Joining):
@@ -483,7 +518,7 @@ class AddMember(_Joining):
         self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
         self._check_place(self._there(rows))
-        return [self._joined(self.role), *audited]
+        return [self._joined(rows, self.role), *audited]
 
 
 class AcceptInvitation(_Joining):
@@ -502,7 +537,7 @@ class AcceptInvitation(_Joining):
         if self.existing is not None:
             return []
         self._check_place(self._there(rows))
-        return [self._joined()]
+        return [self._joined(rows)]
 
 
 class ApproveRequest(_Joining):
@@ -525,7 +560,7 @@ class ApproveRequest(_Joining):
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             raise BadRequest("this person does not ask to join")
         self._check_place(self._there(rows))
-        return [self._joined(), *audited]
+        return [self._joined(rows), *audited]
 
 
 class Invite(RoomDecision):
@@ -793,6 +828,11 @@ class Mute(RoomDecision):
         return [self._in_room(MemberMuted(room=self.room, mid=self.mid, until_ms=self.until_ms)), *audited]
 
 
+def too_many_rooms(mid: int, rooms_max: int) -> TooManyRooms:
+    """Who is in too many."""
+    return TooManyRooms(f"mid {mid} is in {rooms_max} rooms already, and nobody may be in more")
+
+
 # --- two people --------------------------------------------------------------------------------------------------------------
 
 
@@ -830,7 +870,7 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._in_room(MemberJoined(room=self.room, mid=mid)) for mid in missing),
+            *(self._comes_in(rows, mid) for mid in missing),
         ]
 
 

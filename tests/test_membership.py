@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from imcore.amending import RecallMessage, Target
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, Unauthenticated
+from imcore.config import load
+from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, TooManyRooms, Unauthenticated
 from imcore.events.store import Decision, Rows
 from imcore.events.types import (
     AUDIT,
@@ -41,6 +42,7 @@ from imcore.events.types import (
     registry,
 )
 from imcore.membership import (
+    ROOMS_MAX,
     AcceptInvitation,
     AddMember,
     ApproveRequest,
@@ -302,6 +304,79 @@ def test_a_room_takes_no_more_members_than_it_may_have(way: str) -> None:
     assert Forbidden is world.refusal(coming[way])
     world.when(Leave(R, MEMBER))
     assert [MemberJoined(room=R, mid=4)] == world.facts(coming[way])
+
+
+MINE = "group://mine"
+WAYS: dict[str, Callable[[], RoomDecision]] = {
+    "join": lambda: Join(R, STRANGER, may_create=False),
+    "join that makes the room": lambda: Join("group://new", STRANGER, may_create=True),
+    "add": lambda: AddMember(R, 4, ADMIN),
+    "add by a service": lambda: AddMember(R, 4, SERVICE_ACTOR),
+    "accept": lambda: AcceptInvitation(R, STRANGER),
+    "approve": lambda: ApproveRequest(R, 4, ADMIN),
+    "make a room": lambda: CreateRoom("group://new", STRANGER),
+    "be brought into a new room": lambda: CreateRoom("group://new", OTHER, members=[4]),
+    "open a direct room": lambda: OpenDirect(5, STRANGER),
+    "be written to": lambda: OpenDirect(4, OTHER),
+}
+
+
+def in_one_room(way: str = "") -> World:
+    """The stranger is in a room of its own, and before the door of the other."""
+    world = a_room(Settings(approval=way == "approve"))
+    world.when(CreateRoom(MINE, STRANGER))
+    world.when(AskToJoin(R, STRANGER, "") if way == "approve" else Invite(R, 4, ADMIN))
+    return world
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nobody_is_in_more_rooms_than_a_person_may_whichever_way_it_comes_in(way: str) -> None:
+    """And whoever does it is told whose rooms are too many."""
+    world = in_one_room(way)
+
+    with pytest.raises(TooManyRooms, match=r"^mid 4 is in 1 rooms already"):
+        world.when(WAYS[way]().within(1))
+    assert MemberJoined in map(type, world.facts(WAYS[way]().within(2)))
+
+
+@pytest.mark.parametrize("end", ["leave", "kick", "ban"])
+def test_whoever_is_out_of_one_room_may_come_into_another(end: str) -> None:
+    world = in_one_room()
+    world.when(AddMember(MINE, OTHER.mid, SERVICE_ACTOR, role="owner" if end == "leave" else "member"))
+    who = STRANGER if end == "leave" else OTHER
+    assert TooManyRooms is world.refusal(Join("group://new", who, may_create=True).within(1))
+    ends = {"leave": Leave(MINE, who), "kick": RemoveMember(MINE, 5, STRANGER), "ban": BanMember(MINE, 5, STRANGER)}
+
+    world.when(ends[end])
+
+    assert None is world.refusal(Join("group://new", who, may_create=True).within(1))
+
+
+def test_who_is_in_a_room_already_is_never_refused_for_the_number() -> None:
+    """The setting may be less than it was, and that costs nobody a room."""
+    world = in_one_room()
+    world.when(OpenDirect(5, STRANGER))
+    again = [
+        Join(MINE, STRANGER, may_create=True), AddMember(MINE, 4, SERVICE_ACTOR), AcceptInvitation(MINE, STRANGER),
+        ApproveRequest(MINE, 4, SERVICE_ACTOR), OpenDirect(5, STRANGER), OpenDirect(4, OTHER),
+    ]  # fmt: skip
+
+    for decision in again:
+        assert [] == world.facts(decision.within(1))
+
+
+def test_rooms_that_are_dismissed_do_not_count_once_somebody_has_looked() -> None:
+    world = in_one_room()
+    world.when(DismissRoom(MINE, STRANGER))
+    joining = Join(R, STRANGER, may_create=False)
+
+    assert TooManyRooms is world.refusal(joining.within(1))
+    assert [4] == joining.comers
+    assert [MemberJoined(room=R, mid=4)] == world.facts(joining.within(1, {4: 1}))
+
+
+def test_the_limit_is_that_of_the_settings_where_nobody_says_otherwise() -> None:
+    assert ROOMS_MAX == load().settings.rooms_per_user_max == Join(R, STRANGER, may_create=False).rooms_max
 
 
 # --- going out ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from imcore import membership, reads
-from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists, Unavailable
+from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists, TooManyRooms, Unavailable
 from imcore.events.types import ROOM, History, Writers
 from imcore.membership import Settings
 from imcore.projections import queries
@@ -224,7 +224,7 @@ def kind_of(public: bool, writers: str) -> Kind:
     return "public" if public else "private"
 
 
-@verb("rooms.create", "POST", "/v1/rooms", answer=Made, status=201, errors=(RoomExists, Forbidden))
+@verb("rooms.create", "POST", "/v1/rooms", answer=Made, status=201, errors=(RoomExists, Forbidden, TooManyRooms))
 async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     """Make a room.
 
