@@ -31,8 +31,8 @@ from imcore.errors import BadRequest, ImcoreError, NoSuchMessage, NoSuchRoom, Un
 from imcore.events import messages
 from imcore.events.names import Pool
 from imcore.events.reader import Reader
-from imcore.events.store import UNFENCED, Log, draft
-from imcore.events.types import AUDIT, ROOM, SERVICE_MID, AdminActed, Recorded, room_type
+from imcore.events.store import UNFENCED, Log
+from imcore.events.types import ROOM, SERVICE_MID, Recorded, room_type
 from imcore.permissions import SEE_EVERYBODY, Actor, Standing, table
 from imcore.projections import queries
 from imcore.projections.amendments import Amendment
@@ -452,16 +452,15 @@ async def follow(reads: Reads, position: int) -> None:
 async def check(reads: Reads, operation: str, room: str, actor: Actor, *, is_audited: bool = True) -> queries.Standings:
     """Pass who may do this in the room, as the rows are now, and say what it is to the room. Raises what the permission table says.
 
-    Whom only a privilege on the platform lets pass is seen to do so: that is in the log before the answer is made. Not so with
-    `is_audited` false, for what a decision follows on that says it itself.
+    Whom only a privilege on the platform lets pass has it still, and is seen to use it: that is in the log before the answer is made.
+    Not so with `is_audited` false, for what a decision follows on that says it itself.
     """
     found = await queries.standings(reads.pool, room, actor.mid)
     if found is None:
         raise NoSuchRoom
     is_privileged = membership.check(operation, actor, found.room, standing_of(found))
     if is_privileged and is_audited:
-        acted = AdminActed(verb=operation, role=actor.role, room=room)
-        await reads.log.appending(draft(AUDIT, acted, actor.mid))
+        await reads.log.decide(membership.LookIn(operation, room, actor))
     return found
 
 

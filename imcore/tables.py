@@ -2,7 +2,7 @@
 
 Four families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
-`departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
+`room_counts`, `departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
 `reaction_counts`, `pins`, `pin_counts`, `visibility`, `accounts`, `handles`, `logins` and `logouts` (inline: in the append's
 transaction), `sessions`, `seen`, `deliveries`, `inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous), `search`
 (the same, at a pace of its own), `checkpoints` that says how far each of these has come, and `quarantine` that names the events
@@ -206,6 +206,7 @@ rooms = Table(
     ),
     Column("dismissed_by", BigInteger, nullable=False, server_default="0"),
     Index("rooms_directory_idx", "room", postgresql_where=text("public AND dismissed = 0")),
+    Index("rooms_dismissed_idx", "room", postgresql_where=text("dismissed > 0")),
 )
 
 # What keeps members of a room from sending, in the few rooms that restrict it: a send looks here, once a room of its batch.
@@ -245,6 +246,15 @@ members = Table(
     PrimaryKeyConstraint("room", "mid"),
     Index("members_mid_idx", "mid", "room"),
     Index("members_changed_idx", "room", "changed"),
+)
+
+# In how many rooms each person is, those that were dismissed too.
+room_counts = Table(
+    "room_counts",
+    metadata,
+    Column("mid", BigInteger, autoincrement=False, primary_key=True),
+    Column("rooms", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": "70"},
 )
 
 # Who is no longer in a room: what is told to a device that was away when it happened.

@@ -181,11 +181,26 @@ def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
         for file in sorted((REPOSITORY / "alembic" / "versions").glob("*.py"))
         if "rebuild" in (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
     ]
-    named = re.findall(r"^imcore rebuild ([a-z ]+?) +#", section, re.MULTILINE)
+    named = re.findall(r"^imcore rebuild ([a-z_ ]+?) +#", section, re.MULTILINE)
 
-    assert ["0006", "0009"] == speaking
+    assert ["0006", "0009", "0013"] == speaking
     assert [revision for revision in speaking if revision in section] == speaking
-    assert {"rooms", "members", "seen", "uploads"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+    assert {"rooms", "members", "seen", "room_counts", "uploads"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+
+
+async def test_everybody_is_in_as_many_rooms_as_there_are_memberships(empty_database_url: str) -> None:
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "0012")
+    connection = await connect(empty_database_url)
+    try:
+        for room, mid in (("group://a", 7), ("group://b", 7), ("group://a", 8)):
+            await connection.execute("INSERT INTO members VALUES ($1, $2, 'member', 1, 1, 0)", room, mid)
+
+        await upgrade(empty_database_url)
+
+        assert [(7, 2), (8, 1)] == [tuple(row) for row in await connection.fetch("TABLE room_counts ORDER BY mid")]
+    finally:
+        await connection.close()
 
 
 async def test_rooms_of_before_have_their_owners_and_their_members_a_version(empty_database_url: str) -> None:

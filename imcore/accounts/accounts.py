@@ -29,7 +29,6 @@ from imcore.accounts.decisions import (
     Restore,
     SetRole,
     Suspend,
-    role_named,
 )
 from imcore.accounts.doors import Doors
 from imcore.accounts.passwords import Passwords, check_password
@@ -61,6 +60,7 @@ from imcore.permissions import Actor, PlatformRole
 from imcore.projections.accounts import ACTIVE, PENDING
 from imcore.projections.inline import InlineProjections
 from imcore.proxies import subnet
+from imcore.roles import role_named
 
 log = logging.getLogger(__name__)
 

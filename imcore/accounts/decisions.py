@@ -11,8 +11,9 @@ from typing import Final
 
 import orjson
 
+from imcore import roles
 from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongLogin
-from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
+from imcore.events.store import Decision, Draft, Key, Rows, draft
 from imcore.events.types import (
     AUDIT,
     USER,
@@ -32,6 +33,7 @@ from imcore.events.types import (
 )
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
 from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
+from imcore.roles import account_key, account_of, role_of
 
 GUEST: Final[PlatformRole] = "guest"
 
@@ -40,11 +42,6 @@ class MidTaken(ImcoreError):
     """Somebody has this member id; choose another."""
 
     code, retry, status, close = "mid_taken", True, 409, None
-
-
-def account_key(mid: int) -> Key:
-    """The row of an account."""
-    return ("accounts", (mid,))
 
 
 def handle_key(handle: str) -> Key:
@@ -57,30 +54,16 @@ def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
     return [("logouts", (mid,)), *(("logins", (mid, sid)) for sid in sids)]
 
 
-def account_of(rows: Rows, mid: int) -> Account | None:
-    """The account among these rows."""
-    return row_of(rows, Account, "accounts", mid)
-
-
-def role_named(name: str) -> PlatformRole:
-    """The role of this name."""
-    return next(role for role in PLATFORM_RANK_OF if role == name)
-
-
-def role_of(account: Account) -> PlatformRole:
-    """What it is to the whole server."""
-    return role_named(account.role)
-
-
 class Register(Decision):
-    """A new account. Raises NameTaken, and MidTaken for a member id that somebody has."""
+    """A new account, made by whose it will be, an admin or a service. Raises NameTaken, MidTaken for a member id that somebody has, and
+    Forbidden for who is no admin any more."""
 
     __slots__ = ("by", "fact")
 
     def __init__(self, fact: AccountRegistered, by: Actor) -> None:
         audited = by.mid != fact.mid
         super().__init__(
-            [account_key(fact.mid), handle_key(fact.handle)],
+            [account_key(fact.mid), handle_key(fact.handle), *roles.keys(by)],
             [f"{USER}{fact.mid}", *([AUDIT] if audited else [])],
             creates=True,
         )
@@ -88,13 +71,16 @@ class Register(Decision):
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One registration."""
+        by = roles.now(rows, self.by)
+        if by.mid != self.fact.mid and by.role not in ("service", "admin"):
+            raise Forbidden
         if rows[handle_key(self.fact.handle)] is not None:
             raise NameTaken
         if account_of(rows, self.fact.mid) is not None:
             raise MidTaken
         return [
-            draft(f"{USER}{self.fact.mid}", self.fact, self.by.mid),
-            *_audit("accounts.register", self.fact.mid, self.by, self.fact.role),
+            draft(f"{USER}{self.fact.mid}", self.fact, by.mid),
+            *_audit("accounts.register", self.fact.mid, by, self.fact.role),
         ]
 
 
@@ -348,6 +334,8 @@ class Note(Decision):
         actor = self.actor
         own = account_of(rows, actor.mid) if actor.mid > 0 else None
         if own is not None:
+            if own.state != ACTIVE:
+                raise AccountInactive(f"your account is {own.state}")
             actor = Actor(actor.mid, role_of(own))
         table().check(self.operation, actor)
         return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]

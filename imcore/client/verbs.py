@@ -1784,7 +1784,7 @@ class RoomsVerbs(Subject):
         - `slow_mode_s`: a member sends once in so long
         - `members_max`: 0 is no limit
 
-        Raises RoomExists, Forbidden.
+        Raises RoomExists, Forbidden, TooManyRooms.
         """
         return Made.of(
             await self._calls.perform(
@@ -1941,7 +1941,7 @@ class RoomsVerbs(Subject):
     async def join(self, room: str, *, mid: int | None = None, retry: bool = False) -> Place:
         """Come in by oneself: into a public room, or where one is invited. Joining again changes nothing.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -1968,7 +1968,7 @@ class RoomsVerbs(Subject):
     ) -> Place:
         """Bring somebody in, as a member or with a role below one's own.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -2084,7 +2084,7 @@ class RoomsVerbs(Subject):
     async def accept(self, room: str, *, mid: int | None = None, retry: bool = False) -> Place:
         """Come in where one is invited. Accepting again changes nothing.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -2131,7 +2131,7 @@ class RoomsVerbs(Subject):
     async def approve(self, room: str, mid: int) -> Place:
         """Let somebody in who asked for it.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(await self._calls.perform(VERBS["rooms.approve"], {"room": room, "mid": mid}))
 
@@ -2152,7 +2152,7 @@ class RoomsVerbs(Subject):
         - `room`: a room, or nothing: then it only leaves the one that it has entered
         - `mid`: whose connection it is; a person leaves it out
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -2238,7 +2238,7 @@ class DirectVerbs(Subject):
 
         - `of`: for whom a service acts; a person leaves it out
 
-        Raises Forbidden.
+        Raises Forbidden, TooManyRooms.
         """
         return Opened.of(await self._calls.perform(VERBS["direct.open"], given({"mid": mid, "of": of}, {"of": None})))
 

@@ -34,6 +34,12 @@ SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.histor
 FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid = ANY($1::bigint[])
 """
 
+# In how many rooms that are dismissed these people are: from the few that are dismissed, not from the many that somebody is in.
+DISMISSED_OF: Final = """
+SELECT m.mid, count(*) AS rooms FROM rooms r JOIN members m ON m.room = r.room
+WHERE r.dismissed > 0 AND m.mid = ANY($1::bigint[]) GROUP BY m.mid
+"""
+
 # What each device of these people has received.
 DELIVERED: Final = "SELECT mid, key, position FROM deliveries WHERE mid = ANY($1::bigint[])"
 
@@ -557,6 +563,11 @@ async def room(source: Source, name: str) -> Room | None:
     """The room, dismissed or not, or None."""
     row = await source.fetchrow(ROOM_ROW, name)
     return None if row is None else _room(row)
+
+
+async def dismissed_of(source: Source, mids: Collection[int]) -> dict[int, int]:
+    """In how many dismissed rooms these people are; nobody who is in none."""
+    return {row["mid"]: row["rooms"] for row in await source.fetch(DISMISSED_OF, list(mids))}
 
 
 async def standings(source: Source, room: str, mid: int) -> Standings | None:

@@ -30,11 +30,11 @@ from imcore.events import messages
 from imcore.events.messages import VERSION_ABOUT, About, Format, Origin
 from imcore.events.store import Decision, Draft, Log, Outcome
 from imcore.events.types import BASE64, JSON, ROOM, SERVICE_MID, Recorded
-from imcore.membership import PRIVILEGED
 from imcore.permissions import Actor
 from imcore.projections import queries
 from imcore.protocol.packet import INT32_MAX, INT64_MAX, MENTIONS_MAX, PUSH_OP_MIN
 from imcore.protocol.requests import HISTORY_ROWS, PLACES_EXCLUDE, check_format, mentioned
+from imcore.roles import PRIVILEGED
 from imcore.verbs.means import Means
 from imcore.verbs.reactions import Counted
 from imcore.verbs.verb import (

@@ -79,6 +79,7 @@ from imcore.projections import (
     logouts,
     members,
     mentions,
+    room_counts,
     rooms,
     sessions,
     threads,
@@ -98,6 +99,7 @@ from imcore.projections.logouts import KEEP_MS, Logout
 from imcore.projections.members import Member
 from imcore.projections.mentions import Mention
 from imcore.projections.projection import fold
+from imcore.projections.room_counts import RoomCount
 from imcore.projections.rooms import Room
 from imcore.projections.sessions import Session
 from imcore.projections.threads import Part
@@ -230,6 +232,19 @@ def test_roles_and_mutes_change_members_only() -> None:
 
     assert {(R, 7): Member("owner", 1, 1, 5, changed=3)} == fold(members.projection, given(joined(), owner, mute))
     assert {} == fold(members.projection, given(owner, mute))
+
+
+def test_a_person_is_in_as_many_rooms_as_it_joined_and_is_still_in() -> None:
+    """A dismissed room says nothing of its members, and counts."""
+    other = MemberJoined(room="group://other", mid=7)
+
+    assert {(7,): RoomCount(2), (8,): RoomCount(1)} == fold(room_counts.projection, given(joined(), joined(8), other))
+    assert {(7,): RoomCount(1)} == fold(room_counts.projection, given(joined(), other, left()))
+    assert {} == fold(
+        room_counts.projection, given(joined(), other, left(), MemberRemoved(room="group://other", mid=7))
+    )
+    assert {} == fold(room_counts.projection, given(left()))
+    assert {(7,): RoomCount(1)} == fold(room_counts.projection, given(joined(), RoomDismissed(room=R)))
 
 
 # --- rooms -------------------------------------------------------------------------------------------------------------------
