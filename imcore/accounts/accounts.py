@@ -224,15 +224,19 @@ class Accounts:
         raise Unavailable("no member id was found")
 
     async def _send_code(self, mid: int, login: str, email: str) -> bool:
-        code = await keeping.keep_activation(self._pool, mid, self.settings.activation_code_s)
         url = self.settings.activation_webhook_url
         assert url is not None, "asked before"
         try:
+            code = await keeping.keep_activation(self._pool, mid, self.settings.activation_code_s)
             await self.webhook.tell(
                 url, {"act": "activation", "mid": mid, "login": login, "email": email, "code": code}
             )
         except Unavailable:
             return False  # an admin may activate it
+        except DATABASE_ERRORS as error:
+            heed_cancellation()
+            log.warning("an activation code cannot be kept: %s", error)
+            return False  # the account is there: to be told to try again would lead to a name that is taken
         return True
 
     async def activate(self, mid: int, by: Identity, code: str, address: str) -> list[Recorded]:
@@ -242,9 +246,12 @@ class Accounts:
         self._pace(self.comings, subnet(address))
         self._pace(self.tries, f"code {mid}")
         # In mode admin no code is good: one may have been sent before that was set.
-        if self.settings.registration == "admin" or not await keeping.use_activation(self._pool, mid, code):
+        if self.settings.registration == "admin" or not await keeping.is_activation(self._pool, mid, code):
             raise WrongCode
-        return await self._log.decide(Activate(mid, by.actor, by_code=True))
+        made = await self._log.decide(Activate(mid, by.actor, by_code=True))
+        # Not before: whoever is told to try again has the code still. It is for this account alone, which it does nothing to twice.
+        await keeping.forget_activation(self._pool, mid)
+        return made
 
     # --- logging in, and out -----------------------------------------------------------------------------------------------
 
@@ -258,17 +265,19 @@ class Accounts:
         known = await queries.by_name(self._pool, handle, login)
         await self._compare(known, password)
         assert known is not None, "nobody's password is never right"
+        await self._hash_anew(known, password)
         return await self._begin(known.mid, known.credential, told, address)
 
     async def _compare(self, known: queries.Known | None, password: str) -> None:
         hash_ = None if known is None else known.hash
         if not await self.passwords.is_right(hash_, check_given(password)):
             raise WrongLogin
-        assert known is not None
-        assert hash_ is not None
-        if self.passwords.is_outdated(hash_):
+
+    async def _hash_anew(self, known: queries.Known, password: str) -> None:
+        """With the parameters of today, if nobody waits: who was in line does not stand in it again, and a later login may do it."""
+        if known.hash is not None and self.passwords.is_outdated(known.hash) and not self.passwords.is_busy:
             fresh = await self.passwords.hash(check_given(password))
-            await keeping.rehash(self._pool, known.credential, hash_, fresh)
+            await keeping.rehash(self._pool, known.credential, known.hash, fresh)
 
     async def guest(self, told: Told, address: str) -> Granted:
         """Somebody without an account, under a negative member id of its own. Raises Forbidden, RateLimited."""

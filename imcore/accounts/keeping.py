@@ -61,7 +61,8 @@ KEEP_ACTIVATION = """
 INSERT INTO activation_codes (mid, hash, expires_at) VALUES ($1, $2, now() + $3)
 ON CONFLICT (mid) DO UPDATE SET hash = excluded.hash, expires_at = excluded.expires_at
 """
-USE_ACTIVATION = "DELETE FROM activation_codes WHERE mid = $1 AND hash = $2 AND expires_at > now()"
+IS_ACTIVATION = "SELECT EXISTS (SELECT FROM activation_codes WHERE mid = $1 AND hash = $2 AND expires_at > now())"
+FORGET_ACTIVATION = "DELETE FROM activation_codes WHERE mid = $1"
 
 
 class Secret(NamedTuple):
@@ -204,6 +205,11 @@ async def keep_activation(source: Source, mid: int, expires_in_s: float) -> str:
     return made.text
 
 
-async def use_activation(source: Source, mid: int, text: str) -> bool:
-    """Use it; False if it is not this account's, or expired."""
-    return await source.execute(USE_ACTIVATION, mid, code_digest(text)) == "DELETE 1"
+async def is_activation(source: Source, mid: int, text: str) -> bool:
+    """Is this the code of this account, and in time?"""
+    return bool(await source.fetchval(IS_ACTIVATION, mid, code_digest(text)))
+
+
+async def forget_activation(source: Source, mid: int) -> None:
+    """The account needs none any more."""
+    await source.execute(FORGET_ACTIVATION, mid)

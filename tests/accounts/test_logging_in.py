@@ -12,6 +12,7 @@ import pytest
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
 from api.place import Place, node, serving
 from imcore.database import connect
+from waiting import eventually
 
 
 async def test_a_login_says_everything_that_a_client_needs(guarded: Place) -> None:
@@ -101,6 +102,30 @@ async def test_a_hash_of_other_parameters_is_made_anew(database_url: str) -> Non
         assert "m=16," in after
         await logged_in(place)
         assert after == await place.pool.fetchval("SELECT hash FROM credentials")
+
+
+async def test_nobody_stands_in_line_twice_because_a_hash_is_to_be_made_anew(database_url: str) -> None:
+    """Others wait: then the right password is enough, and a later login makes the hash anew."""
+    async with serving(database_url, auth_mode="jwt", **CHEAP) as place:
+        await registered(place)
+        before = await place.pool.fetchval("SELECT hash FROM credentials")
+    slow = {**CHEAP, "password_memory_kib": 65_536, "password_passes": 9}
+    async with serving(database_url, auth_mode="jwt", **slow) as place:
+        passwords = place.accounts.passwords
+
+        async def waiting(count: int) -> None:
+            await eventually(lambda: asyncio.sleep(0, passwords.under_way == count))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(passwords.hash("of who is here already"))
+            await waiting(1)
+            login = tasks.create_task(logged_in(place))
+            await waiting(2)
+            tasks.create_task(passwords.hash("of who is behind"))
+            await login
+            assert before == await place.pool.fetchval("SELECT hash FROM credentials")
+        await logged_in(place)
+        assert "m=65536," in await place.pool.fetchval("SELECT hash FROM credentials")
 
 
 # --- refreshing ----------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, somebody
 from api.place import Place, serving
+from imcore import failpoints
 from imcore.projections import INLINE
 from imcore.projections.projection import fold
 
@@ -175,6 +176,41 @@ async def test_a_code_is_sent_by_the_backend_and_activates_its_account_only(
         assert mid == (await logged_in(place))["mid"]
         everything = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
         assert "example.com" not in everything
+
+
+@pytest.mark.parametrize("place_", ["before_commit", "after_commit"])
+async def test_a_code_whose_account_is_not_known_to_be_active_may_be_given_again(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]], place_: str
+) -> None:
+    """Whoever is told to try again can, whether it has happened or not."""
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        mid = await registered(place, "alice", email="alice@example.com")
+        path, code = f"/v1/accounts/{mid}/activation", {"code": told[0]["code"]}
+        failpoints.arm(f"{place_}:error")
+        try:
+            lost = await place.post(path, token="", json=code)
+        finally:
+            failpoints.arm("")
+        assert (503, True) == (lost.status, lost.json["retry"])
+
+        assert 200 == (await place.post(path, token="", json=code)).status
+        assert mid == (await logged_in(place))["mid"]
+        assert 403 == (await place.post(path, token="", json=code)).status, "once"
+
+
+async def test_an_account_whose_code_cannot_be_kept_is_there_all_the_same(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    """To be told to try again would lead to a name that is taken."""
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        await place.pool.execute("ALTER TABLE activation_codes RENAME TO elsewhere")
+        body = {"login": "alice", "password": PASSWORD, "email": "alice@example.com"}
+        made = await place.post("/v1/accounts", token="", json=body)
+
+        assert (201, "pending", False) == (made.status, made.json["state"], made.json["code_sent"])
+        assert [] == told
 
 
 async def test_where_admins_say_yes_no_code_does(
