@@ -21,6 +21,7 @@ from imcore.accounts.decisions import (
     ChangePassword,
     ChangeProfile,
     Deactivate,
+    ExpireLogins,
     LogIn,
     LogOut,
     MidTaken,
@@ -46,6 +47,7 @@ from imcore.errors import (
     ImcoreError,
     NameTaken,
     NoSuchAccount,
+    Overloaded,
     RateLimited,
     Unauthenticated,
     Unavailable,
@@ -67,6 +69,7 @@ log = logging.getLogger(__name__)
 MID_BELOW: Final = 2**53  # what JavaScript can count
 MID_TRIES: Final = 8
 SWEEP_S: Final = 60.0
+SWEEP_LOGINS_MAX: Final = 100  # in one append
 LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
 
 Nodes = Callable[[], Awaitable[Sequence[AliveNode]]]
@@ -130,6 +133,19 @@ class Accounts:
                 tasks.create_task(self.revocations.follow(self._pool))
             if sweeps:
                 tasks.create_task(self._sweep())
+
+    async def sweep(self) -> int:
+        """Say of each login that has expired that it is over, a few in an append, and forget secrets that have; how many logins.
+
+        Any number of processes may: of a login that another has swept meanwhile nothing is said. Raises what the database raises,
+        Overloaded and Unavailable.
+        """
+        swept = 0
+        while expired := await keeping.expired(self._pool, SWEEP_LOGINS_MAX):
+            swept += len(await self._log.decide(ExpireLogins([(one.mid, one.sid) for one in expired])))
+            await keeping.forget_read(self._pool, expired)
+        await keeping.sweep(self._pool)
+        return swept
 
     async def close(self) -> None:
         """Let go of threads and connections."""
@@ -292,6 +308,8 @@ class Accounts:
         login = LogIn(fact, credential)
         try:
             event = (await self._log.decide(login))[-1]
+        except Unavailable:
+            raise  # the login may be there, and then its refresh token says when it expires
         except ImcoreError:
             await keeping.forget_families(self._pool, mid, [fact.sid])
             raise
@@ -321,7 +339,7 @@ class Accounts:
         (mid, sid, said), fresh = found
         now = await queries.standing(self._pool, mid, sid)
         if not now.is_on or (mid > 0 and now.state != ACTIVE):
-            await keeping.forget_families(self._pool, mid, [sid])
+            await self.end_logins(mid, [sid], SERVICE_MID)  # what ended all may not have named this one
             raise Unauthenticated("the login is over")
         role: PlatformRole = "guest" if now.role is None else role_named(now.role)
         told = Told.of(said)
@@ -330,7 +348,7 @@ class Accounts:
     async def log_out(self, who: Identity, *, everywhere: bool) -> list[Recorded]:
         """This login is over, or all of this person's. Raises BadRequest for a token that is of no login."""
         if everywhere:
-            sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX)]
+            sids = await self._sids(who.mid)
             return await self.end_logins(who.mid, sids, who.mid, everywhere=True)
         if not who.sid:
             raise BadRequest("this token is of no login; its issuer can end it, or say everywhere")
@@ -338,8 +356,10 @@ class Accounts:
 
     async def remove_device(self, who: Identity, key: str) -> list[Recorded]:
         """The logins of the device with this key are over."""
-        sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX) if one.key == key]
-        return await self.end_logins(who.mid, sids, who.mid) if sids else []
+        made: list[Recorded] = []
+        while found := await queries.logins(self._pool, who.mid, LOGINS_MAX, key):
+            made += await self.end_logins(who.mid, [one.sid for one in found], who.mid)
+        return made
 
     async def end_logins(self, mid: int, sids: list[str], by: int, *, everywhere: bool = False) -> list[Recorded]:
         """These logins are over."""
@@ -369,7 +389,7 @@ class Accounts:
             raise NoSuchAccount
         await self._compare(known, old)
         credential = await keeping.keep_credential(self._pool, await self.passwords.hash(new))
-        sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX)]
+        sids = await self._sids(who.mid)
         fact = _logged_in(who.mid, told, address)
         refresh = await self._keep_refresh(fact, told)
         changing = ChangePassword(
@@ -431,10 +451,10 @@ class Accounts:
     async def _sweep(self) -> None:
         while True:
             try:
-                await keeping.forget_expired(self._pool)
-            except DATABASE_ERRORS as error:
+                await self.sweep()
+            except (*DATABASE_ERRORS, Overloaded, Unavailable) as error:
                 heed_cancellation()
-                log.warning("expired secrets cannot be forgotten: %s", error)
+                log.warning("expired logins and secrets cannot be forgotten: %s", error)
             await asyncio.sleep(SWEEP_S)
 
 

@@ -15,6 +15,7 @@ from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, No
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
+    SERVICE_MID,
     USER,
     AccountActivated,
     AccountDeactivated,
@@ -25,6 +26,7 @@ from imcore.events.types import (
     Fact,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     PasswordChanged,
     PlatformRoleChanged,
     ProfileChanged,
@@ -331,6 +333,30 @@ class LogOut(Decision):
             return []
         fact = LoggedOut(mid=self.mid, sids=tuple(sids), everywhere=self.everywhere)
         return [draft(f"{USER}{self.mid}", fact, self.by)]
+
+
+class ExpireLogins(Decision):
+    """These logins, each of a person, were not refreshed in time. Of those that are over already nothing is said."""
+
+    __slots__ = ("logins",)
+
+    def __init__(self, logins: Sequence[tuple[int, str]]) -> None:
+        self.logins = tuple(dict.fromkeys(logins))
+        keys = [key for mid, sid in self.logins for key in self._keys(mid, sid)]
+        super().__init__(list(dict.fromkeys(keys)), sorted({f"{USER}{mid}" for mid, _ in self.logins}), creates=True)
+
+    @staticmethod
+    def _keys(mid: int, sid: str) -> list[Key]:
+        """A guest is forgotten with its login."""
+        return [("logins", (mid, sid)), *([("logouts", (mid,))] if mid < 0 else [])]
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One end for each that is there."""
+        return [
+            draft(f"{USER}{mid}", LoginExpired(mid=mid, sid=sid), SERVICE_MID)
+            for mid, sid in self.logins
+            if any(rows[key] is not None for key in self._keys(mid, sid))
+        ]
 
 
 class Note(Decision):

@@ -38,14 +38,25 @@ UPDATE refresh_tokens SET hash = $3, before = $2, expires_at = now() + $4,
 WHERE family = $1 AND (hash = $2 OR (before = $2 AND turned_at > clock_timestamp() - $5::interval)) AND expires_at > now()
 RETURNING mid, sid, told
 """
-FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND expires_at > now()"
+FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND hash <> '' AND expires_at > now()"
 FORGET_FAMILIES = "DELETE FROM refresh_tokens WHERE mid = $1 AND sid = ANY($2::text[])"
-FORGET_EXPIRED = (
-    "DELETE FROM refresh_tokens WHERE expires_at < now()",
-    "DELETE FROM tickets WHERE expires_at < now()",
-    "DELETE FROM invitation_codes WHERE expires_at < now() - interval '30 days'",
-    "DELETE FROM activation_codes WHERE expires_at < now() - interval '30 days'",
+# Worth nothing, and there until no access token of the guest can be about: then the sweep forgets what ended it.
+END_GUEST = """
+UPDATE refresh_tokens SET hash = '', before = NULL, expires_at = now() + interval '1 hour' WHERE mid = $1 AND sid = ANY($2::text[])
+"""
+EXPIRED = "SELECT family, mid, sid FROM refresh_tokens WHERE expires_at <= now() ORDER BY expires_at LIMIT $1"
+# Nothing revives one that has expired, so whoever reads it may forget it later.
+FORGET_READ = "DELETE FROM refresh_tokens WHERE family = ANY($1::bytea[])"
+# What another process sweeps at this moment is not waited for.
+SWEEP = """
+DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM {table} WHERE expires_at <= now() - make_interval(days => {days}) LIMIT $1 FOR UPDATE SKIP LOCKED))
+"""
+SWEEPS = tuple(
+    SWEEP.format(table=table, days=days)
+    for table, days in (("tickets", 0), ("invitation_codes", 30), ("activation_codes", 30))
 )
+SWEEP_ROWS_MAX: Final = 1_000  # in one statement
 
 KEEP_TICKET = "INSERT INTO tickets (hash, identity, origin, expires_at) VALUES ($1, $2, $3, now() + $4)"
 USE_TICKET = "DELETE FROM tickets WHERE hash = $1 RETURNING identity, origin, expires_at > now() AS in_time"
@@ -102,6 +113,14 @@ class Family(NamedTuple):
     told: str
 
 
+class Expired(NamedTuple):
+    """A login that was not refreshed in time."""
+
+    family: bytes
+    mid: int
+    sid: str
+
+
 # --- passwords -----------------------------------------------------------------------------------------------------------------
 
 
@@ -153,13 +172,24 @@ async def rotate(source: Source, token: str, expires_in_s: float, grace_s: float
 
 async def forget_families(source: Source, mid: int, sids: list[str]) -> None:
     """These logins are over."""
-    await source.execute(FORGET_FAMILIES, mid, sids)
+    await source.execute(FORGET_FAMILIES if mid > 0 else END_GUEST, mid, sids)
 
 
-async def forget_expired(source: Source) -> None:
-    """What nobody can use any more."""
-    for statement in FORGET_EXPIRED:
-        await source.execute(statement)
+async def expired(source: Source, limit: int) -> list[Expired]:
+    """Logins that were not refreshed in time, the oldest first."""
+    return [Expired(*row) for row in await source.fetch(EXPIRED, limit)]
+
+
+async def forget_read(source: Source, expired: list[Expired]) -> None:
+    """The log knows that these are over."""
+    await source.execute(FORGET_READ, [one.family for one in expired])
+
+
+async def sweep(source: Source) -> None:
+    """Forget tickets and codes that nobody can use any more, in statements of at most SWEEP_ROWS_MAX rows."""
+    for statement in SWEEPS:
+        while (await source.execute(statement, SWEEP_ROWS_MAX)) == f"DELETE {SWEEP_ROWS_MAX}":
+            pass
 
 
 # --- tickets -------------------------------------------------------------------------------------------------------------------

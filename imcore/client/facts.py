@@ -346,6 +346,16 @@ class LoggedOut(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoginExpired(Event):
+    """This login is over, because it was not refreshed in time. It was so from that time on, and not only from
+    here.
+    """
+
+    whom = Said[int]("mid")
+    sid = Said[str]("sid")
+
+
+@dataclass(frozen=True, slots=True)
 class AttachmentStored(Event):
     """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in
     hexadecimal.
@@ -417,6 +427,7 @@ FACTS: Final[Mapping[str, type[Event]]] = {
     "platform_role_changed": PlatformRoleChanged,
     "logged_in": LoggedIn,
     "logged_out": LoggedOut,
+    "login_expired": LoginExpired,
     "attachment_stored": AttachmentStored,
     "attachment_removed": AttachmentRemoved,
     "room_switched": RoomSwitched,
@@ -437,6 +448,7 @@ __all__ = [
     "JoinRequested",
     "LoggedIn",
     "LoggedOut",
+    "LoginExpired",
     "MemberBanned",
     "MemberJoined",
     "MemberLeft",

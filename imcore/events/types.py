@@ -389,6 +389,14 @@ class LoggedOut(Fact):
     everywhere: bool
 
 
+class LoginExpired(Fact):
+    """This login is over, because it was not refreshed in time. It was so from that time on, and not only from here."""
+
+    type = "login_expired"
+    mid: Int64
+    sid: str
+
+
 class AttachmentStored(Fact):
     """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in hexadecimal."""
 
@@ -527,6 +535,7 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     PlatformRoleChanged,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     AttachmentStored,
     AttachmentRemoved,
     SessionOpened,

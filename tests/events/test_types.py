@@ -26,6 +26,7 @@ from imcore.events.types import (
     JoinRequested,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     MemberBanned,
     MemberJoined,
     MemberLeft,
@@ -172,6 +173,7 @@ STORED = {
         '{"mid":7,"sids":["s1"],"everywhere":false}',
         LoggedOut(mid=7, sids=("s1",), everywhere=False),
     ),
+    ("login_expired", 1): ('{"mid":-7,"sid":"s1"}', LoginExpired(mid=-7, sid="s1")),
     ("attachment_stored", 1): (
         '{"room":"group://r","id":"00ff","name":"Ä.png","media_type":"image/png","size":9,"sha256":"ab","width":3,"height":null}',
         AttachmentStored(

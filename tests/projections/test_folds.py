@@ -35,6 +35,7 @@ from imcore.events.types import (
     JoinRequested,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     MemberBanned,
     MemberJoined,
     MemberLeft,
@@ -442,7 +443,7 @@ def test_a_name_is_the_first_ones_for_ever() -> None:
 
 def test_a_login_is_there_until_it_ends() -> None:
     assert {(7, "s"): Login("key of s", "web", "::1", 1, 1001)} == fold(logins.projection, given(logged_in()))
-    for end in (logged_out(), suspended(), AccountDeactivated(mid=7, sids=("s",))):
+    for end in (logged_out(), suspended(), AccountDeactivated(mid=7, sids=("s",)), LoginExpired(mid=7, sid="s")):
         left = fold(logins.projection, given(logged_in(), logged_in("other"), end))
         assert [(7, "other")] == list(left)
 
@@ -453,6 +454,12 @@ def test_a_logout_of_one_device_is_remembered_by_its_name_for_a_while() -> None:
 
     later = [*log, log[0]._replace(position=3, time_ms=1001 + KEEP_MS)]
     assert Logout(3, 0, 0, 0, ("1002 b", "1002 c", f"{1001 + KEEP_MS} a")) == fold(logouts.projection, later)[7,]
+
+
+def test_what_ended_a_guest_is_forgotten_with_its_login() -> None:
+    ends = [LoggedOut(mid=mid, sids=("s",), everywhere=False) for mid in (7, -7)]
+    left = fold(logouts.projection, given(*ends, LoginExpired(mid=7, sid="s"), LoginExpired(mid=-7, sid="s")))
+    assert [(7,)] == list(left)
 
 
 def test_what_ends_all_logins_voids_all_tokens_before_it() -> None:
@@ -511,7 +518,7 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
         registered(), AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
         PasswordChanged(mid=7, credential="c"), suspended(), SuspensionLifted(mid=7), AccountDeactivated(mid=7, sids=("s",)),
-        PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(),
+        PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(), LoginExpired(mid=-7, sid="s"),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1), edited(3), recalled(3),
         About(thread=3, mentions=(7,)),
         RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),
