@@ -200,39 +200,50 @@ class Accounts:
         self.passwords.check_room()
         if await queries.is_taken(self._pool, handle):
             raise NameTaken
-        is_invited = settings.registration == "code" and not is_trusted
-        if is_invited and not await keeping.use_invitation(self._pool, invitation):
-            raise WrongCode
+        code: keeping.Code | None = None
+        if settings.registration == "code" and not is_trusted:
+            code = await keeping.invitation(self._pool, invitation)
+            if code is None:
+                raise WrongCode
         is_active = is_trusted or (settings.registration != "admin" and not needs_code)
+        credential = await keeping.keep_credential(self._pool, await self.passwords.hash(password))
+        as_who = by if is_trusted else None
         try:
-            hash_ = await self.passwords.hash(password)
-            credential = await keeping.keep_credential(self._pool, hash_)
-            try:
-                mid = await self._register(by if is_trusted else None, login, handle, name, role, is_active, credential)
-            except Unavailable:
-                raise  # it may be there, and then it needs its credential
-            except ImcoreError:
-                await keeping.forget_credential(self._pool, credential)
-                raise
+            mid = await self._register(as_who, login, handle, name, role, is_active, credential, code)
         except Unavailable:
-            raise
+            raise  # it may be there, and then it needs its credential
         except ImcoreError:
-            if is_invited:
-                await keeping.give_invitation_back(self._pool, invitation)
+            await keeping.forget_credential(self._pool, credential)
             raise
         sent = await self._send_code(mid, login, email) if needs_code else None
         return Registered(mid, ACTIVE if is_active else PENDING, sent)
 
     async def _register(
-        self, by: Identity | None, login: str, handle: str, name: str, role: AccountRole, active: bool, credential: str
+        self,
+        by: Identity | None,
+        login: str,
+        handle: str,
+        name: str,
+        role: AccountRole,
+        active: bool,
+        credential: str,
+        code: keeping.Code | None,
     ) -> int:
         for tried in range(MID_TRIES):
             mid = 1 + secrets.randbelow(MID_BELOW - 1)
             fact = AccountRegistered(
-                mid=mid, login=login, handle=handle, name=name or login, role=role, active=active, credential=credential
+                mid=mid,
+                login=login,
+                handle=handle,
+                name=name or login,
+                role=role,
+                active=active,
+                credential=credential,
+                code="" if code is None else code.name,
             )
+            actor = Actor(mid, "user") if by is None else by.actor
             try:
-                await self._log.decide(Register(fact, Actor(mid, "user") if by is None else by.actor))
+                await self._log.decide(Register(fact, actor, 0 if code is None else code.uses))
             except MidTaken:
                 log.info("a member id was taken; try %d", tried + 1)
             else:

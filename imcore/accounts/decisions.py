@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongLogin
+from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongCode, WrongLogin
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
@@ -34,6 +34,7 @@ from imcore.events.types import (
 )
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
 from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
+from imcore.projections.code_uses import CodeUses
 
 GUEST: Final[PlatformRole] = "guest"
 
@@ -52,6 +53,11 @@ def account_key(mid: int) -> Key:
 def handle_key(handle: str) -> Key:
     """The row of a name."""
     return ("handles", (handle,))
+
+
+def code_key(name: str) -> Key:
+    """The row of an invitation code."""
+    return ("code_uses", (name,))
 
 
 def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
@@ -75,23 +81,28 @@ def role_of(account: Account) -> PlatformRole:
 
 
 class Register(Decision):
-    """A new account. Raises NameTaken, and MidTaken for a member id that somebody has."""
+    """A new account. Raises NameTaken, WrongCode for an invitation code that `uses` many have used, and MidTaken for a member id that
+    somebody has."""
 
-    __slots__ = ("by", "fact")
+    __slots__ = ("by", "fact", "uses")
 
-    def __init__(self, fact: AccountRegistered, by: Actor) -> None:
+    def __init__(self, fact: AccountRegistered, by: Actor, uses: int = 0) -> None:
         audited = by.mid != fact.mid
         super().__init__(
-            [account_key(fact.mid), handle_key(fact.handle)],
+            [account_key(fact.mid), handle_key(fact.handle), *([code_key(fact.code)] if fact.code else [])],
             [f"{USER}{fact.mid}", *([AUDIT] if audited else [])],
             creates=True,
         )
-        self.fact, self.by = fact, by
+        self.fact, self.by, self.uses = fact, by, uses
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One registration."""
         if rows[handle_key(self.fact.handle)] is not None:
             raise NameTaken
+        if self.fact.code:
+            uses = row_of(rows, CodeUses, "code_uses", self.fact.code)
+            if uses is not None and uses.used >= self.uses:
+                raise WrongCode
         if account_of(rows, self.fact.mid) is not None:
             raise MidTaken
         return [

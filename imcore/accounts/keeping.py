@@ -1,7 +1,8 @@
 """The secrets: hashes of passwords, refresh tokens, tickets and codes, in tables beside the log.
 
 Each is made so that nothing has to be undone. A credential is written before the event that names it, and means nothing until then;
-a refresh token is worth what its login is, which stands in the log; a ticket or a code is used up by the statement that reads it.
+a refresh token is worth what its login is, which stands in the log; a ticket is used up by the statement that reads it, and a code by
+the event that it led to.
 
 What is compared is the SHA-256 of 128 random bits or more, so nobody can guess one, and whoever reads the tables holds none.
 """
@@ -65,8 +66,10 @@ KEEP_INVITATION = """
 INSERT INTO invitation_codes (hash, uses, note, created_by, expires_at) VALUES ($1, $2, $3, $4, now() + $5)
 RETURNING expires_at
 """
-USE_INVITATION = "UPDATE invitation_codes SET uses = uses - 1 WHERE hash = $1 AND uses > 0 AND expires_at > now()"
-GIVE_INVITATION_BACK = "UPDATE invitation_codes SET uses = uses + 1 WHERE hash = $1"
+INVITATION = """
+SELECT i.name, i.uses FROM invitation_codes i LEFT JOIN code_uses u ON u.code = i.name
+WHERE i.hash = $1 AND i.uses > coalesce(u.used, 0) AND i.expires_at > now()
+"""
 
 KEEP_ACTIVATION = """
 INSERT INTO activation_codes (mid, hash, expires_at) VALUES ($1, $2, now() + $3)
@@ -111,6 +114,13 @@ class Family(NamedTuple):
     mid: int
     sid: str
     told: str
+
+
+class Code(NamedTuple):
+    """An invitation code: its name in the log, and how many may register with it."""
+
+    name: str
+    uses: int
 
 
 class Expired(NamedTuple):
@@ -218,14 +228,10 @@ async def keep_invitation(source: Source, *, uses: int, note: str, by: int, expi
     return made.text, int(expires_at.timestamp() * 1000)
 
 
-async def use_invitation(source: Source, text: str) -> bool:
-    """Use it once; False if it is none, used up or expired."""
-    return await source.execute(USE_INVITATION, code_digest(text)) == "UPDATE 1"
-
-
-async def give_invitation_back(source: Source, text: str) -> None:
-    """It was used for nothing."""
-    await source.execute(GIVE_INVITATION_BACK, code_digest(text))
+async def invitation(source: Source, text: str) -> Code | None:
+    """The code that this is; None if it is none, used up or expired. Whether it may be used is decided in the log."""
+    row = await source.fetchrow(INVITATION, code_digest(text))
+    return None if row is None else Code(*row)
 
 
 async def keep_activation(source: Source, mid: int, expires_in_s: float) -> str:

@@ -256,7 +256,8 @@ class VisibilityChosen(Event):
 @dataclass(frozen=True, slots=True)
 class AccountRegistered(Event):
     """There is an account. `login` is the name that it logs in with and `handle` what two names may not have in
-    common; `credential` names the hash of its password, which is not in the log.
+    common; `credential` names the hash of its password, which is not in the log, and `code` the invitation code
+    that let it in, if one did.
     """
 
     whom = Said[int]("mid")
@@ -266,6 +267,7 @@ class AccountRegistered(Event):
     role = Said[str]("role", "user")
     active = Said[bool]("active")
     credential = Said[str]("credential")
+    code = Said[str]("code")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from aiohttp import web
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, somebody
 from api.place import Place, serving
 from imcore import failpoints
-from imcore.projections import INLINE
+from imcore.projections import INLINE, code_uses
 from imcore.projections.projection import fold
 
 
@@ -114,6 +114,52 @@ async def test_where_a_code_is_needed_it_is_good_for_as_many_as_it_says(database
         assert 0 == await place.pool.fetchval(
             "SELECT count(*) FROM invitation_codes WHERE encode(hash, 'escape') = $1", code
         )
+
+
+@pytest.mark.parametrize("place_", ["before_commit", "after_commit"])
+async def test_an_invitation_is_used_up_by_an_account_that_is_there(database_url: str, place_: str) -> None:
+    """Whoever is told to try again gives the same code: it leads in, or the account is there, and nobody else comes in by it."""
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        code = (await place.post("/v1/codes", json={})).json["code"]
+        body = {"login": "alice", "password": PASSWORD, "invitation": code}
+        failpoints.arm(f"{place_}:error")
+        try:
+            lost = await place.post("/v1/accounts", token="", json=body)
+        finally:
+            failpoints.arm("")
+        assert (503, True) == (lost.status, lost.json["retry"])
+
+        again = await place.post("/v1/accounts", token="", json=body)
+
+        assert (201 if place_ == "before_commit" else 409) == again.status
+        await logged_in(place)
+        assert 403 == (await place.post("/v1/accounts", token="", json={**body, "login": "bob"})).status
+
+
+async def test_an_invitation_is_not_used_up_by_a_password_that_cannot_be_kept(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        code = (await place.post("/v1/codes", json={})).json["code"]
+        body = {"login": "alice", "password": PASSWORD, "invitation": code}
+        await place.pool.execute("ALTER TABLE credentials RENAME TO elsewhere")
+        assert 503 == (await place.post("/v1/accounts", token="", json=body)).status
+        await place.pool.execute("ALTER TABLE elsewhere RENAME TO credentials")
+
+        assert 201 == (await place.post("/v1/accounts", token="", json=body)).status
+
+
+async def test_the_log_does_not_hold_the_code_but_counts_its_uses(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        code = (await place.post("/v1/codes", json={"uses": 2})).json["code"]
+        await registered(place, invitation=code)
+
+        events = await place.reads.reader.read(0, 100)
+        ((name, uses),) = fold(code_uses.projection, events).items()
+        assert 1 == uses.used
+        (digest,) = [row["hash"].hex() for row in await place.pool.fetch("SELECT hash FROM invitation_codes")]
+        bodies = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
+        assert str(name[0]) in bodies
+        assert code not in bodies
+        assert digest not in bodies
 
 
 async def test_where_admins_say_yes_nobody_can_log_in_before(database_url: str) -> None:

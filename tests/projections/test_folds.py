@@ -71,6 +71,7 @@ from imcore.projections import (
     accounts,
     amendments,
     attachments,
+    code_uses,
     deliveries,
     departures,
     edits,
@@ -88,6 +89,7 @@ from imcore.projections import (
 from imcore.projections.accounts import Account
 from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
+from imcore.projections.code_uses import CodeUses
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
 from imcore.projections.edits import Edit
@@ -124,7 +126,7 @@ def given(*happened: Fact | About | int, by: int = 7, mid: int = 7) -> list[Reco
             said += 1
         else:
             stream = _stream(what, mid)
-            type_, body, who, op = what.type, what.model_dump_json(), by, 0
+            type_, version, body, who, op = what.type, what.version, what.model_dump_json(), by, 0
         seqs[stream] = seq = seqs.get(stream, 0) + 1
         count = said if stream == ROOM + R else 0
         events.append(
@@ -392,7 +394,7 @@ def test_a_thread_has_its_messages_and_not_its_first() -> None:
 
 
 def registered(*, active: bool = True) -> AccountRegistered:
-    return AccountRegistered(mid=7, login="alice", handle="alice", name="Alice", active=active, credential="c")
+    return AccountRegistered(mid=7, login="alice", handle="alice", name="Alice", active=active, credential="c", code="")
 
 
 def suspended(*sids: str) -> AccountSuspended:
@@ -439,6 +441,12 @@ def test_a_name_is_the_first_ones_for_ever() -> None:
     log = given(registered(), AccountDeactivated(mid=7, sids=()), second)
 
     assert {("alice",): Handle(7)} == fold(handles.projection, log)
+
+
+def test_the_uses_of_a_code_are_counted_and_no_code_is_none() -> None:
+    log = given(registered(), *(registered().model_copy(update={"mid": mid, "code": "c"}) for mid in (8, 9)))
+
+    assert {("c",): CodeUses(2)} == fold(code_uses.projection, log)
 
 
 def test_a_login_is_there_until_it_ends() -> None:
@@ -516,7 +524,8 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
-        registered(), AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
+        registered(), registered().model_copy(update={"code": "c"}),
+        AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
         PasswordChanged(mid=7, credential="c"), suspended(), SuspensionLifted(mid=7), AccountDeactivated(mid=7, sids=("s",)),
         PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(), LoginExpired(mid=-7, sid="s"),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1), edited(3), recalled(3),
