@@ -202,6 +202,8 @@ class Accounts:
             raise NameTaken
         code: keeping.Code | None = None
         if settings.registration == "code" and not is_trusted:
+            if not invitation:
+                raise WrongCode("an invitation code is needed to register here")
             code = await keeping.invitation(self._pool, invitation)
             if code is None:
                 raise WrongCode

@@ -246,7 +246,9 @@ class LoggedIn(Answer):
     refresh_expires_in_s: int
     auth: GoimAuth
     connect: Comets
-    send_to: str = Field(description="where messages are posted to over HTTP")
+    send_to: str = Field(
+        description="where messages are posted to over HTTP: a path here, or a whole URL where advertise.http_url is set"
+    )
     heartbeat_s: float
     heartbeat_misses: int
     backoff: Backoff

@@ -77,6 +77,15 @@ async def test_what_is_no_registration_is_refused(guarded: Place, body: dict[str
     assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM events")
 
 
+async def test_a_text_of_the_wrong_length_is_told_how_many_characters_it_may_have(guarded: Place) -> None:
+    for name, said in (
+        ("", "name: string should have at least 1 character"),
+        ("x" * 65, "name: string should have at most 64 characters"),
+    ):
+        told = await guarded.post("/v1/accounts", token="", json={"login": "alice", "password": PASSWORD, "name": name})
+        assert (400, said) == (told.status, told.json["detail"])
+
+
 async def test_signs_of_sql_are_only_signs(guarded: Place) -> None:
     """In every field that takes text, and given back as they came."""
     evil = "'; DROP TABLE accounts; -- \\ % _ $$ \" {{7*7}}"
@@ -105,6 +114,8 @@ async def test_where_a_code_is_needed_it_is_good_for_as_many_as_it_says(database
             return (await place.post("/v1/accounts", token="", json=body)).status
 
         assert 403 == await register("alice", "")
+        bare = await place.post("/v1/accounts", token="", json={"login": "alice", "password": PASSWORD})
+        assert ("wrong_code", "an invitation code is needed to register here") == (bare.code, bare.json["detail"])
         assert 403 == await register("alice", "ABCDEFGHJKLMNPQRSTUV")
         assert 201 == await register("alice", typed)
         assert 409 == await register("alice", code), "and the code is not used up by that"

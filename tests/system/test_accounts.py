@@ -29,6 +29,7 @@ CALL: Final = 38
 PASSWORD: Final = "correct horse battery staple"
 SOON_S: Final = 2.0
 WORKERS: Final = 2
+PATIENT: Final = ("--set", "auth_webhook_s=20")  # a machine may be busy
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
 
 
@@ -522,18 +523,24 @@ async def test_the_services_own_backend_is_asked_and_obeyed(
             assert not server.complaints()
 
 
+async def _patiently(connecting: Clients, server: Server, form: Form, **who: Any) -> Client:
+    """A server that starts on a busy machine may ask to come again."""
+    return await eventually(lambda: connecting.connect(server, form, **who))
+
+
 async def test_a_connection_that_the_services_own_backend_knows_for_a_time_may_stay_if_it_says_so_again(
     cluster: Path, connecting: Clients, asked: tuple[str, list[dict[str, Any]]]
 ) -> None:
     url, questions = asked
+    patiently = partial(_patiently, connecting)
     with temporary_folder() as folder:
         (folder / "imcore").mkdir()
         copy_cluster(cluster, folder / "imcore")
         with running(
-            folder, "--auth", "webhook", "--set", f"auth_webhook_url={url}", "--set", "auth_leeway_s=0"
+            folder, "--auth", "webhook", *PATIENT, "--set", f"auth_webhook_url={url}", "--set", "auth_leeway_s=0"
         ) as server:
-            kept = [await connecting.connect(server, form, key=f"kept {form}", token="7:5") for form in V2]
-            left = [await connecting.connect(server, form, key=f"left {form}", token="7:5") for form in V2]
+            kept = [await patiently(server, form, key=f"kept {form}", token="7:9") for form in V2]
+            left = [await patiently(server, form, key=f"left {form}", token="7:9") for form in V2]
             for form, client in zip(V2, kept, strict=True):
                 refusals = (("8:60", "forbidden"), ("nobody", "forbidden"), ("broken", "unavailable"))
                 for token, code in refusals:
@@ -541,7 +548,7 @@ async def test_a_connection_that_the_services_own_backend_knows_for_a_time_may_s
                         await client.ask(CALL, {"verb": "account.renew", "args": {"token": token}})
                 asked_at = time.time()
                 told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": "7:60"}})
-                assert 0 <= told["answer"]["expires_at"] / 1000 - asked_at - 60 < 5
+                assert asked_at + 59 < told["answer"]["expires_at"] / 1000 < time.time() + 61
                 assert ("renew", "7:60", 7, f"kept {form}") == tuple(
                     questions[-1][name] for name in ("act", "token", "mid", "key")
                 )
@@ -557,14 +564,15 @@ async def test_a_logout_ends_who_the_services_own_backend_knows(
     cluster: Path, connecting: Clients, asked: tuple[str, list[dict[str, Any]]]
 ) -> None:
     """Whoever is asked about afterwards may come in again: that is for the backend to say."""
+    patiently = partial(_patiently, connecting)
     with temporary_folder() as folder:
         (folder / "imcore").mkdir()
         copy_cluster(cluster, folder / "imcore")
-        with running(folder, "--auth", "webhook", "--set", f"auth_webhook_url={asked[0]}") as server:
-            before = [await connecting.connect(server, form, key=form, token="7") for form in V2]
+        with running(folder, "--auth", "webhook", *PATIENT, "--set", f"auth_webhook_url={asked[0]}") as server:
+            before = [await patiently(server, form, key=form, token="7") for form in V2]
             async with browsing(server) as web:
                 signed = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=60, mid=7, as_of=1)
                 assert 200 == (await web.ask("POST", "/v1/logout", {"everywhere": True}, signed))[0]
             for client in before:
                 assert 4401 == await client.until_gone(SOON_S)
-            assert 7 == (await connecting.connect(server, "json", token="7")).mid
+            assert 7 == (await patiently(server, "json", token="7")).mid
