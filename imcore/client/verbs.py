@@ -292,7 +292,7 @@ class LoggedIn:
     refresh_expires_in_s: int
     auth: GoimAuth
     connect: Comets
-    # where messages are posted to over HTTP
+    # where messages are posted to over HTTP: a path here, or a whole URL where advertise.http_url is set
     send_to: str
     heartbeat_s: float
     heartbeat_misses: int

@@ -944,10 +944,12 @@ class Connection(Session):
         self.expires_at = identity.expires_at
         self.mid, self.sid, self.as_of = identity.mid, identity.sid, identity.as_of or 0
 
-    def renew(self, token: str) -> float | None:
-        """Go on with a fresh token of the same login; until when. Raises Unauthenticated: then the connection ends."""
+    async def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated, Unavailable: it goes on as before then."""
         assert self.identity is not None, "only who is open calls verbs"
-        self._be(self.comet.doors.renewed(self.identity, token))
+        carrier, claim = self.carrier, Claim(token=token, mid=self.mid, key=self.key)
+        renewed = self.comet.doors.renewed(self.identity, claim, origin=carrier.origin, address=carrier.address)
+        self._be(await self.comet.guarded(renewed))
         return self.expires_at
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------

@@ -865,7 +865,7 @@ class Comet:
                 elif connection.is_new:
                     if now - connection.began_at > self.settings.auth_timeout_s:
                         connection.end(AuthTimeout())
-                elif connection.expires_at is not None and self.wall() > connection.expires_at:
+                elif connection.expires_at is not None and self.doors.has_expired(connection.expires_at):
                     connection.end(Unauthenticated("the token is expired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)
