@@ -225,7 +225,7 @@ def kind_of(public: bool, writers: str) -> Kind:
 
 @verb("rooms.create", "POST", "/v1/rooms", answer=Made, status=201, errors=(RoomExists, Forbidden))
 async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
-    """Make a room.
+    """Make a room: a public one, if nothing is said.
 
     Whoever makes it owns it; a service makes rooms without an owner. The members come in with it.
     """
