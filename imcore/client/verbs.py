@@ -1763,7 +1763,7 @@ class RoomsVerbs(Subject):
         members: Sequence[int] = (),
         retry: bool = False,
     ) -> Made:
-        """Make a room: a public one, if nothing is said.
+        """Make a room.
 
         Whoever makes it owns it; a service makes rooms without an owner. The members come in with it.
 
