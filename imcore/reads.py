@@ -275,17 +275,20 @@ async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = 
 
 
 async def changes(reads: Reads, room: str, actor: Actor, *, after: int, limit: int) -> bytes:
-    """What changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
+    """A page of what changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
 
-    `reload`: more than `limit` did, and the pages of the list are the shorter way. Raises NoSuchRoom.
+    `reload`: the log is not so long, so the version is of another one. Raises NoSuchRoom.
     """
     await check(reads, "rooms.changes", room, actor)
     version = await reads.pool.fetchval(queries.HEAD)
     lines = await queries.changes(reads.pool, room, after, limit + 1)
-    if len(lines) > limit or after > version:
-        return orjson.dumps({"room": room, "version": version, "reload": True, "changes": []})
-    shown = [line._asdict() for line in lines]
-    return orjson.dumps({"room": room, "version": version, "reload": False, "changes": shown})
+    if after > version:
+        return orjson.dumps({"room": room, "version": version, "reload": True, "more": False, "changes": []})
+    more = len(lines) > limit
+    shown = [line._asdict() for line in lines[:limit]]
+    if more:
+        version = shown[-1]["position"]
+    return orjson.dumps({"room": room, "version": version, "reload": False, "more": more, "changes": shown})
 
 
 async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes:

@@ -758,11 +758,14 @@ class ChangedMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What changed up to `version`. `reload`: too much did, and the list is to be read anew."""
+    """What changed up to `version`. `more`: something did after it, to be asked for with it. `reload`: what was
+    asked with is no version of this list, because the log went back, and the list is to be read anew.
+    """
 
     room: str
     version: int
     reload: bool
+    more: bool
     changes: Sequence[ChangedMember]
 
     @classmethod
@@ -772,6 +775,7 @@ class Changes:
             room=told["room"],
             version=told["version"],
             reload=told["reload"],
+            more=told["more"],
             changes=[ChangedMember.of(one) for one in told["changes"]],
         )
 
@@ -1656,9 +1660,10 @@ class AccountVerbs(Subject):
         accepts: Sequence[int] | None = None,
         region: str = "",
     ) -> LoggedIn:
-        """Change your password. Every login is over, on this device too, which is logged in anew by the answer.
+        """Change your password. Every login is over, on this device too, which is logged in anew by the answer,
+        under the same key.
 
-        - `key`: the device's own name, kept by it for ever; left out: one is made
+        - `key`: the device's own name; left out: the one that it has
         - `region`: where it is, so that it is sent somewhere near
 
         Raises WrongLogin, NoSuchAccount, AccountInactive, Overloaded.
@@ -1763,7 +1768,7 @@ class RoomsVerbs(Subject):
         members: Sequence[int] = (),
         retry: bool = False,
     ) -> Made:
-        """Make a room.
+        """Make a room: a public one, if nothing is said.
 
         Whoever makes it owns it; a service makes rooms without an owner. The members come in with it.
 

@@ -154,11 +154,15 @@ async def test_a_version_of_the_list_of_members_tells_what_changed_since(room: P
     changes = (await room.get(f"{ROOM_1}/members/changes?after={version}", mid=MEMBER)).json
     latest = (await room.get(f"{ROOM_1}/members/changes?after={changes['version']}", mid=MEMBER)).json
     few = (await room.get(f"{ROOM_1}/members/changes?after={version}&limit=1", mid=MEMBER)).json
+    rest = (await room.get(f"{ROOM_1}/members/changes?after={few['version']}&limit=1", mid=MEMBER)).json
     ahead = (await room.get(f"{ROOM_1}/members/changes?after={changes['version'] + 1}", mid=MEMBER)).json
 
     assert [(STRANGER, "member"), (ADMIN, None)] == [(one["mid"], one["role"]) for one in changes["changes"]]
     assert (False, [], False) == (latest["reload"], latest["changes"], changes["reload"])
-    assert (True, []) == (few["reload"], few["changes"])
+    assert (True, changes["changes"][:1]) == (few["more"], few["changes"]), (
+        "as many as are asked for, and then the others"
+    )
+    assert (False, changes["changes"][1:], changes["version"]) == (rest["more"], rest["changes"], rest["version"])
     assert ahead["reload"], "a version that never was, of before a restored backup perhaps"
     assert 404 == (await room.get(f"{ROOM_1}/members/changes?after=0", mid=99)).status
 
