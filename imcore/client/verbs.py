@@ -572,6 +572,8 @@ class Shown:
     dismissed: int = 0
     # what one is to it oneself: stranger, invited, muted, member, room_admin, owner
     standing: str = ""
+    # since when one asks to be let in, and has no answer
+    asked_at_ms: int = 0
     me: Me | None = None
 
     @classmethod
@@ -598,6 +600,7 @@ class Shown:
             creator=told.get("creator", 0),
             dismissed=told.get("dismissed", 0),
             standing=told.get("standing", ""),
+            asked_at_ms=told.get("asked_at_ms", 0),
             me=maybe(Me.of, told.get("me")),
         )
 
