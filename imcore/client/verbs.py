@@ -2144,8 +2144,8 @@ class RoomsVerbs(Subject):
         """Have one of one's connections leave the room that it has entered for another, as operation 12 over it
         would.
 
-        Answered when its comet is told; the connection moves a moment later. A room with members is joined, if need
-        be.
+        Answered when its comet is told; the connection moves a moment later, and is told so by an event
+        `room_switched`, which is not stored. A room with members is joined, if need be.
 
         - `room`: a room, or nothing: then it only leaves the one that it has entered
         - `mid`: whose connection it is; a person leaves it out
