@@ -80,10 +80,11 @@ async def history(
     before: int | None = None,
     after: int | None = None,
     around: int | None = None,
+    at: int | None = None,
     limit: int,
 ) -> bytes:
     """A page of the room's events in order of seq, as they read now: those just before a seq, just after one, on both sides of one
-    (half of them before it), or the newest.
+    (half of them before it), on both sides of a time, or the newest.
 
     A member sees the room from its join on, or from the beginning if the room shows its history. `more` says that there are
     events beyond the page, in the direction that was asked for; with `around` those before it, and `more_after` those behind it. Raises
@@ -91,6 +92,8 @@ async def history(
     """
     head = (await reads.reader.stream_head(ROOM + room)).seq
     first = await _first_seq(reads, room, who, head, "messages.history")
+    if at is not None:
+        around = await reads.reader.seq_at(ROOM + room, at, first, head)
     older, newer = list[Recorded](), list[Recorded]()
     rows_before, rows_after = limit, limit
     if around is not None:

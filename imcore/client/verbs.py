@@ -2349,12 +2349,15 @@ class MessagesVerbs(Subject):
         before: int | None = None,
         after: int | None = None,
         around: int | None = None,
+        at: int | None = None,
         limit: int = 50,
     ) -> Events:
         """A page of what happened in the room, in order of seq.
 
-        The last events before a seq, the first after one, those around one, or the newest; messages as they read
-        now. What was said before one joined is there only in rooms that show it.
+        The last events before a seq, the first after one, those around one or around a time, or the newest;
+        messages as they read now. What was said before one joined is there only in rooms that show it.
+
+        - `at`: a time: around the first event of this time or later
 
         Raises NoSuchRoom.
         """
@@ -2362,8 +2365,8 @@ class MessagesVerbs(Subject):
             await self._calls.perform(
                 VERBS["messages.history"],
                 given(
-                    {"room": room, "before": before, "after": after, "around": around, "limit": limit},
-                    {"before": None, "after": None, "around": None, "limit": 50},
+                    {"room": room, "before": before, "after": after, "around": around, "at": at, "limit": limit},
+                    {"before": None, "after": None, "around": None, "at": None, "limit": 50},
                 ),
             )
         )

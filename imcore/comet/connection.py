@@ -684,6 +684,7 @@ class Connection(Session):
             before=request.before,
             after=request.after,
             around=request.around,
+            at=request.at,
             limit=request.limit,
         )
 
