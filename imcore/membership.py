@@ -645,21 +645,22 @@ class AskToJoin(RoomDecision):
 
 
 class RejectRequest(RoomDecision):
-    """Somebody does not let in `mid`, who asked for it."""
+    """Somebody does not let in `mid`, who asked for it, and is told: it sees nothing of what happens in the room."""
 
     __slots__ = ()
     operation = "rooms.reject"
 
     def __init__(self, room: str, mid: int, actor: Actor) -> None:
-        super().__init__(room, actor, mid, keys=[("join_requests", (room, mid))])
+        super().__init__(room, actor, mid, keys=[("join_requests", (room, mid))], streams=[f"{USER}{mid}"])
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
-        """One rejection, or none."""
+        """One rejection, said to the person and to the room, or none."""
         assert self.mid is not None
         audited = self._check(rows)
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             return []
-        return [self._in_room(JoinRejected(room=self.room, mid=self.mid)), *audited]
+        rejected = JoinRejected(room=self.room, mid=self.mid)
+        return [self._in_user(self.mid, rejected), self._in_room(rejected), *audited]
 
 
 # --- going out ---------------------------------------------------------------------------------------------------------------

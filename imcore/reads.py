@@ -81,10 +81,11 @@ async def history(
     before: int | None = None,
     after: int | None = None,
     around: int | None = None,
+    at: int | None = None,
     limit: int,
 ) -> bytes:
     """A page of the room's events in order of seq, as they read now: those just before a seq, just after one, on both sides of one
-    (half of them before it), or the newest.
+    (half of them before it), on both sides of a time, or the newest.
 
     A member sees the room from its join on, or from the beginning if the room shows its history. `more` says that there are
     events beyond the page, in the direction that was asked for; with `around` those before it, and `more_after` those behind it. Raises
@@ -93,6 +94,8 @@ async def history(
     head = (await reads.reader.stream_head(ROOM + room)).seq
     sees = await _sees(reads, room, who, head, "messages.history")
     first = sees.first
+    if at is not None:
+        around = await reads.reader.seq_at(ROOM + room, at, first, head)
     older, newer = list[Recorded](), list[Recorded]()
     rows_before, rows_after = limit, limit
     if around is not None:
@@ -322,17 +325,20 @@ async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = 
 
 
 async def changes(reads: Reads, room: str, actor: Actor, *, after: int, limit: int) -> bytes:
-    """What changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
+    """A page of what changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
 
-    `reload`: more than `limit` did, and the pages of the list are the shorter way. Raises NoSuchRoom.
+    `reload`: the log is not so long, so the version is of another one. Raises NoSuchRoom.
     """
     await check(reads, "rooms.changes", room, actor)
     version = await reads.pool.fetchval(queries.HEAD)
     lines = await queries.changes(reads.pool, room, after, limit + 1)
-    if len(lines) > limit or after > version:
-        return orjson.dumps({"room": room, "version": version, "reload": True, "changes": []})
-    shown = [line._asdict() for line in lines]
-    return orjson.dumps({"room": room, "version": version, "reload": False, "changes": shown})
+    if after > version:
+        return orjson.dumps({"room": room, "version": version, "reload": True, "more": False, "changes": []})
+    more = len(lines) > limit
+    shown = [line._asdict() for line in lines[:limit]]
+    if more:
+        version = shown[-1]["position"]
+    return orjson.dumps({"room": room, "version": version, "reload": False, "more": more, "changes": shown})
 
 
 async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes:

@@ -392,6 +392,11 @@ class Accounts:
         """How one shows oneself; None leaves it."""
         return await self._log.decide(ChangeProfile(who.mid, who.actor, name=name, avatar=avatar, extra=extra))
 
+    async def told(self, who: Identity) -> Told | None:
+        """What the device said of itself when it logged in; None for a token that is of no login."""
+        said = await keeping.told(self._pool, who.mid, who.sid) if who.sid else None
+        return None if said is None else Told.of(said)
+
     async def change_password(self, who: Identity, old: str, new: str, told: Told, address: str) -> Granted:
         """Another password. Every login is over, and this device has a new one. Raises WrongLogin, BadRequest."""
         new = check_password(new)

@@ -71,7 +71,12 @@ class Register(Decision):
     def __init__(self, fact: AccountRegistered, by: Actor, uses: int = 0) -> None:
         audited = by.mid != fact.mid
         super().__init__(
-            [account_key(fact.mid), handle_key(fact.handle), *([code_key(fact.code)] if fact.code else []), *roles.keys(by)],
+            [
+                account_key(fact.mid),
+                handle_key(fact.handle),
+                *([code_key(fact.code)] if fact.code else []),
+                *roles.keys(by),
+            ],
             [f"{USER}{fact.mid}", *([AUDIT] if audited else [])],
             creates=True,
         )

@@ -73,12 +73,18 @@ class Doors:
                 raise Unauthenticated("mid is not the ticket's")
         else:
             identity = await self._webhook.identify(claim, act=act, address=address, origin=origin, now=self._now())
-        self._revocations.check(identity)
+        self.check(identity)
         return identity
 
     def check(self, identity: Identity) -> None:
         """Does it still hold? Raises Unauthenticated. To be asked once more by whoever has waited since."""
+        if not self.stands(identity):
+            raise Unauthenticated("the token's key was retired")
         self._revocations.check(identity)
+
+    def stands(self, identity: Identity) -> bool:
+        """Is the key of its token still one of ours? What else took it back meanwhile, the log says."""
+        return self._verifier.stands(identity)
 
     async def renewed(self, identity: Identity, claim: Claim, *, origin: str, address: str) -> Identity:
         """The identity with the time of a fresh token of the same login, after asking whom it takes.

@@ -40,6 +40,7 @@ WHERE family = $1 AND (hash = $2 OR (before = $2 AND turned_at > clock_timestamp
 RETURNING mid, sid, told
 """
 FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND hash <> '' AND expires_at > now()"
+TOLD = "SELECT told FROM refresh_tokens WHERE mid = $1 AND sid = $2 AND hash <> ''"
 FORGET_FAMILIES = "DELETE FROM refresh_tokens WHERE mid = $1 AND sid = ANY($2::text[])"
 # Worth nothing, and there until no access token of the guest can be about: then the sweep forgets what ended it.
 END_GUEST = """
@@ -178,6 +179,12 @@ async def rotate(source: Source, token: str, expires_in_s: float, grace_s: float
         return Family(*row), f"{family}.{fresh.text}"
     row = await source.fetchrow(FAMILY, digest(family))
     return None if row is None else Family(*row)
+
+
+async def told(source: Source, mid: int, sid: str) -> str | None:
+    """What the device said of itself at this login; None if it is over."""
+    said: str | None = await source.fetchval(TOLD, mid, sid)
+    return said
 
 
 async def forget_families(source: Source, mid: int, sids: list[str]) -> None:

@@ -92,6 +92,7 @@ def kept(identity: Identity) -> str:
             "sid": identity.sid,
             "as_of": identity.as_of,
             "issued_at": identity.issued_at,
+            "kid": identity.kid,
         }
     ).decode()
 
@@ -109,4 +110,5 @@ def identity_of(text: str) -> Identity:
         sid=said["sid"],
         as_of=said["as_of"],
         issued_at=said["issued_at"],
+        kid=said.get("kid", ""),
     )

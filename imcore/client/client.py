@@ -451,13 +451,16 @@ class Client(Subjects):
         before: int | None = None,
         after: int | None = None,
         around: int | None = None,
+        at: int | None = None,
         limit: int | None = None,
     ) -> Page:
-        """A page of the room's events: the last before a seq, the first after a seq, those around one, or the newest; messages as they
-        read now. Raises NoSuchRoom."""
+        """A page of the room's events: the last before a seq, the first after a seq, those around one, those around a time (`at`, in
+        milliseconds since 1970), or the newest; messages as they read now. Raises NoSuchRoom."""
         request = {"room": _checked(room), "before": before, "after": after, "limit": limit}
         if around is not None:
             request["around"] = around
+        if at is not None:
+            request["at"] = at
         page = await self._ask(Op.HISTORY, request)
         events = [from_envelope(one) for one in page["events"]]
         return Page(room, events, page["head"], page["more"], page.get("more_after", False))

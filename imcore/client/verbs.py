@@ -572,6 +572,8 @@ class Shown:
     dismissed: int = 0
     # what one is to it oneself: stranger, invited, muted, member, room_admin, owner
     standing: str = ""
+    # since when one asks to be let in, and has no answer
+    asked_at_ms: int = 0
     me: Me | None = None
 
     @classmethod
@@ -598,6 +600,7 @@ class Shown:
             creator=told.get("creator", 0),
             dismissed=told.get("dismissed", 0),
             standing=told.get("standing", ""),
+            asked_at_ms=told.get("asked_at_ms", 0),
             me=maybe(Me.of, told.get("me")),
         )
 
@@ -758,11 +761,14 @@ class ChangedMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What changed up to `version`. `reload`: too much did, and the list is to be read anew."""
+    """What changed up to `version`. `more`: something did after it, to be asked for with it. `reload`: what was
+    asked with is no version of this list, because the log went back, and the list is to be read anew.
+    """
 
     room: str
     version: int
     reload: bool
+    more: bool
     changes: Sequence[ChangedMember]
 
     @classmethod
@@ -772,6 +778,7 @@ class Changes:
             room=told["room"],
             version=told["version"],
             reload=told["reload"],
+            more=told["more"],
             changes=[ChangedMember.of(one) for one in told["changes"]],
         )
 
@@ -1666,9 +1673,10 @@ class AccountVerbs(Subject):
         accepts: Sequence[int] | None = None,
         region: str = "",
     ) -> LoggedIn:
-        """Change your password. Every login is over, on this device too, which is logged in anew by the answer.
+        """Change your password. Every login is over, on this device too, which is logged in anew by the answer,
+        under the same key.
 
-        - `key`: the device's own name, kept by it for ever; left out: one is made
+        - `key`: the device's own name; left out: the one that it has
         - `region`: where it is, so that it is sent somewhere near
 
         Raises WrongLogin, NoSuchAccount, AccountInactive, Overloaded.
@@ -1773,7 +1781,7 @@ class RoomsVerbs(Subject):
         members: Sequence[int] = (),
         retry: bool = False,
     ) -> Made:
-        """Make a room.
+        """Make a room: a public one, if nothing is said.
 
         Whoever makes it owns it; a service makes rooms without an owner. The members come in with it.
 
@@ -2146,8 +2154,8 @@ class RoomsVerbs(Subject):
         """Have one of one's connections leave the room that it has entered for another, as operation 12 over it
         would.
 
-        Answered when its comet is told; the connection moves a moment later. A room with members is joined, if need
-        be.
+        Answered when its comet is told; the connection moves a moment later, and is told so by an event
+        `room_switched`, which is not stored. A room with members is joined, if need be.
 
         - `room`: a room, or nothing: then it only leaves the one that it has entered
         - `mid`: whose connection it is; a person leaves it out
@@ -2351,12 +2359,15 @@ class MessagesVerbs(Subject):
         before: int | None = None,
         after: int | None = None,
         around: int | None = None,
+        at: int | None = None,
         limit: int = 50,
     ) -> Events:
         """A page of what happened in the room, in order of seq.
 
-        The last events before a seq, the first after one, those around one, or the newest; messages as they read
-        now. What was said before one joined is there only in rooms that show it.
+        The last events before a seq, the first after one, those around one or around a time, or the newest;
+        messages as they read now. What was said before one joined is there only in rooms that show it.
+
+        - `at`: a time: around the first event of this time or later
 
         Raises NoSuchRoom.
         """
@@ -2364,8 +2375,8 @@ class MessagesVerbs(Subject):
             await self._calls.perform(
                 VERBS["messages.history"],
                 given(
-                    {"room": room, "before": before, "after": after, "around": around, "limit": limit},
-                    {"before": None, "after": None, "around": None, "limit": 50},
+                    {"room": room, "before": before, "after": after, "around": around, "at": at, "limit": limit},
+                    {"before": None, "after": None, "around": None, "at": None, "limit": 50},
                 ),
             )
         )

@@ -25,6 +25,7 @@ from imcore.auth import Claim, Identity
 from imcore.comet import encode
 from imcore.comet.catchup import admit
 from imcore.comet.hub import BEHIND, LIVE, OPENING, Left, Place, Session
+from imcore.envelope import envelope
 from imcore.errors import (
     BadOrder,
     BadPacket,
@@ -44,7 +45,7 @@ from imcore.errors import (
 )
 from imcore.events import messages
 from imcore.events.store import Draft, Outcome
-from imcore.events.types import Recorded, room_type
+from imcore.events.types import JSON, USER, Recorded, RoomSwitched, room_type
 from imcore.paces import Line
 from imcore.protocol import requests
 from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet, shown
@@ -626,6 +627,7 @@ class Connection(Session):
                 self.room = room
                 self.comet.hub.enter(self, rooms, outcome.position)
             if not is_asked:
+                self._tell_switched(room)
                 return
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
@@ -636,7 +638,7 @@ class Connection(Session):
         self.entering = entering
 
     def switched(self, room: str) -> None:
-        """Leave the room entered for this one: its person asked for it elsewhere. The client is not answered, for it did not ask."""
+        """Leave the room entered for this one: its person asked for it elsewhere. The client did not ask, so it is told by an event."""
         inside = [*self._others(), *([room] if room and self.comet.is_live(room) else ())]
         try:
             self._enter(Op.CHANGE_ROOM_REPLY, 0, inside, room, is_asked=False)
@@ -705,6 +707,7 @@ class Connection(Session):
             before=request.before,
             after=request.after,
             around=request.around,
+            at=request.at,
             limit=request.limit,
         )
 
@@ -1010,6 +1013,16 @@ class Connection(Session):
         if self.ver == 2:
             body = {"room": room, "position": left.position, "type": left.type, "by": left.by}
             self.reply(Op.REMOVED, 0, orjson.dumps(body))
+
+    def _tell_switched(self, room: str) -> None:
+        """Version 2: say which room it is in now, by an event that is stored nowhere. Version 1 has no word for it."""
+        if self.ver == 2:
+            fact = RoomSwitched(key=self.key, opened=self.opened, room=room)
+            time_ms = int(self.comet.wall() * 1000)
+            body = fact.model_dump_json()
+            stream = f"{USER}{self.mid}"
+            event = Recorded(0, stream, 0, 0, fact.type, 1, self.mid, self.key, None, 0, JSON, time_ms, body)
+            self.reply(Op.EVENT, 0, envelope(event))
 
     # --- the end ---------------------------------------------------------------------------------------------------------------
 

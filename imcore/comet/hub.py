@@ -585,8 +585,10 @@ class Hub:
                         _, self.recalls_from = self.recalls.pop(next(iter(self.recalls)))
                 case LoggedOut(mid=mid, sids=sids, everywhere=everywhere):
                     self._revoke(mid, event.position, None if everywhere else sids)
-                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid) | PlatformRoleChanged(mid=mid):
+                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid):
                     self._revoke(mid, event.position, None)
+                case PlatformRoleChanged(mid=mid, role=role):
+                    self._revoke(mid, event.position, None, f"the role is {role} now; refresh the token")
                 case SessionOpened(key=key):
                     self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
@@ -659,7 +661,7 @@ class Hub:
             self.remove(session)
             self.is_given_up |= reason == NODE_LOST
 
-    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None) -> None:
+    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None, why: str = "the login is over") -> None:
         """End the sessions of these logins; None: all whose tokens are from before this. What was said before it they still get."""
         person = self.people.get(mid)
         if person is None or not person.sessions:
@@ -668,7 +670,7 @@ class Hub:
         for session in list(person.sessions.values()):
             if session.as_of < position if sids is None else session.sid in sids:
                 self._write_out(session, position - 1)
-                session.revoked(Unauthenticated("the login is over"))
+                session.revoked(Unauthenticated(why))
                 self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:

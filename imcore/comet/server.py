@@ -867,6 +867,8 @@ class Comet:
                         connection.end(AuthTimeout())
                 elif connection.expires_at is not None and self.doors.has_expired(connection.expires_at):
                     connection.end(Unauthenticated("the token is expired"))
+                elif connection.identity is not None and not self.doors.stands(connection.identity):
+                    connection.end(Unauthenticated("the token's key was retired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)
                 else:

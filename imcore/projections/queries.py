@@ -103,6 +103,7 @@ WHERE room = $1 AND mid > $2 AND (until_ms = 0 OR until_ms > $4) ORDER BY mid LI
 """
 INVITATIONS_PAGE: Final = "SELECT mid, by, at_ms FROM invitations WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 REQUESTS_PAGE: Final = "SELECT mid, text, at_ms FROM join_requests WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
+ASKED: Final = "SELECT at_ms FROM join_requests WHERE room = $1 AND mid = $2"
 # To which rooms a person is invited, in order of name.
 INVITED_PAGE: Final = """
 SELECT i.room, r.title, r.topic, r.members, i.by, i.at_ms
@@ -612,6 +613,12 @@ async def invitations_page(source: Source, room: str, after_mid: int | None, lim
 async def requests_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[RequestLine]:
     """The next open requests to join a room, in order of mid; None begins."""
     return [RequestLine(*row) for row in await source.fetch(REQUESTS_PAGE, room, _after(after_mid), limit)]
+
+
+async def asked(source: Source, room: str, mid: int) -> int:
+    """Since when somebody asks to be let into the room; 0 if it does not."""
+    at_ms: int | None = await source.fetchval(ASKED, room, mid)
+    return at_ms or 0
 
 
 async def invited_page(source: Source, mid: int, after_room: str, limit: int) -> list[InvitedLine]:

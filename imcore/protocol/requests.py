@@ -50,7 +50,7 @@ Format: TypeAlias = Literal["json", "text", "base64"]
 
 HISTORY_ROWS: Final = 50  # when the request names no limit
 MEMBERS_ROWS: Final = 100
-PLACES_EXCLUDE: Final = "before, after and around exclude each other"
+PLACES_EXCLUDE: Final = "before, after, around and at exclude each other"
 INBOX_ROWS: Final = 100
 
 
@@ -136,13 +136,14 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A page of a room: before a seq, after a seq, around one, or the newest."""
+    """A page of a room: before a seq, after a seq, around one, around a time, or the newest."""
 
     room: str
     before: int | None
     after: int | None
     limit: int
     around: int | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +359,8 @@ def _auth(fields: Object) -> Auth:
 
 
 def _history(fields: Object) -> History:
-    before, after, around = fields.get("before"), fields.get("after"), fields.get("around")
-    if [before, after, around].count(None) < 2:
+    before, after, around, at = (fields.get(name) for name in ("before", "after", "around", "at"))
+    if [before, after, around, at].count(None) < 3:
         raise BadRequest(PLACES_EXCLUDE)
     return History(
         room=_room(fields),
@@ -367,6 +368,7 @@ def _history(fields: Object) -> History:
         after=None if after is None else _integer(fields, "after", 0, INT64_MAX),
         limit=_limit(fields, HISTORY_ROWS),
         around=None if around is None else _integer(fields, "around", 1, INT64_MAX),
+        at=None if at is None else _integer(fields, "at", 0, INT64_MAX),
     )
 
 

@@ -390,10 +390,16 @@ class Change(Args):
 
 
 class PasswordChange(Device):
-    """The password of today, and the one of tomorrow."""
+    """The password of today, and the one of tomorrow. What is left out of the device is as it was at its login."""
 
+    key: Key | None = Field(None, description="the device's own name; left out: the one that it has")
     old: Password
     new: NewPassword
+
+    def renewed(self, before: Told) -> Told:
+        """As it is kept with the new login."""
+        given = {name: getattr(self.told(before.key), name) for name in Told._fields if name in self.model_fields_set}
+        return before._replace(**given)
 
 
 @verb("account.show", "GET", "/v1/account", answer=Account, errors=(NoSuchAccount,))
@@ -418,8 +424,9 @@ async def change(caller: Caller, means: Means, args: Change) -> Place:
     doors=("http",),
 )
 async def password(caller: Caller, means: Means, args: PasswordChange) -> LoggedIn:
-    """Change your password. Every login is over, on this device too, which is logged in anew by the answer."""
-    told = args.told(caller.key or _new_key())
+    """Change your password. Every login is over, on this device too, which is logged in anew by the answer, under the same key."""
+    before = await means.accounts.told(caller.identity) or Told(_new_key(), "", "", None)
+    told = args.renewed(before)
     granted = await means.accounts.change_password(caller.identity, args.old, args.new, told, caller.address)
     return await _logged_in(means, granted, args.region)
 

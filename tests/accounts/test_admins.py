@@ -115,7 +115,9 @@ async def test_who_is_no_admin_any_more_registers_nobody_and_makes_no_codes(guar
     """Whatever its token says, until every door knows."""
     boss = await somebody(guarded, "boss", role="admin")
     claimed = Actor(boss["mid"], "admin")
-    fact = AccountRegistered(mid=77, login="new", handle="new", name="new", role="user", active=True, credential="c")
+    fact = AccountRegistered(
+        mid=77, login="new", handle="new", name="new", role="user", active=True, credential="c", code=""
+    )
     assert 200 == (await guarded.put(f"/v1/accounts/{boss['mid']}/role", json={"role": "moderator"})).status
 
     for decision in (Register(fact, claimed), Note("codes.create", claimed)):

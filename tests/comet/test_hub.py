@@ -505,6 +505,8 @@ def test_what_ends_all_logins_ends_every_session_whose_token_knew_less(hub: Hub,
 
     assert isinstance(old.ended, Unauthenticated)
     assert isinstance(word.ended, Unauthenticated)
+    is_over = not isinstance(fact, PlatformRoleChanged)
+    assert is_over == ("over" in str(old.ended)), "a login with another role goes on, with a fresh token"
     assert (None, None) == (new.ended, ben.ended)
     assert [3] == new.heard
 

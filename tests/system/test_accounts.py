@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 import uuid
@@ -19,7 +20,7 @@ import pytest
 from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json_response
 
 from conftest import copy_cluster, temporary_folder
-from imcore.auth import LEEWAY_S, load_or_create_keys, mint
+from imcore.auth import LEEWAY_S, OwnKeys, load_or_create_keys, mint
 from imcore.events.names import Connection
 from system.clients import FORMS, SEND, Client, Clients, Form, Gone, Refused, frame
 from system.servers import PROGRAM, Backend, Server, backend, running
@@ -403,6 +404,47 @@ def _token_of(server: Server, claims: dict[str, Any], *, expires_in_s: float) ->
     """Of the same login, for another time."""
     named = {"sid": claims["sid"], "as_of": claims["as_of"], "mid": int(claims["sub"])}
     return mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=expires_in_s, role="user", **named)
+
+
+async def test_a_key_that_is_retired_ends_the_connections_of_what_it_signed_and_no_other(
+    guarded: Server, web: Web, connecting: Clients
+) -> None:
+    """A stolen key is retired: whoever came with a token, or a ticket, that it signed is gone as soon as everybody whose login ends."""
+    who, keys = await web.somebody(), OwnKeys(guarded.data)
+    kid, page = keys.rotate(), "http://localhost:8080"
+    file = max((guarded.data / "keys").iterdir(), key=lambda one: one.stat().st_mtime_ns)
+    long_ago = time.time() - 3600
+    os.utime(file, (long_ago, long_ago))
+    signing = OwnKeys(guarded.data).signing()
+    assert kid == signing.kid
+    claims = jwt.decode(who["token"], options={"verify_signature": False})
+    stolen = mint(
+        signing,
+        now=time.time(),
+        expires_in_s=600,
+        mid=who["mid"],
+        role="user",
+        sid=claims["sid"],
+        as_of=claims["as_of"],
+    )
+
+    async def ticket() -> str:
+        _, told = await web.ask("POST", "/v1/tickets", {}, stolen, page)
+        made: str = told.get("token", "")
+        return made
+
+    ways = [partial(connecting.connect, guarded, form, key=f"stolen {form}", token=stolen) for form in FORMS]
+    gone = [await eventually(way) for way in ways]  # every process looks for new keys now and then
+    made = await eventually(ticket)
+    gone.append(await connecting.connect(guarded, "json", key="t", token=made, headers={"Origin": page}))
+    stays = [await connecting.connect(guarded, form, key=f"own {form}", token=who["token"]) for form in FORMS]
+
+    keys.retire(kid)
+
+    for client in gone:
+        await client.until_gone(SOON_S)
+    assert not any(client.is_gone for client in stays)
+    assert 401 == (await web.ask("GET", "/v1/account", None, stolen))[0]
 
 
 # --- without any configuration ------------------------------------------------------------------------------------------------------

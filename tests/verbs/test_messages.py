@@ -583,6 +583,38 @@ async def test_history_around_a_seq_has_both_sides(room: Place) -> None:
         assert 400 == (await room.get(f"{ROOM_1}/messages?{query}", mid=ANNA)).status
 
 
+async def test_history_around_a_time_begins_at_the_first_event_that_is_not_before_it(room: Place) -> None:
+    """Whoever looks for a day finds it, in a long room too, and sees no more than from its join on."""
+    for n in range(10):
+        await say(room, BEN, n)  # 7 to 16
+    async with room.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # else nobody changes the log
+        await connection.execute("UPDATE events SET recorded_at = to_timestamp(1000 + seq * 10)")
+
+    async def at(time_ms: int, limit: int, mid: int = ANNA) -> tuple[list[int], bool, bool]:
+        page = (await room.get(f"{ROOM_1}/messages?at={time_ms}&limit={limit}", mid=mid)).json
+        return [event["seq"] for event in page["events"]], page["more"], page["more_after"]
+
+    for seq in range(7, 16):
+        for time_ms in (1_000_000 + seq * 10_000, 1_000_001 + (seq - 1) * 10_000):
+            assert ([seq - 1, seq], True, seq < 16) == await at(time_ms, 2)
+    assert ([8, 9, 10, 11], True, True) == await at(1_095_000, 4)
+    assert ([5, 6], False, True) == await at(0, 4), "Anna came with seq 5"
+    for late in (1_160_001, 9_223_372_036_854_775_807):
+        assert ([15, 16], True, False) == await at(late, 4)
+    for query in (
+        "at=-1",
+        "at=x",
+        "at=1.5",
+        "at=9223372036854775808",
+        "at=1&around=1",
+        "at=1&after=1",
+        "at=1&before=1",
+    ):
+        assert 400 == (await room.get(f"{ROOM_1}/messages?{query}", mid=ANNA)).status
+    assert 404 == (await room.get(f"{ROOM_1}/messages?at=1", mid=99)).status
+
+
 async def test_a_thread_is_paged_without_what_else_is_said(room: Place) -> None:
     root, other = await say(room, ANNA, "root"), await say(room, ANNA, "other")
     parts = []
