@@ -109,8 +109,8 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("presence.show", "PUT", "/v1/presence"),
         Verb("presence.watch", "POST", "/v1/presence/watch", doors=("connection",)),
         Verb("presence.unwatch", "DELETE", "/v1/presence/watch", doors=("connection",)),
-        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing"),
-        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals"),
+        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing", is_passing=True),
+        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals", is_passing=True),
     )
 }
 

@@ -21,8 +21,8 @@ from imcore.projections import amendments, edits, mentions, rebuild, threads
 from imcore.projections.projection import AnyProjection
 from imcore.protocol.packet import MENTIONS_MAX
 from imcore.verbs import VERBS
-from imcore.verbs.call import Verbs, encoded
-from imcore.verbs.verb import Caller, Other, Stream
+from imcore.verbs.call import Verbs
+from imcore.verbs.verb import Caller, Stream
 
 ROOM, ELSEWHERE = "group://1", "group://2"
 ROOM_1 = "/v1/rooms/group/1"
@@ -65,7 +65,7 @@ async def call(api: Place, name: str, args: dict[str, object], mid: int, role: P
     verbs = Verbs(VERBS)
     told = await verbs.call(verbs.by_name[name], Caller(Identity(mid, role=role)), api.app[SERVICES].means, args)
     assert not isinstance(told, Stream)
-    return json.loads(encoded(told.answer if isinstance(told, Other) else told))
+    return json.loads(told.body)
 
 
 # --- about something -----------------------------------------------------------------------------------------------------------
