@@ -460,7 +460,8 @@ class Code:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to
-    whom.
+    whom; `detail` is what the verb does not say: a reason, the role given, the seq of a message, what was
+    searched for.
     """
 
     seq: int
@@ -1731,7 +1732,11 @@ class AuditVerbs(Subject):
     __slots__ = ()
 
     async def list(self, *, after: int | None = None, limit: int = 100) -> Audit:
-        """What admins, moderators and backends did to others.
+        """What admins and moderators did to others, or saw of them, by that right alone; and what backends did to
+        accounts.
+
+        What a backend does in a room stands in the room, as done by nobody (`mid` 0) or by the person whom it
+        named.
 
         - `after`: go on behind this one, towards the older
         """

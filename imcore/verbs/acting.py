@@ -1,7 +1,7 @@
 """For whom a verb acts, and what it answers for what was decided.
 
 A person acts for itself. A service says for whom it acts, and what is done then is done as that person would do it; what it does in its
-own name names nobody.
+own name names nobody. What a moderator or an admin of the server sees of others by that right alone is written down.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from imcore.errors import BadRequest, Forbidden
-from imcore.events.store import Decision
-from imcore.events.types import AUDIT, SERVICE_MID, Recorded
+from imcore.events.store import Decision, draft
+from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, Recorded
+from imcore.membership import PRIVILEGED
 from imcore.permissions import Actor, person
 from imcore.projections.members import Member
 from imcore.verbs.means import Means
@@ -52,6 +53,15 @@ async def decided(caller: Caller, means: Means, decision: Decision) -> list[Reco
     if caller.key:
         decision = decision.fenced(caller.mid, caller.key, caller.fence)
     return [event for event in await means.log.decide(decision) if event.stream != AUDIT]
+
+
+async def write_down(caller: Caller, means: Means, operation: str, mids: Sequence[int] = (), detail: str = "") -> None:
+    """Put into the audit that a moderator or an admin looks at what is others', before it is answered. Nothing for anybody else."""
+    if caller.identity.role in PRIVILEGED:
+        mid = mids[0] if len(mids) == 1 else None
+        said = detail or (",".join(map(str, mids)) if len(mids) > 1 else "")
+        acted = AdminActed(verb=operation, role=caller.identity.role, mid=mid, detail=said)
+        await means.log.appending(draft(AUDIT, acted, caller.mid))
 
 
 def changed(events: Sequence[Recorded]) -> Place:

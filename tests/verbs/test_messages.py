@@ -381,7 +381,8 @@ async def test_whom_the_platform_trusts_recalls_anything_and_that_is_audited(roo
 
     assert {"by": OUTSIDER} == {"by": (await shown(room, seq))["recalled"]["by"]}
     (acted,) = await room.reads.reader.read_on(AUDIT, 0, 9)
-    assert (OUTSIDER, AdminActed(verb="messages.recall", role=role, room=ROOM, mid=ANNA)) == (acted.mid, acted.fact)
+    said = AdminActed(verb="messages.recall", role=role, room=ROOM, mid=ANNA, detail=f"message {seq}")
+    assert (OUTSIDER, said) == (acted.mid, acted.fact)
 
 
 async def test_what_a_moderator_may_do_as_anybody_is_not_audited(room: Place) -> None:
