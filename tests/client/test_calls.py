@@ -67,6 +67,7 @@ def test_what_may_not_be_repeated_ends_with_its_connection_and_the_rest_is_asked
         ("overloaded", False, True),
         ("unavailable", True, True),
         ("unavailable", False, False),
+        ("under_way", True, True),
         ("conflict", True, False),
         ("internal", True, False),
         ("forbidden", True, False),
