@@ -477,9 +477,13 @@ async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path
         assert [] == complaints
 
         await window.tab.go(imcore.page)
+        await window.tab.until("document.querySelector('dialog[open]')")
+        await window.tab.run("localStorage.clear()")  # as in a browser of another person: it knows nobody's name
+        await window.tab.go(imcore.page)
         await sign_in(window, "grace", "correct horse battery", "login")
         assert grace == await member(window, "grace")
         await window.until_shown(grace, "hello", "hello yourself")
+        await window.tab.until(f"{part(grace, '.messages')}.innerText.includes('heidi')")
 
 
 async def test_a_keyboard_is_enough(browser: Chromium, imcore: Running) -> None:

@@ -2,7 +2,8 @@
  * The page: who is on it, side by side, and the strip of the log below.
  *
  * `/` shows the people of the last visit (at first Alice and Bob); `/?me=3&name=Carol` shows one person alone, for a
- * window of its own; `&room=team` is the room to join. Names are this browser's own: imcore knows numbers.
+ * window of its own; `&room=team` is the room to join. Where people have no
+ * accounts, names are this browser's own.
  */
 
 import { make, setText } from "./elements.js";
@@ -48,6 +49,10 @@ class Names {
   of(mid) {
     this.#known ??= JSON.parse(this.#store.get("names") || "{}");
     return this.#known[mid] ?? KNOWN[mid - 1] ?? (mid === 0 ? "Server" : `Person ${mid}`);
+  }
+
+  knows(mid) {
+    return this.of(mid) === this.#known[mid];
   }
 
   learn(mid, name) {

@@ -24,9 +24,9 @@ const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric"
 
 export class Panel {
   /**
-   * `person` is {mid, name}, `login` is theirs where they have one (login.js), `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room
-   * to join when there is none, then those to join in any case, `changed` is called when the count of unread messages
-   * may have changed.
+   * `person` is {mid, name}, `login` is theirs where they have one (login.js), `names` and `store` as page.js has them,
+   * `tape` the strip of the log, `first` the room to join when there is none, then those to join in any case, `changed` is
+   * called when the count of unread messages may have changed.
    */
   constructor({ person, token, login, url, names, store, tape, first, changed, closed }) {
     Object.assign(this, { person, login, names, store, tape, first, changed });
@@ -41,6 +41,7 @@ export class Panel {
     this.timer = 0;
     this.items = new Map(); // key -> {element, facts}: the conversation as it is drawn
     this.opened = new Set(); // long messages that are shown whole
+    this.met = new Set(); // people whose names were asked for
     this.element = document.querySelector("#panel").content.firstElementChild.cloneNode(true);
     this.client = new Client({ url, mid: person.mid || null, key: deviceKey(store), token, login, store });
     this.#label(closed);
@@ -551,8 +552,20 @@ export class Panel {
     }
   }
 
+  /** Where people have accounts they have names, too: asked for once, and drawn when they are known. */
+  #meet(mid) {
+    if (!this.login || mid <= 0 || this.names.knows(mid) || this.met.has(mid)) return;
+    this.met.add(mid);
+    this.client.call("accounts.profile", { mid }).then(({ name }) => {
+      this.names.learn(mid, name);
+      this.refresh();
+    }, () => this.met.delete(mid));
+  }
+
   #nameOf(mid) {
-    return mid === this.person.mid ? "You" : this.names.of(mid);
+    if (mid === this.person.mid) return "You";
+    this.#meet(mid);
+    return this.names.of(mid);
   }
 
   #actsOn(room, event, key) {
