@@ -163,6 +163,20 @@ async def test_a_verb_is_tried_with_a_token(browser: Chromium, guarded: Place) -
         assert "400" in await send(tab, "probe.echo")
 
 
+async def test_the_columns_scroll_and_the_page_does_not(browser: Chromium, guarded: Place) -> None:
+    """However much is open: else the head and the index would leave, and nothing would stand below."""
+    async with reading(browser, guarded) as tab:
+        await tab.run("document.querySelectorAll('.verb').forEach(one => { one.open = true })")
+        await tab.until(
+            "document.querySelectorAll('.verb .parts').length === document.querySelectorAll('.verb').length"
+        )
+        await tab.run("[...document.querySelectorAll('.verb')].at(-1).scrollIntoView()")
+
+        main, page = "document.querySelector('main')", "document.documentElement"
+        assert await tab.run(f"{main}.scrollHeight > {main}.clientHeight")
+        assert [0, 0] == await tab.run(f"[{page}.scrollTop, {page}.scrollHeight - {page}.clientHeight]")
+
+
 @pytest.mark.parametrize("auth_mode", ["jwt", "open"])
 async def test_who_has_logged_in_asks_as_that_person(
     browser: Chromium, server: Server, template: str, auth_mode: Literal["jwt", "open"]
