@@ -36,7 +36,6 @@ from imcore import failpoints, nodes, reads
 from imcore.accounts import Accounts
 from imcore.api.app import make_app
 from imcore.api.door import Door
-from imcore.api.idempotency import sweep_for_ever
 from imcore.api.services import Services
 from imcore.attachments import opening as attachments
 from imcore.attachments.sweep import Sweeper
@@ -69,6 +68,7 @@ from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
 from imcore.receipts import Receipts
+from imcore.verbs.idempotency import sweep_for_ever
 from imcore.verbs.means import Means
 
 log = logging.getLogger(__name__)

@@ -673,7 +673,7 @@ nodes = Table(
 
 # --- requests ----------------------------------------------------------------------------------------------------------------
 
-# No projection: answers that were given, kept for a day for whoever asks the same again (see imcore/api/idempotency.py).
+# No projection: answers that were given, kept for a day for whoever asks the same again (see imcore/verbs/idempotency.py).
 idempotency = Table(
     "idempotency",
     metadata,

@@ -109,8 +109,8 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("presence.show", "PUT", "/v1/presence"),
         Verb("presence.watch", "POST", "/v1/presence/watch", doors=("connection",)),
         Verb("presence.unwatch", "DELETE", "/v1/presence/watch", doors=("connection",)),
-        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing"),
-        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals"),
+        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing", is_passing=True),
+        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals", is_passing=True),
     )
 }
 
@@ -460,7 +460,8 @@ class Code:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to
-    whom.
+    whom; `detail` is what the verb does not say: a reason, the role given, the seq of a message, what was
+    searched for.
     """
 
     seq: int
@@ -1749,7 +1750,11 @@ class AuditVerbs(Subject):
     __slots__ = ()
 
     async def list(self, *, after: int | None = None, limit: int = 100) -> Audit:
-        """What admins, moderators and backends did to others.
+        """What admins and moderators did to others, or saw of them, by that right alone; and what backends did to
+        accounts.
+
+        What a backend does in a room stands in the room, as done by nobody (`mid` 0) or by the person whom it
+        named.
 
         - `after`: go on behind this one, towards the older
         """

@@ -69,8 +69,7 @@ from imcore.protocol.requests import (
 )
 from imcore.proxies import subnet
 from imcore.verbs.acting import come_in
-from imcore.verbs.call import encoded
-from imcore.verbs.verb import Caller, Other, Stream
+from imcore.verbs.verb import Caller, Stream
 
 if TYPE_CHECKING:
     from imcore.comet.server import Comet
@@ -378,8 +377,8 @@ class Connection(Session):
                     self._read(op, seq, self._members(request))
                 case Inbox(after=after, limit=limit):
                     self._read(op, seq, self._inbox(after, limit))
-                case Call(verb=name, args=args):
-                    self._read(op, seq, self._call(name, args, self._fence))
+                case Call():
+                    self._read(op, seq, self._call(request, self._fence))
                 case _:
                     raise UnknownOperation
         except ImcoreError as error:
@@ -726,23 +725,21 @@ class Connection(Session):
     async def _inbox(self, after: str, limit: int) -> bytes:
         return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
 
-    async def _call(self, name: str, args: dict[str, object], fence: int) -> bytes:
+    async def _call(self, call: Call, fence: int) -> bytes:
         """Any verb, by its name, as HTTP has it too."""
         comet, identity = self.comet, self.identity
         assert identity is not None
-        verb = comet.verbs.by_name.get(name)
+        verb = comet.verbs.by_name.get(call.verb)
         if verb is None or "connection" not in verb.doors:
-            raise UnknownOperation(f"there is no verb {shown(name)} for connections")
+            raise UnknownOperation(f"there is no verb {shown(call.verb)} for connections")
         caller = Caller(identity, self.key, fence, self.carrier.address, connection=self)
         self.calls += 1
         try:
-            told = await comet.verbs.call(verb, caller, comet.means, args)
+            told = await comet.verbs.call(verb, caller, comet.means, call.args, call.idempotency_key)
         finally:
             self.calls -= 1
-        if isinstance(told, Other):
-            told = told.answer
         assert not isinstance(told, Stream), "a verb for connections answers JSON"
-        return b'{"answer":%b}' % encoded(told)
+        return (b'{"answer":%b,"replayed":true}' if told.is_again else b'{"answer":%b}') % told.body
 
     # --- what verbs ask of the connection that they came over -------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from imcore.protocol.packet import (
     ACCEPTS_MAX,
     CURSOR_BYTES_MAX,
     GOIM_BODY_BYTES_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
     INT32_MAX,
     INT32_MIN,
     INT64_MAX,
@@ -41,6 +42,7 @@ from imcore.protocol.packet import (
     VERB_BYTES_MAX,
     Op,
     check_room,
+    is_idempotency_key,
     shown,
 )
 from imcore.protocol.strict import check_json, check_keys, looks_plain
@@ -173,10 +175,11 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A verb and its arguments, which the verb checks itself."""
+    """A verb and its arguments, which the verb checks itself; and the key under which it is to happen once, if there is one."""
 
     verb: str
     args: Object
+    idempotency_key: str | None = None
 
 
 Request: TypeAlias = (
@@ -388,10 +391,20 @@ def _call(fields: Object) -> Call:
     if len(verb.encode()) > VERB_BYTES_MAX:
         raise BadRequest(f"verb is longer than {VERB_BYTES_MAX} bytes")
     if args is None:
-        return Call(verb, {})
+        args = {}
     if type(args) is not dict:
         raise _wrong("args", args, "an object")
-    return Call(verb, args)
+    return Call(verb, args, _idempotency_key(fields.get("idempotency_key")))
+
+
+def _idempotency_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise _wrong("idempotency_key", value, "a string")
+    if not is_idempotency_key(value):
+        raise BadRequest(f"idempotency_key is not 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable characters of ASCII")
+    return value
 
 
 def _change_room(value: object) -> ChangeRoom:

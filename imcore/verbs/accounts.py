@@ -35,6 +35,7 @@ from imcore.protocol.packet import (
     TOKEN_BYTES_MAX,
     check_room,
 )
+from imcore.verbs.acting import write_down
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Key, Limit, Line, Mid, Millis, Nothing, Place, verb, within
 
@@ -550,6 +551,7 @@ class NewRole(Args):
 async def accounts(caller: Caller, means: Means, args: AccountsPage) -> ListedAccounts:
     """The accounts that there are, page by page; with a search those whose login or name has it in."""
     limit = args.limit
+    await write_down(caller, means, "accounts.list", detail=args.search)
     found = await queries.accounts(means.pool, args.after, args.state, args.search.casefold(), limit + 1)
     shown = [_account(one) for one in found[:limit]]
     return (
@@ -615,7 +617,8 @@ class AuditPage(Args):
 
 
 class Act(Answer):
-    """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to whom."""
+    """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to whom; `detail` is what
+    the verb does not say: a reason, the role given, the seq of a message, what was searched for."""
 
     seq: int
     position: int
@@ -637,7 +640,10 @@ class Audit(Answer):
 
 @verb("audit.list", "GET", "/v1/audit", answer=Audit)
 async def audit(caller: Caller, means: Means, args: AuditPage) -> Audit:
-    """What admins, moderators and backends did to others."""
+    """What admins and moderators did to others, or saw of them, by that right alone; and what backends did to accounts.
+
+    What a backend does in a room stands in the room, as done by nobody (`mid` 0) or by the person whom it named.
+    """
     limit = args.limit
     before = args.after or (await means.reads.reader.stream_head(AUDIT)).seq + 1
     found = await means.reads.reader.read_back(AUDIT, before, limit + 1)

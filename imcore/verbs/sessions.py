@@ -11,7 +11,7 @@ from imcore.errors import BadRequest, Forbidden, NoSuchRoom, TooManyRooms
 from imcore.permissions import table
 from imcore.projections import queries
 from imcore.protocol.packet import PAGE_ROWS_MAX, check_room
-from imcore.verbs.acting import acting, decided
+from imcore.verbs.acting import acting, decided, write_down
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Key, Line, Mid, Millis, Place, verb
 
@@ -52,7 +52,10 @@ class Entering(Args):
 async def sessions(caller: Caller, means: Means, args: Whose) -> Sessions:
     """Who is online, and where: oneself, or the people that are named by who may ask for others."""
     mids = list(dict.fromkeys(args.mid)) or [acting(caller, None).mid]
-    table().check("sessions.list", caller.identity.actor, is_own=mids == [caller.mid])
+    is_own = mids == [caller.mid]
+    table().check("sessions.list", caller.identity.actor, is_own=is_own)
+    if not is_own:  # devices and addresses of others
+        await write_down(caller, means, "sessions.list", mids)
     found = await queries.sessions_of(means.pool, mids)
     return Sessions(
         sessions=[

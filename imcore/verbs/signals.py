@@ -40,6 +40,7 @@ class Typing(Args):
     "/v1/rooms/{room}/typing",
     answer=Empty,
     errors=(NoSuchRoom, Muted, Forbidden, RateLimited),
+    is_passing=True,
 )
 async def typing(caller: Caller, means: Means, args: Typing) -> Empty:
     """Tell the others in the room that you are typing, or not any more: an event of type `typing` at position 0, never stored.
@@ -65,6 +66,7 @@ class Signal(Args):
     "/v1/rooms/{room}/signals",
     answer=Empty,
     errors=(NoSuchRoom, Muted, Forbidden, RateLimited, TooLarge),
+    is_passing=True,
 )
 async def signal(caller: Caller, means: Means, args: Signal) -> Empty:
     """Tell the others in the room something that is never stored: an event of type `signal:<type>` at position 0, with your body.

@@ -545,6 +545,8 @@ SAMPLES: list[tuple[int, dict[str, object], Request]] = [
     (32, {"after": ROOM}, Inbox(ROOM, 100)),
     (38, {"verb": "a.b", "args": {"c": 1}}, Call("a.b", {"c": 1})),
     (38, {"verb": "a.b", "args": None}, Call("a.b", {})),
+    (38, {"verb": "a.b", "idempotency_key": None}, Call("a.b", {})),
+    (38, {"verb": "a.b", "idempotency_key": "!~" * 64}, Call("a.b", {}, "!~" * 64)),
     (34, {"position": 0}, Ack(0)),
     (34, {"position": INT64_MAX}, Ack(INT64_MAX)),
 ]
