@@ -66,6 +66,7 @@ STRICT: Final = {
     "goim_body_bytes_max": 512,
 }
 
+QUICK: Final = {"password_memory_kib": 8, "password_passes": 1}
 NARROW: Final = {
     "admissions_under_way_max": 2,
     "admissions_waiting_max": 2,
@@ -253,8 +254,9 @@ def flags(settings: Mapping[str, object]) -> list[str]:
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def place(cluster: Path) -> AsyncIterator[Place]:
-    """A server that limits nobody's rate, so that a test may ask a thousand times; otherwise with the default settings."""
-    async with attacked(cluster, "--no-rate-limits") as place:
+    """A server that limits nobody's rate and hashes passwords quickly, so that a test may ask a thousand times; otherwise with the
+    default settings."""
+    async with attacked(cluster, "--no-rate-limits", *flags(QUICK)) as place:
         yield place
 
 
