@@ -151,10 +151,13 @@ def operation_of(case: Case) -> str:
 def put(case: Case, scene: dict[str, Any], *, is_exact: bool) -> None:
     """Where the scene is; with `is_exact` with its arguments and no others."""
     args, in_path = dict(scene["args"]), case.path_parameters
-    if "type" in in_path:  # of a room, whose name is in two parts; a file may have a `name` beside it
+    if "type" in in_path:  # of a room, whose name is in two parts; a signal has a `type` beside it, and a file a `name`
         kind, _, rest = args.pop("room").partition("://")
         in_path |= {"type": kind, "name": rest}
-    for name in [one for one in args if f"{{{one}}}" in case.path and (one != "name" or "type" not in in_path)]:
+        of_room = {"type", "name"}
+    else:
+        of_room = set()
+    for name in [one for one in args if f"{{{one}}}" in case.path and one not in of_room]:
         in_path[name] = args.pop(name)
     if is_exact and (case.method.upper() in IN_QUERY or scene["upload"]):
         case.query = args
