@@ -37,6 +37,22 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+# Where to press on an element: null until it stands still from one look to the next with nothing over it. What is reached is noted.
+AIM = """(() => {
+  const element = ELEMENT;
+  if (!element) return null;
+  element.scrollIntoView({ block: "nearest" });
+  const { x, y, width, height } = element.getBoundingClientRect();
+  const middle = [x + width / 2, y + height / 2];
+  const before = window.aimedAt;
+  const aim = (window.aimedAt = { element, at: String(middle), missed: false });
+  if (before?.element !== element || before.at !== aim.at) return null;
+  if (!element.contains(document.elementFromPoint(...middle))) return null;
+  addEventListener("click", event => { aim.missed = !element.contains(event.target); }, { capture: true, once: true });
+  return middle;
+})()"""
+
+
 class Failed(Exception):
     """The browser, or the script in the page, answered with an error."""
 
@@ -80,13 +96,16 @@ class Tab:
             raise AssertionError(f"{script}: {error}") from None
 
     async def click(self, script: str) -> None:
-        """Press the mouse on the middle of the element that the expression names, when it is there."""
-        x, y = await self.until(
-            f"(() => {{ const e = {script}; if (!e) return null; e.scrollIntoView({{block: 'nearest'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()"
-        )
-        for kind in ("mousePressed", "mouseReleased"):
-            await self.do("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        """Press the mouse on the middle of the element that the expression names, when it is there, at rest, and not under another.
+
+        Messages that come in may move it between the look and the press: a press that reached something else is made again.
+        """
+        while True:
+            x, y = await self.until(AIM.replace("ELEMENT", script))
+            for kind in ("mousePressed", "mouseReleased"):
+                await self.do("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            if await self.run("window.aimedAt?.missed") is not True:
+                return
 
     async def type(self, text: str) -> None:
         """Put text where the focus is, as an input method does."""

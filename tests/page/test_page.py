@@ -310,6 +310,32 @@ async def test_older_messages_come_on_the_way_up(browser: Chromium, imcore: Runn
         assert [f"number {n}" for n in range(130)] == shown
 
 
+async def test_what_is_not_stored_is_no_part_of_the_conversation(browser: Chromium, imcore: Running) -> None:
+    """A receipt, a signal: they have no place among the events, and nothing waits for what would come before them."""
+    async with looking(browser) as window:
+        alice, other = next(MIDS), next(MIDS)
+        await window.go(f"{imcore.page}?me={alice}", alice)
+        position = await say(imcore, other, "before")
+        await window.until_shown(alice, "before")
+        await window.tab.until(f"/\\d+$/.exec(localStorage['imcore:{alice}:cursor']) >= {position}")
+        await window.reload()
+        await window.until_online(alice)
+        await window.until_shown(alice, "before")
+        await window.tab.run("window.passed = []")
+
+        async with connected(imcore, other) as socket, connected(imcore, alice) as phone:
+            row = next(row for row in (await ask(socket, 32, {}))["rooms"] if row["room"] == LOBBY)
+            await ask(socket, 28, {"room": LOBBY, "seq": row["head"]})
+            await ask(
+                socket, 38, {"verb": "rooms.signal", "args": {"room": LOBBY, "type": "cursor", "body": {"line": 7}}}
+            )
+            await until_heard(phone, "receipt", "signal:cursor")
+            await ask(socket, 4, {"room": LOBBY, "id": str(uuid.uuid4()), "body": {"text": "after"}})
+
+        await window.until_shown(alice, "before", "after")
+        assert not await window.tab.run(f"{part(alice, '.messages')}.textContent.includes('#0')")
+
+
 async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium, imcore: Running) -> None:
     async with looking(browser) as window:
         alice, bob = await window.open(imcore)
@@ -500,6 +526,15 @@ async def ask(socket: aiohttp.ClientWebSocketResponse, op: int, body: Json) -> J
         reply: Json = packet["body"]
         if not reply.get("error", {}).get("retry"):
             return reply
+
+
+async def until_heard(socket: aiohttp.ClientWebSocketResponse, *types: str) -> None:
+    """Wait until an event of each of these types has come."""
+    awaited = set(types)
+    while awaited:
+        packet = await socket.receive_json(timeout=20)
+        for each in packet["body"] if packet["op"] == 9 else [packet]:
+            awaited -= {each["body"]["type"]} if each["op"] == 21 else set()
 
 
 async def token_of(mid: int, data_dir: Path) -> str:

@@ -54,8 +54,9 @@ export class Lost extends Error {
 
 /**
  * Events: `state` {state, code, text, retryAt}, `online` {…the auth reply}, `event` {…envelope}, `sent` {id, room,
- * body, time, position, seq}, `refused` {id, room, body, time, error}, `removed` {room, position, type, by}; the
- * facts are in `detail`.
+ * body, time, position, seq}, `refused` {id, room, body, time, error}, `removed` {room, position, type, by}, `passing`
+ * {…envelope of what is not stored, and has no place in the order: a push, presence, typing, a receipt, a signal};
+ * the facts are in `detail`.
  *
  * States: `offline` (nobody wants a connection), `connecting`, `online`, `waiting` (to try again at `retryAt`),
  * `stopped` (trying again is pointless: `code` says why, "taken_over" above all).
@@ -281,6 +282,10 @@ export class Client extends EventTarget {
   // --- events, in order ---
 
   #take(envelope) {
+    if (envelope.seq === 0) { // it has no place in any order, and nothing to acknowledge
+      this.#emit("passing", envelope);
+      return;
+    }
     this.#arrived = Math.max(this.#arrived, envelope.position);
     if (envelope.room) this.#place(envelope.room, envelope.seq, envelope);
     else this.#emit("event", envelope);
