@@ -24,6 +24,7 @@ from imcore.permissions import Actor, Standing, table
 from imcore.projections import restrictions
 from imcore.projections.amendments import Amendment
 from imcore.reacting import pin_keys, unpins
+from imcore.roles import PRIVILEGED
 
 
 class Target(NamedTuple):
@@ -61,13 +62,13 @@ class AmendingDecision(RoomDecision):
             rules_key(target.room),
         ]
         # The message is there, and so is its stream: what this may begin is that of audits only.
-        is_audited = actor.role in membership.PRIVILEGED
+        is_audited = actor.role in PRIVILEGED
         super().__init__(target.room, actor, target.author, keys=keys, creates=is_audited, key=key)
         self.target, self.within_s = target, within_s
 
     def _allowed(self, rows: Rows) -> bool:
         """Pass, or raise; True if only a privilege on the platform allows it."""
-        target, actor = self.target, self.actor
+        target, actor = self.target, self._as_now(rows)
         is_own = target.author == actor.mid
         where: Standing = "member" if target.is_live else self._standing(rows)
         if target.is_live:

@@ -85,7 +85,8 @@ class Identity:
     server: a service is a backend, whose mid is 0. `sid` names the login that the token is of, "" if it is of none.
 
     `as_of` is the position of the log up to which the token knew who this is: what takes a person's tokens away later takes this one
-    away. 0 for a token of another issuer, None where there was no token. `issued_at` is the token's iat."""
+    away. 0 for a token of another issuer, or one that the user's backend knew, None for who is only believed. `issued_at` is the
+    token's iat, or when that backend was asked."""
 
     mid: int
     rooms: frozenset[str] | None = None
@@ -94,7 +95,7 @@ class Identity:
     expires_at: float | None = None
     sid: str = ""
     as_of: int | None = field(default=None, compare=False)
-    issued_at: int | None = field(default=None, compare=False)
+    issued_at: float | None = field(default=None, compare=False)
 
     @property
     def service(self) -> bool:

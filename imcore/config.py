@@ -416,7 +416,8 @@ class Settings(_Part):
     )
     rooms_per_user_max: Count = Field(
         10_000,
-        description="Rooms that a person may join by itself. Each is held for as long as it is connected, and read when it connects.",
+        description="Rooms that a person may be in, whoever brings it in. Each is held for as long as it is connected, and read "
+        "when it connects. Too low: people cannot join, be added or be written to.",
     )
     inbound_frames_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
         30.0,

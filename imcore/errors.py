@@ -141,6 +141,12 @@ class RoomExists(ImcoreError):
     code, retry, status, close = "room_exists", False, 409, None
 
 
+class TooManyRooms(ImcoreError):
+    """Somebody would be in more rooms than a person may."""
+
+    code, retry, status, close = "too_many_rooms", False, 409, None
+
+
 class NoSuchAccount(ImcoreError):
     """There is no such account."""
 

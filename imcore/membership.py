@@ -7,16 +7,27 @@ already. What is not there and what is not one's own are refused alike.
 Moderators and admins of the platform may do what the table says without being members. When it is only that which allowed it, the same
 decision says so in the audit stream.
 
-The trap: a decision must name every row that its events change. A join changes five besides the room's: membership, departure, ban,
-invitation, and request to join.
+The trap: a decision must name every row that its events change. A join changes six besides the room's: membership, departure, ban,
+invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are too
+many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, Self
 
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchAttachment, NoSuchRoom, RateLimited, RoomExists
+from imcore import roles
+from imcore.errors import (
+    BadRequest,
+    Forbidden,
+    ImcoreError,
+    NoSuchAttachment,
+    NoSuchRoom,
+    RateLimited,
+    RoomExists,
+    TooManyRooms,
+)
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
@@ -64,12 +75,15 @@ from imcore.projections.invitations import Invitation
 from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
 from imcore.projections.restrictions import Restriction
+from imcore.projections.room_counts import RoomCount
 from imcore.projections.rooms import Room
 from imcore.projections.uploads import DAY_MS, Uploaded, charged
 from imcore.projections.visibility import Visibility
+from imcore.roles import PRIVILEGED
 
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
-PRIVILEGED: Final = ("moderator", "admin")
+ROOMS_MAX: Final = 10_000  # that somebody may be in, where nobody says otherwise (the setting rooms_per_user_max)
+NOBODY: Final[Mapping[int, int]] = {}
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
 
@@ -149,6 +163,11 @@ def member_key(room: str, mid: int) -> Key:
     return ("members", (room, mid))
 
 
+def count_key(mid: int) -> Key:
+    """The row of how many rooms somebody is in."""
+    return ("room_counts", (mid,))
+
+
 def standing_keys(room: str, mid: int) -> list[Key]:
     """The rows that say what somebody is to a room; a service is nothing to any."""
     return [] if mid == SERVICE_MID else [(name, (room, mid)) for name in ("members", "bans", "invitations")]
@@ -157,18 +176,21 @@ def standing_keys(room: str, mid: int) -> list[Key]:
 def join_keys(room: str, mid: int) -> list[Key]:
     """The rows that a join or a ban changes, beside the room's."""
     names = ("members", "bans", "invitations", "join_requests")
-    return [*((name, (room, mid)) for name in names), ("departures", (mid, room))]
+    return [*((name, (room, mid)) for name in names), ("departures", (mid, room)), count_key(mid)]
 
 
 def leave_keys(room: str, mid: int) -> list[Key]:
     """The rows that the end of a membership changes, beside the room's."""
-    return [member_key(room, mid), ("departures", (mid, room))]
+    return [member_key(room, mid), ("departures", (mid, room)), count_key(mid)]
 
 
 class RoomDecision(Decision):
-    """What `actor` decides about a room. `mid` is whom it is done to, if anybody."""
+    """What `actor` decides about a room. `mid` is whom it is done to, if anybody.
 
-    __slots__ = ("actor", "key", "mid", "room")
+    Once `_as_now` was asked, `actor` is what it is at this place in the log; what its token said is `claimed`.
+    """
+
+    __slots__ = ("actor", "claimed", "dismissed", "key", "mid", "room", "rooms_max")
     operation = ""
 
     def __init__(
@@ -182,12 +204,30 @@ class RoomDecision(Decision):
         creates: bool = False,
         key: str = "",
     ) -> None:
-        looked_at = dict.fromkeys([room_key(room), *standing_keys(room, actor.mid), *keys])
+        looked_at = dict.fromkeys([room_key(room), *standing_keys(room, actor.mid), *roles.keys(actor), *keys])
         audited = [AUDIT] if actor.role in PRIVILEGED else []
         super().__init__(list(looked_at), [ROOM + room, *streams, *audited], creates=creates)
         self.room, self.actor, self.mid, self.key = room, actor, mid, key
+        self.claimed = actor
+        self.rooms_max, self.dismissed = ROOMS_MAX, NOBODY
+
+    def within(self, rooms_max: int, dismissed: Mapping[int, int] = NOBODY) -> Self:
+        """The same, and nobody is in more than so many rooms by it. `dismissed`: as many rooms of these people are known to be
+        dismissed, and do not count. Who is refused for too many though nobody looked at that is to be asked about again."""
+        self.rooms_max, self.dismissed = rooms_max, dismissed
+        return self
+
+    @property
+    def comers(self) -> list[int]:
+        """Who may come into the room, or go out of it, by this."""
+        return [int(mid) for name, (mid, *_) in self.keys if name == "room_counts"]
 
     # --- what the rows say ---
+
+    def _as_now(self, rows: Rows) -> Actor:
+        """Who does it, as what it is on the platform here. Every decision asks this before it asks what may be done."""
+        self.actor = roles.now(rows, self.claimed)
+        return self.actor
 
     def _room(self, rows: Rows) -> Room | None:
         return row_of(rows, Room, "rooms", self.room)
@@ -215,8 +255,8 @@ class RoomDecision(Decision):
 
     def _check(self, rows: Rows, *, target_rank: int = 0) -> list[Draft]:
         """Pass, or raise; what is to be audited."""
-        room = self._room(rows)
-        is_privileged = check(self.operation, self.actor, room, self._standing(rows), target_rank=target_rank)
+        actor, room = self._as_now(rows), self._room(rows)
+        is_privileged = check(self.operation, actor, room, self._standing(rows), target_rank=target_rank)
         assert room is not None, "who passes passes into a room"
         if room.dismissed:
             raise BadRequest("the room is dismissed: nothing happens in it any more")
@@ -261,6 +301,14 @@ class RoomDecision(Decision):
 
     # --- what happens ---
 
+    def _comes_in(self, rows: Rows, mid: int, role: Role = "member") -> Draft:
+        """The join of somebody who is no member. Raises TooManyRooms, which says whose."""
+        count = row_of(rows, RoomCount, "room_counts", mid)
+        inside = (0 if count is None else count.rooms) - self.dismissed.get(mid, 0)
+        if inside >= self.rooms_max:
+            raise too_many_rooms(mid, self.rooms_max)
+        return self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
+
     def _in_room(self, fact: Fact) -> Draft:
         return draft(ROOM + self.room, fact, self.actor.mid, key=self.key)
 
@@ -268,13 +316,30 @@ class RoomDecision(Decision):
         return draft(f"{USER}{mid}", fact, self.actor.mid, key=self.key)
 
 
+class LookIn(RoomDecision):
+    """Somebody looks at what is in the room, by what it is on the platform; that is audited. Nothing happens where it need not be."""
+
+    __slots__ = ("operation",)
+
+    def __init__(self, operation: str, room: str, actor: Actor) -> None:
+        # The room is there, and so is its stream: what this may begin is that of audits only.
+        super().__init__(room, actor, creates=True)
+        self.operation = operation
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One line of the audit, or none. Of a room that is dismissed, too."""
+        is_privileged = check(self.operation, self._as_now(rows), self._room(rows), self._standing(rows))
+        return [self._audited()] if is_privileged else []
+
+
 # --- the room ----------------------------------------------------------------------------------------------------------------
 
 
 class CreateRoom(RoomDecision):
-    """A room, its creator as owner (a service makes rooms without), and its first members. Raises RoomExists."""
+    """A room, its creator as owner (a service makes rooms without), and its first members. With `by_privilege` only what the actor is
+    on the platform lets it make this room. Raises RoomExists."""
 
-    __slots__ = ("members", "settings")
+    __slots__ = ("by_privilege", "members", "settings")
     operation = "rooms.create"
 
     def __init__(
@@ -284,17 +349,20 @@ class CreateRoom(RoomDecision):
         *,
         settings: Settings = Settings(),  # noqa: B008 - it is immutable
         members: Sequence[int] = (),
+        by_privilege: bool = False,
         key: str = "",
     ) -> None:
         # The owner first; nobody twice.
         people = tuple(dict.fromkeys((*((actor.mid,) if actor.mid != SERVICE_MID else ()), *members)))
         keys = [("restrictions", (room,)), *(key for mid in people for key in join_keys(room, mid))]
         super().__init__(room, actor, keys=keys, creates=True, key=key)
-        self.settings, self.members = settings, people
+        self.settings, self.members, self.by_privilege = settings, people, by_privilege
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """The room, its rules, then its members."""
-        table().check(self.operation, self.actor)
+        table().check(self.operation, self._as_now(rows))
+        if self.by_privilege and self.actor.role not in PRIVILEGED:
+            raise Forbidden("this room is not yours to make")
         if room_type(self.room) == DIRECT:
             raise BadRequest("a direct conversation is opened with the person that it is with")
         if self._room(rows) is not None:
@@ -315,10 +383,7 @@ class CreateRoom(RoomDecision):
         return [
             self._in_room(made),
             *([self._in_room(RoomChanged(room=room, **rules._asdict()))] if rules != Settings() else ()),
-            *(
-                self._in_room(MemberJoined(room=room, mid=mid, role="owner" if mid == self.actor.mid else "member"))
-                for mid in self.members
-            ),
+            *(self._comes_in(rows, mid, "owner" if mid == self.actor.mid else "member") for mid in self.members),
         ]
 
 
@@ -392,9 +457,9 @@ class _Joining(RoomDecision):
         super().__init__(room, actor, mid, keys=join_keys(room, mid), creates=creates, key=key)
         self.existing: Member | None = None
 
-    def _joined(self, role: Role = "member") -> Draft:
+    def _joined(self, rows: Rows, role: Role = "member") -> Draft:
         assert self.mid is not None
-        return self._in_room(MemberJoined(room=self.room, mid=self.mid, role=role))
+        return self._comes_in(rows, self.mid, role)
 
     def _refuse_banned(self, rows: Rows) -> None:
         assert self.mid is not None
@@ -419,7 +484,7 @@ class Join(_Joining):
         if room is None:
             if not self.may_create or room_type(self.room) == DIRECT:
                 raise NoSuchRoom
-            return [self._joined("owner")]
+            return [self._joined(rows, "owner")]
         if direct_pair(self.room) is not None and self._member(rows, self.actor.mid) is None:
             raise NoSuchRoom
         audited = self._check(rows)
@@ -429,7 +494,7 @@ class Join(_Joining):
         if room.approval and room.public and not audited and self._standing(rows) != "invited":
             raise Forbidden("who wants to join this room must ask, and be let in")
         self._check_place(room)
-        return [self._joined(), *audited]
+        return [self._joined(rows), *audited]
 
 
 class AddMember(_Joining):
@@ -453,7 +518,7 @@ class AddMember(_Joining):
         self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
         self._check_place(self._there(rows))
-        return [self._joined(self.role), *audited]
+        return [self._joined(rows, self.role), *audited]
 
 
 class AcceptInvitation(_Joining):
@@ -472,7 +537,7 @@ class AcceptInvitation(_Joining):
         if self.existing is not None:
             return []
         self._check_place(self._there(rows))
-        return [self._joined()]
+        return [self._joined(rows)]
 
 
 class ApproveRequest(_Joining):
@@ -495,7 +560,7 @@ class ApproveRequest(_Joining):
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             raise BadRequest("this person does not ask to join")
         self._check_place(self._there(rows))
-        return [self._joined(), *audited]
+        return [self._joined(rows), *audited]
 
 
 class Invite(RoomDecision):
@@ -763,6 +828,11 @@ class Mute(RoomDecision):
         return [self._in_room(MemberMuted(room=self.room, mid=self.mid, until_ms=self.until_ms)), *audited]
 
 
+def too_many_rooms(mid: int, rooms_max: int) -> TooManyRooms:
+    """Who is in too many."""
+    return TooManyRooms(f"mid {mid} is in {rooms_max} rooms already, and nobody may be in more")
+
+
 # --- two people --------------------------------------------------------------------------------------------------------------
 
 
@@ -785,7 +855,7 @@ class OpenDirect(RoomDecision):
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """A room and its two members, or nothing."""
         assert self.mid is not None
-        table().check(self.operation, self.actor)
+        table().check(self.operation, self._as_now(rows))
         me = self.actor.mid
         if me == self.mid:
             raise BadRequest("a direct conversation is with somebody else")
@@ -800,7 +870,7 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._in_room(MemberJoined(room=self.room, mid=mid)) for mid in missing),
+            *(self._comes_in(rows, mid) for mid in missing),
         ]
 
 
@@ -914,7 +984,7 @@ class RemoveAttachment(RoomDecision):
         author = None if self.author == SERVICE_MID else self._member(rows, self.author)
         is_privileged = check(
             self.operation,
-            self.actor,
+            self._as_now(rows),
             self._room(rows),
             self._standing(rows),
             target_rank=0 if author is None else RANK[author.role],

@@ -12,12 +12,13 @@ from typing import Final, Self
 from imcore.errors import BadRequest, NoSuchMessage, NoSuchRoom
 from imcore.events.store import Draft, Key, Rows, draft, row_of
 from imcore.events.types import ROOM, MessagePinned, MessageUnpinned, ReactionAdded, ReactionRemoved
-from imcore.membership import PRIVILEGED, RoomDecision
+from imcore.membership import RoomDecision
 from imcore.permissions import Actor
 from imcore.projections import restrictions
 from imcore.projections.amendments import Amendment
 from imcore.projections.pins import PinCount
 from imcore.projections.reactions import ReactionCounts
+from imcore.roles import PRIVILEGED
 
 REACTIONS_MAX: Final = 20  # different ones on a message
 PINS_MAX: Final = 100  # in a room

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom
+from imcore.amending import RecallMessage, Target
+from imcore.config import load
+from imcore.errors import BadRequest, Forbidden, ImcoreError, NoSuchRoom, TooManyRooms, Unauthenticated
 from imcore.events.store import Decision, Rows
 from imcore.events.types import (
     AUDIT,
@@ -39,6 +42,7 @@ from imcore.events.types import (
     registry,
 )
 from imcore.membership import (
+    ROOMS_MAX,
     AcceptInvitation,
     AddMember,
     ApproveRequest,
@@ -52,11 +56,14 @@ from imcore.membership import (
     Invite,
     Join,
     Leave,
+    LookIn,
     Mute,
     MuteAll,
     OpenDirect,
     RejectRequest,
+    RemoveAttachment,
     RemoveMember,
+    RoomDecision,
     SetRole,
     Settings,
     TransferRoom,
@@ -66,10 +73,15 @@ from imcore.membership import (
     standing,
 )
 from imcore.permissions import SERVICE_ACTOR, Actor, PlatformRole, Standing, person, table
+from imcore.projections.accounts import Account
+from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.inline import InlineProjections
 from imcore.projections.invitations import Invitation
+from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
+from imcore.reacting import Pin
+from imcore.roles import account_key
 
 R = "group://r"
 OWNER, ADMIN, MEMBER, STRANGER, OTHER = (person(mid) for mid in (1, 2, 3, 4, 5))
@@ -294,6 +306,79 @@ def test_a_room_takes_no_more_members_than_it_may_have(way: str) -> None:
     assert [MemberJoined(room=R, mid=4)] == world.facts(coming[way])
 
 
+MINE = "group://mine"
+WAYS: dict[str, Callable[[], RoomDecision]] = {
+    "join": lambda: Join(R, STRANGER, may_create=False),
+    "join that makes the room": lambda: Join("group://new", STRANGER, may_create=True),
+    "add": lambda: AddMember(R, 4, ADMIN),
+    "add by a service": lambda: AddMember(R, 4, SERVICE_ACTOR),
+    "accept": lambda: AcceptInvitation(R, STRANGER),
+    "approve": lambda: ApproveRequest(R, 4, ADMIN),
+    "make a room": lambda: CreateRoom("group://new", STRANGER),
+    "be brought into a new room": lambda: CreateRoom("group://new", OTHER, members=[4]),
+    "open a direct room": lambda: OpenDirect(5, STRANGER),
+    "be written to": lambda: OpenDirect(4, OTHER),
+}
+
+
+def in_one_room(way: str = "") -> World:
+    """The stranger is in a room of its own, and before the door of the other."""
+    world = a_room(Settings(approval=way == "approve"))
+    world.when(CreateRoom(MINE, STRANGER))
+    world.when(AskToJoin(R, STRANGER, "") if way == "approve" else Invite(R, 4, ADMIN))
+    return world
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nobody_is_in_more_rooms_than_a_person_may_whichever_way_it_comes_in(way: str) -> None:
+    """And whoever does it is told whose rooms are too many."""
+    world = in_one_room(way)
+
+    with pytest.raises(TooManyRooms, match=r"^mid 4 is in 1 rooms already"):
+        world.when(WAYS[way]().within(1))
+    assert MemberJoined in map(type, world.facts(WAYS[way]().within(2)))
+
+
+@pytest.mark.parametrize("end", ["leave", "kick", "ban"])
+def test_whoever_is_out_of_one_room_may_come_into_another(end: str) -> None:
+    world = in_one_room()
+    world.when(AddMember(MINE, OTHER.mid, SERVICE_ACTOR, role="owner" if end == "leave" else "member"))
+    who = STRANGER if end == "leave" else OTHER
+    assert TooManyRooms is world.refusal(Join("group://new", who, may_create=True).within(1))
+    ends = {"leave": Leave(MINE, who), "kick": RemoveMember(MINE, 5, STRANGER), "ban": BanMember(MINE, 5, STRANGER)}
+
+    world.when(ends[end])
+
+    assert None is world.refusal(Join("group://new", who, may_create=True).within(1))
+
+
+def test_who_is_in_a_room_already_is_never_refused_for_the_number() -> None:
+    """The setting may be less than it was, and that costs nobody a room."""
+    world = in_one_room()
+    world.when(OpenDirect(5, STRANGER))
+    again = [
+        Join(MINE, STRANGER, may_create=True), AddMember(MINE, 4, SERVICE_ACTOR), AcceptInvitation(MINE, STRANGER),
+        ApproveRequest(MINE, 4, SERVICE_ACTOR), OpenDirect(5, STRANGER), OpenDirect(4, OTHER),
+    ]  # fmt: skip
+
+    for decision in again:
+        assert [] == world.facts(decision.within(1))
+
+
+def test_rooms_that_are_dismissed_do_not_count_once_somebody_has_looked() -> None:
+    world = in_one_room()
+    world.when(DismissRoom(MINE, STRANGER))
+    joining = Join(R, STRANGER, may_create=False)
+
+    assert TooManyRooms is world.refusal(joining.within(1))
+    assert [4] == joining.comers
+    assert [MemberJoined(room=R, mid=4)] == world.facts(joining.within(1, {4: 1}))
+
+
+def test_the_limit_is_that_of_the_settings_where_nobody_says_otherwise() -> None:
+    assert ROOMS_MAX == load().settings.rooms_per_user_max == Join(R, STRANGER, may_create=False).rooms_max
+
+
 # --- going out ---------------------------------------------------------------------------------------------------------------
 
 
@@ -438,6 +523,68 @@ def test_a_decision_does_what_the_table_says_of_every_standing(operation: str, p
                 assert is_privileged == (AUDIT in streams) or not streams, (where, role)
             else:
                 assert expected is world.refusal(decision), (where, role)
+
+
+# What a moderator may do in rooms that it is not in.
+BY_PRIVILEGE: dict[str, Callable[[Actor], Decision]] = {
+    **{name: make for name, make in OPERATIONS.items() if table().by_privilege(name, "moderator")},
+    "rooms.join": lambda actor: Join(R, actor, may_create=False),
+    "messages.recall": lambda actor: RecallMessage(Target(R, 1, MEMBER.mid, NOW_MS, 1, "x", False), actor, 0),
+    "attachments.remove": lambda actor: RemoveAttachment("a", R, MEMBER.mid, actor),
+    "pins.add": lambda actor: Pin(R, 1, actor, adds=True),
+    "messages.history": lambda actor: LookIn("messages.history", R, actor),
+}
+
+
+def an_account(role: str, state: str = "active") -> Account:
+    return Account("mod", "mod", "", "{}", role, state, "", "", 1, 1, 1, activated=True)
+
+
+def kinds(of: type[Any]) -> list[type[Any]]:
+    return [of, *(kin for child in of.__subclasses__() for kin in kinds(child))]
+
+
+def test_every_decision_by_privilege_is_looked_at_here() -> None:
+    named = {kind.operation for kind in kinds(RoomDecision) if isinstance(kind.operation, str) and kind.operation}
+    there = {name for name in named if table().by_privilege(name, "moderator") and table().rule(name).hangs_on_standing}
+
+    assert there <= set(BY_PRIVILEGE)
+
+
+@pytest.mark.parametrize("operation", BY_PRIVILEGE)
+def test_a_privilege_is_what_the_account_says_and_not_the_token(operation: str) -> None:
+    """Of who has no account here, the token stands."""
+    world = a_room()
+    world.rows[("join_requests", (R, 51))] = JoinRequest(1, "", NOW_MS)
+    world.rows[("attachments", ("a",))] = Attachment(
+        room=R, mid=MEMBER.mid, name="a", media_type="text/plain", size=1, sha256="", width=None, height=None,
+        position=1, stored_at_ms=NOW_MS,
+    )  # fmt: skip
+
+    assert None is world.refusal(BY_PRIVILEGE[operation](MODERATOR))
+    for account, expected in (
+        (an_account("moderator"), None),
+        (an_account("user"), NoSuchRoom),
+        (an_account("moderator", "suspended"), Unauthenticated),
+        (an_account("moderator", "deactivated"), Unauthenticated),
+    ):
+        world.rows[account_key(MODERATOR.mid)] = account
+        assert expected is world.refusal(BY_PRIVILEGE[operation](MODERATOR)), account
+
+
+def test_what_is_done_by_privilege_is_audited_as_what_the_account_says() -> None:
+    world = a_room()
+    world.rows[account_key(MODERATOR.mid)] = an_account("admin")
+
+    assert AdminActed(verb="rooms.kick", role="admin", room=R, mid=3) in world.facts(RemoveMember(R, 3, MODERATOR))
+
+
+def test_who_may_make_a_room_by_privilege_alone_has_it_still() -> None:
+    world = World()
+    world.rows[account_key(MODERATOR.mid)] = an_account("user")
+
+    assert Forbidden is world.refusal(CreateRoom(R, MODERATOR, by_privilege=True))
+    assert None is world.refusal(CreateRoom(R, MODERATOR))
 
 
 # --- two people --------------------------------------------------------------------------------------------------------------

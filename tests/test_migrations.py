@@ -21,7 +21,7 @@ from imcore import tables
 from imcore.database import connect
 from imcore.database.embedded import programs
 from imcore.database.migrations import ADVISORY_LOCK, SchemaBusy, current, downgrade, newest, upgrade
-from imcore.projections import PROJECTIONS
+from imcore.projections import ASYNCHRONOUS, LEISURELY, PROJECTIONS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -65,6 +65,24 @@ async def test_going_down_leaves_nothing_behind(empty_database_url: str) -> None
 
     left = [line for line in schema(empty_database_url).splitlines() if line.startswith("CREATE")]
     assert ["CREATE TABLE public.alembic_version ("] == left
+
+
+async def test_going_down_leaves_no_checkpoint_of_a_table_that_is_gone(empty_database_url: str) -> None:
+    """Else the table of the next upgrade would be empty, and taken for as far as that of before. Step by step: each revision cleans up
+    after itself."""
+    await upgrade(empty_database_url)
+    connection = await connect(empty_database_url)
+    names = [(projection.name,) for projection in (*ASYNCHRONOUS, *LEISURELY)]
+    try:
+        await connection.executemany("INSERT INTO checkpoints VALUES ($1, 7)", names)
+        while (revision := await current(empty_database_url)) != "0001":
+            await downgrade(empty_database_url, "-1")
+            left = await connection.fetch(
+                "SELECT projection FROM checkpoints WHERE to_regclass(projection) IS NULL ORDER BY projection"
+            )
+            assert [] == [row[0] for row in left], f"after going down from {revision}"
+    finally:
+        await connection.close()
 
 
 async def test_a_second_upgrade_changes_nothing(database_url: str) -> None:
@@ -163,11 +181,26 @@ def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
         for file in sorted((REPOSITORY / "alembic" / "versions").glob("*.py"))
         if "rebuild" in (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
     ]
-    named = re.findall(r"^imcore rebuild ([a-z ]+?) +#", section, re.MULTILINE)
+    named = re.findall(r"^imcore rebuild ([a-z_ ]+?) +#", section, re.MULTILINE)
 
-    assert ["0006", "0009"] == speaking
+    assert ["0006", "0009", "0013"] == speaking
     assert [revision for revision in speaking if revision in section] == speaking
-    assert {"rooms", "members", "seen"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+    assert {"rooms", "members", "seen", "room_counts", "uploads"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+
+
+async def test_everybody_is_in_as_many_rooms_as_there_are_memberships(empty_database_url: str) -> None:
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "0012")
+    connection = await connect(empty_database_url)
+    try:
+        for room, mid in (("group://a", 7), ("group://b", 7), ("group://a", 8)):
+            await connection.execute("INSERT INTO members VALUES ($1, $2, 'member', 1, 1, 0)", room, mid)
+
+        await upgrade(empty_database_url)
+
+        assert [(7, 2), (8, 1)] == [tuple(row) for row in await connection.fetch("TABLE room_counts ORDER BY mid")]
+    finally:
+        await connection.close()
 
 
 async def test_rooms_of_before_have_their_owners_and_their_members_a_version(empty_database_url: str) -> None:

@@ -11,10 +11,12 @@ from typing import Final
 
 import orjson
 
-from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongLogin
+from imcore import roles
+from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongCode, WrongLogin
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
+    SERVICE_MID,
     USER,
     AccountActivated,
     AccountDeactivated,
@@ -25,6 +27,7 @@ from imcore.events.types import (
     Fact,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     PasswordChanged,
     PlatformRoleChanged,
     ProfileChanged,
@@ -32,6 +35,8 @@ from imcore.events.types import (
 )
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
 from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
+from imcore.projections.code_uses import CodeUses
+from imcore.roles import account_key, account_of, role_of
 
 GUEST: Final[PlatformRole] = "guest"
 
@@ -42,14 +47,14 @@ class MidTaken(ImcoreError):
     code, retry, status, close = "mid_taken", True, 409, None
 
 
-def account_key(mid: int) -> Key:
-    """The row of an account."""
-    return ("accounts", (mid,))
-
-
 def handle_key(handle: str) -> Key:
     """The row of a name."""
     return ("handles", (handle,))
+
+
+def code_key(name: str) -> Key:
+    """The row of an invitation code."""
+    return ("code_uses", (name,))
 
 
 def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
@@ -57,44 +62,37 @@ def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
     return [("logouts", (mid,)), *(("logins", (mid, sid)) for sid in sids)]
 
 
-def account_of(rows: Rows, mid: int) -> Account | None:
-    """The account among these rows."""
-    return row_of(rows, Account, "accounts", mid)
-
-
-def role_named(name: str) -> PlatformRole:
-    """The role of this name."""
-    return next(role for role in PLATFORM_RANK_OF if role == name)
-
-
-def role_of(account: Account) -> PlatformRole:
-    """What it is to the whole server."""
-    return role_named(account.role)
-
-
 class Register(Decision):
-    """A new account. Raises NameTaken, and MidTaken for a member id that somebody has."""
+    """A new account, made by whose it will be, an admin or a service. Raises NameTaken, WrongCode for an invitation code that `uses`
+    many have used, MidTaken for a member id that somebody has, and Forbidden for who is no admin any more."""
 
-    __slots__ = ("by", "fact")
+    __slots__ = ("by", "fact", "uses")
 
-    def __init__(self, fact: AccountRegistered, by: Actor) -> None:
+    def __init__(self, fact: AccountRegistered, by: Actor, uses: int = 0) -> None:
         audited = by.mid != fact.mid
         super().__init__(
-            [account_key(fact.mid), handle_key(fact.handle)],
+            [account_key(fact.mid), handle_key(fact.handle), *([code_key(fact.code)] if fact.code else []), *roles.keys(by)],
             [f"{USER}{fact.mid}", *([AUDIT] if audited else [])],
             creates=True,
         )
-        self.fact, self.by = fact, by
+        self.fact, self.by, self.uses = fact, by, uses
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One registration."""
+        by = roles.now(rows, self.by)
+        if by.mid != self.fact.mid and by.role not in ("service", "admin"):
+            raise Forbidden
         if rows[handle_key(self.fact.handle)] is not None:
             raise NameTaken
+        if self.fact.code:
+            uses = row_of(rows, CodeUses, "code_uses", self.fact.code)
+            if uses is not None and uses.used >= self.uses:
+                raise WrongCode
         if account_of(rows, self.fact.mid) is not None:
             raise MidTaken
         return [
-            draft(f"{USER}{self.fact.mid}", self.fact, self.by.mid),
-            *_audit("accounts.register", self.fact.mid, self.by, self.fact.role),
+            draft(f"{USER}{self.fact.mid}", self.fact, by.mid),
+            *_audit("accounts.register", self.fact.mid, by, self.fact.role),
         ]
 
 
@@ -333,6 +331,30 @@ class LogOut(Decision):
         return [draft(f"{USER}{self.mid}", fact, self.by)]
 
 
+class ExpireLogins(Decision):
+    """These logins, each of a person, were not refreshed in time. Of those that are over already nothing is said."""
+
+    __slots__ = ("logins",)
+
+    def __init__(self, logins: Sequence[tuple[int, str]]) -> None:
+        self.logins = tuple(dict.fromkeys(logins))
+        keys = [key for mid, sid in self.logins for key in self._keys(mid, sid)]
+        super().__init__(list(dict.fromkeys(keys)), sorted({f"{USER}{mid}" for mid, _ in self.logins}), creates=True)
+
+    @staticmethod
+    def _keys(mid: int, sid: str) -> list[Key]:
+        """A guest is forgotten with its login."""
+        return [("logins", (mid, sid)), *([("logouts", (mid,))] if mid < 0 else [])]
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One end for each that is there."""
+        return [
+            draft(f"{USER}{mid}", LoginExpired(mid=mid, sid=sid), SERVICE_MID)
+            for mid, sid in self.logins
+            if any(rows[key] is not None for key in self._keys(mid, sid))
+        ]
+
+
 class Note(Decision):
     """An admin's act that changes nothing in the log, such as making an invitation code."""
 
@@ -348,6 +370,8 @@ class Note(Decision):
         actor = self.actor
         own = account_of(rows, actor.mid) if actor.mid > 0 else None
         if own is not None:
+            if own.state != ACTIVE:
+                raise AccountInactive(f"your account is {own.state}")
             actor = Actor(actor.mid, role_of(own))
         table().check(self.operation, actor)
         return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]

@@ -154,7 +154,7 @@ async def _whole(content: aiohttp.StreamReader) -> bytes:
 def _identity(found: Yes, now: float) -> Identity:
     expires_at = None if found.expires_in_s is None else now + found.expires_in_s
     if found.service:
-        return Identity(0, role="service", expires_at=expires_at)
+        return Identity(0, role="service", expires_at=expires_at, as_of=0, issued_at=now)
     if not found.mid:
         raise _NoAnswer
     try:
@@ -167,4 +167,6 @@ def _identity(found: Yes, now: float) -> Identity:
         ops=None if found.ops is None else frozenset(found.ops),
         role="user" if found.mid > 0 else "guest",
         expires_at=expires_at,
+        as_of=0,
+        issued_at=now,
     )

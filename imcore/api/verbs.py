@@ -30,7 +30,7 @@ from imcore.api.asking import Query, answer, decoded, identity, integer, read_js
 from imcore.api.downloads import DOWNLOADS, LEAVE, longest_s
 from imcore.api.services import ADDRESS
 from imcore.database import DATABASE_ERRORS
-from imcore.errors import BadRequest, ImcoreError
+from imcore.errors import BadRequest, ImcoreError, WrongType
 from imcore.protocol.packet import shown
 from imcore.verbs.call import Verbs, encoded
 from imcore.verbs.verb import AnyVerb, Args, Caller, Other, Stream, Upload
@@ -38,6 +38,8 @@ from imcore.verbs.verb import AnyVerb, Args, Caller, Other, Stream, Upload
 log = logging.getLogger(__name__)
 
 IN_QUERY: Final = ("GET", "DELETE")
+FORM: Final = "application/x-www-form-urlencoded"
+FORM_OF_FILES: Final = "multipart/form-data"
 TAG_BYTES: Final = 16
 WRITE_BYTES: Final = 16_384  # at a time: so little a slow line takes within behind_s
 OPEN_ROUTES: Final = web.AppKey("open routes", frozenset[tuple[str, str]])
@@ -241,6 +243,10 @@ def _upload(request: web.Request) -> Upload:
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise BadRequest("the body comes as it is, without Content-Encoding")
     declared = request.content_type if hdrs.CONTENT_TYPE in request.headers else ""
+    if declared == FORM_OF_FILES:  # it would be kept with its lines of dashes, and no program could read it
+        raise WrongType("the body is the file itself, and not a form with it (with curl --data-binary @file, not -F)")
+    if declared == FORM:  # what programs say who were not told, curl among them
+        declared = ""
     return Upload(declared, request.content_length, _received(request))
 
 

@@ -169,6 +169,12 @@ class RoomExists(Refused):
     code = "room_exists"
 
 
+class TooManyRooms(Refused):
+    """Somebody would be in more rooms than a person may."""
+
+    code = "too_many_rooms"
+
+
 class NoSuchAccount(Refused):
     """There is no such account."""
 

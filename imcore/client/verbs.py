@@ -292,7 +292,7 @@ class LoggedIn:
     refresh_expires_in_s: int
     auth: GoimAuth
     connect: Comets
-    # where messages are posted to over HTTP
+    # where messages are posted to over HTTP: a path here, or a whole URL where advertise.http_url is set
     send_to: str
     heartbeat_s: float
     heartbeat_misses: int
@@ -1185,31 +1185,41 @@ class ReactionsPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinned:
-    """A message that is pinned: by whom, since when."""
+    """A message that is pinned: by whom, since when, and how it reads now (left out where the log does not hold it
+    any more).
+    """
 
     seq: int
     by: int
     position: int
     # milliseconds since 1970
     time: int
+    message: Event | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Pinned:
         """From its JSON."""
-        return cls(seq=told["seq"], by=told["by"], position=told["position"], time=told["time"])
+        return cls(
+            seq=told["seq"],
+            by=told["by"],
+            position=told["position"],
+            time=told["time"],
+            message=maybe(from_envelope, told.get("message")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinsPage:
-    """All of them, the newest pin first."""
+    """The newest pin first; with `next`, ask again with `after=next`."""
 
     room: str
     pins: Sequence[Pinned]
+    next: int | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> PinsPage:
         """From its JSON."""
-        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]])
+        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]], next=told.get("next"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1774,7 +1784,7 @@ class RoomsVerbs(Subject):
         - `slow_mode_s`: a member sends once in so long
         - `members_max`: 0 is no limit
 
-        Raises RoomExists, Forbidden.
+        Raises RoomExists, Forbidden, TooManyRooms.
         """
         return Made.of(
             await self._calls.perform(
@@ -1931,7 +1941,7 @@ class RoomsVerbs(Subject):
     async def join(self, room: str, *, mid: int | None = None, retry: bool = False) -> Place:
         """Come in by oneself: into a public room, or where one is invited. Joining again changes nothing.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -1958,7 +1968,7 @@ class RoomsVerbs(Subject):
     ) -> Place:
         """Bring somebody in, as a member or with a role below one's own.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -2074,7 +2084,7 @@ class RoomsVerbs(Subject):
     async def accept(self, room: str, *, mid: int | None = None, retry: bool = False) -> Place:
         """Come in where one is invited. Accepting again changes nothing.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -2121,7 +2131,7 @@ class RoomsVerbs(Subject):
     async def approve(self, room: str, mid: int) -> Place:
         """Let somebody in who asked for it.
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(await self._calls.perform(VERBS["rooms.approve"], {"room": room, "mid": mid}))
 
@@ -2142,7 +2152,7 @@ class RoomsVerbs(Subject):
         - `room`: a room, or nothing: then it only leaves the one that it has entered
         - `mid`: whose connection it is; a person leaves it out
 
-        Raises NoSuchRoom, Forbidden.
+        Raises NoSuchRoom, Forbidden, TooManyRooms.
         """
         return Place.of(
             await self._calls.perform(
@@ -2228,7 +2238,7 @@ class DirectVerbs(Subject):
 
         - `of`: for whom a service acts; a person leaves it out
 
-        Raises Forbidden.
+        Raises Forbidden, TooManyRooms.
         """
         return Opened.of(await self._calls.perform(VERBS["direct.open"], given({"mid": mid, "of": of}, {"of": None})))
 
@@ -2497,8 +2507,9 @@ class AttachmentsVerbs(Subject):
         """Store a file for a room: its bytes are the body, its media type the header Content-Type (or media_type).
 
         Whoever may send in the room may. When it is answered the bytes are on disk. What the bytes are is looked
-        at: a picture that is none is refused, and application/octet-stream is recognized. The limits are those of
-        the server: size, types, time, bytes in a day.
+        at: a picture that is none is refused, and application/octet-stream is recognized, or what is not declared.
+        A form with the file in it (multipart/form-data) is refused. The limits are those of the server: size,
+        types, time, bytes in a day.
 
         Raises NoSuchRoom, Forbidden, Muted, TooLarge, WrongType, UploadTimeout, StoreUnavailable.
         """
@@ -2644,12 +2655,18 @@ class PinsVerbs(Subject):
         """
         return Place.of(await self._calls.perform(VERBS["pins.remove"], {"room": room, "seq": seq}))
 
-    async def list(self, room: str) -> PinsPage:
-        """The pinned messages of a room, as far as you see them.
+    async def list(self, room: str, *, after: int | None = None, limit: int = 100) -> PinsPage:
+        """The pinned messages of a room, as far as you see them, with what they say now.
+
+        The newest pin comes first. All of them are one page, if they are not more than 1 MiB.
 
         Raises NoSuchRoom.
         """
-        return PinsPage.of(await self._calls.perform(VERBS["pins.list"], {"room": room}))
+        return PinsPage.of(
+            await self._calls.perform(
+                VERBS["pins.list"], given({"room": room, "after": after, "limit": limit}, {"after": None, "limit": 100})
+            )
+        )
 
 
 class ReceiptsVerbs(Subject):

@@ -37,6 +37,7 @@ from imcore.errors import (
     RateLimited,
     TakenOver,
     TooManyPackets,
+    TooManyRooms,
     TryLater,
     Unauthenticated,
     UnknownOperation,
@@ -66,6 +67,7 @@ from imcore.protocol.requests import (
     Unsubscribe,
 )
 from imcore.proxies import subnet
+from imcore.verbs.acting import come_in
 from imcore.verbs.call import encoded
 from imcore.verbs.verb import Caller, Other, Stream
 
@@ -523,10 +525,37 @@ class Connection(Session):
             inside, entered = self._inside()
             self._enter(Op.JOIN_REPLY, seq, [*inside, room], entered)
             return
-        comet.check_rooms(self.person, [room])
-        joining = membership.Join(room, identity.actor, may_create=comet.means.may_create(identity, room), key=self.key)
-        joining.done = lambda outcome: self._joined(seq, joining, outcome)
-        comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
+        self._submit_join(room, partial(self._joined, seq))
+
+    def _submit_join(self, room: str, joined: Callable[[membership.Join, list[Recorded] | ImcoreError], None]) -> None:
+        """Join a room that has members. `joined` is told at once, but for who would be in too many: then it is looked which of them are
+        rooms no more."""
+        comet = self.comet
+        comet.check_rooms(self.mid, self.person, [room])
+        joining = self._joining(room, self._fence)
+
+        def done(outcome: list[Recorded] | ImcoreError) -> None:
+            if isinstance(outcome, TooManyRooms):
+                comet.spawn(self._join_after_all(joining, joined))
+            else:
+                joined(joining, outcome)
+
+        joining.done = done
+        comet.log.submit(joining)
+
+    async def _join_after_all(
+        self, joining: membership.Join, joined: Callable[[membership.Join, list[Recorded] | ImcoreError], None]
+    ) -> None:
+        try:
+            joined(joining, await self.comet.guarded(come_in(self.comet.means, joining)))
+        except ImcoreError as error:
+            joined(joining, error)
+
+    def _joining(self, room: str, fence: int) -> membership.Join:
+        identity, means = self.identity, self.comet.means
+        assert identity is not None
+        joining = membership.Join(room, identity.actor, may_create=means.may_create(identity, room), key=self.key)
+        return joining.fenced(self.mid, self.key, fence).within(means.settings.rooms_per_user_max)
 
     def _joined(self, seq: int, joining: membership.Join, outcome: list[Recorded] | ImcoreError) -> None:
         if isinstance(outcome, ImcoreError):
@@ -565,12 +594,7 @@ class Connection(Session):
             raise NoSuchRoom
         if room and room_type(room) not in comet.live_types:
             # A durable room is entered by being a member of it.
-            comet.check_rooms(self.person, [room])
-            joining = membership.Join(
-                room, identity.actor, may_create=comet.means.may_create(identity, room), key=self.key
-            )
-
-            def joined(outcome: list[Recorded] | ImcoreError) -> None:
+            def joined(joining: membership.Join, outcome: list[Recorded] | ImcoreError) -> None:
                 if isinstance(outcome, ImcoreError):
                     self._refuse(Op.CHANGE_ROOM, seq, outcome)
                 elif self.phase == _OPEN:
@@ -579,8 +603,7 @@ class Connection(Session):
                     except ImcoreError as error:  # the log calls this: what is raised here would end it
                         self._refuse(Op.CHANGE_ROOM, seq, error)
 
-            joining.done = joined
-            comet.log.submit(joining.fenced(self.mid, self.key, self._fence))
+            self._submit_join(room, joined)
             return
         self._enter(Op.CHANGE_ROOM_REPLY, seq, [*self._others(), *([room] if room else ())], room)
 
@@ -840,16 +863,14 @@ class Connection(Session):
                     hub.count(person, known.sessions)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
-            comet.check_rooms(person, durable)
+            comet.check_rooms(self.mid, person, durable)
             joinings = [
-                membership.Join(
-                    room, identity.actor, may_create=comet.means.may_create(identity, room), key=self.key
-                ).fenced(self.mid, self.key, recorded.position)
+                come_in(comet.means, self._joining(room, recorded.position))
                 for room in durable
                 if "room:" + room not in person.rooms
             ]
             if joinings:  # in one batch: a commit for each of a thousand rooms would take longer than an auth may
-                await asyncio.gather(*map(comet.log.decide, joinings))
+                await asyncio.gather(*joinings)
             # The hub must be there before the session is: what it gives goes on from here. And all marks up to here have gone by,
             # whichever comet they came from.
             await comet.tail.reached(recorded.position)
@@ -923,10 +944,12 @@ class Connection(Session):
         self.expires_at = identity.expires_at
         self.mid, self.sid, self.as_of = identity.mid, identity.sid, identity.as_of or 0
 
-    def renew(self, token: str) -> float | None:
-        """Go on with a fresh token of the same login; until when. Raises Unauthenticated: then the connection ends."""
+    async def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated, Unavailable: it goes on as before then."""
         assert self.identity is not None, "only who is open calls verbs"
-        self._be(self.comet.doors.renewed(self.identity, token))
+        carrier, claim = self.carrier, Claim(token=token, mid=self.mid, key=self.key)
+        renewed = self.comet.doors.renewed(self.identity, claim, origin=carrier.origin, address=carrier.address)
+        self._be(await self.comet.guarded(renewed))
         return self.expires_at
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from imcore.events.types import (
     ALL,
     KEY,
     MESSAGE_SENT,
+    NODE_LOST,
     ROOM,
     SESSION,
     USER,
@@ -268,6 +269,7 @@ class Hub:
         # Bounded by RECALLS_MAX.
         self.recalls: dict[tuple[str, int], tuple[int, int]] = {}
         self.recalls_from = position
+        self.is_given_up = False  # a session of this comet was closed because the comet was declared dead
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -655,6 +657,7 @@ class Hub:
         if session is not None and session.opened == opened:
             session.end(Displaced() if reason == Displaced.code else GoingAway())
             self.remove(session)
+            self.is_given_up |= reason == NODE_LOST
 
     def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None) -> None:
         """End the sessions of these logins; None: all whose tokens are from before this. What was said before it they still get."""

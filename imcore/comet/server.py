@@ -38,7 +38,6 @@ from imcore.comet.watching import Change, Watching
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import (
     AuthTimeout,
-    BadRequest,
     Displaced,
     GoingAway,
     HeartbeatTimeout,
@@ -68,6 +67,7 @@ from imcore.events.types import (
     device,
     room_type,
 )
+from imcore.membership import too_many_rooms
 from imcore.paces import Line, Paces
 from imcore.projections import queries
 from imcore.proxies import networks, subnet
@@ -204,6 +204,7 @@ class Comet:
             burst=settings.admissions_burst,
         )
         self.draining = False
+        self.given_up = asyncio.Event()  # by those who watch leases: the next who come need another id of this comet
         self.sure_until = self.now() + AWAY_S  # until then nothing that clients say needs a look at the log first
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
         self._applied = applied
@@ -275,6 +276,9 @@ class Comet:
     def _apply(self, batch: list[Recorded]) -> None:
         self._revocations.take(batch)
         self.hub.apply(batch)
+        if self.hub.is_given_up:
+            self.hub.is_given_up = False
+            self.given_up.set()
         if self.hub.waiting:
             self._schedule_flush()
         if self.watching.people:
@@ -827,12 +831,13 @@ class Comet:
         """Sessions in the room, here and as last heard of other comets."""
         return self.hub.in_room(room) + self.elsewhere.get(room, 0)
 
-    def check_rooms(self, person: Person | None, rooms: Sequence[str]) -> None:
-        """May this person join these rooms, which have members? Raises BadRequest if it would be in too many."""
+    def check_rooms(self, mid: int, person: Person | None, rooms: Sequence[str]) -> None:
+        """May this person join these rooms, which have members? Raises TooManyRooms if it would be in too many, as far as the hub has
+        come: this spares a look into the log. What decides is asked there (membership)."""
         most = self.settings.rooms_per_user_max
         inside = {} if person is None else person.rooms
         if rooms and len(inside) + sum(ROOM + room not in inside for room in rooms) > max(most, len(inside)):
-            raise BadRequest(f"more than {most} rooms of this user")
+            raise too_many_rooms(mid, most)
 
     def is_live(self, room: str) -> bool:
         """Has the room attached sessions only, and no members?"""
@@ -860,7 +865,7 @@ class Comet:
                 elif connection.is_new:
                     if now - connection.began_at > self.settings.auth_timeout_s:
                         connection.end(AuthTimeout())
-                elif connection.expires_at is not None and self.wall() > connection.expires_at:
+                elif connection.expires_at is not None and self.doors.has_expired(connection.expires_at):
                     connection.end(Unauthenticated("the token is expired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)

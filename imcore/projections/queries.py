@@ -34,6 +34,12 @@ SELECT h.position AS head, m.mid, m.room, m.since, m.since_seq, m.role, r.histor
 FROM log_head h LEFT JOIN (members m JOIN rooms r ON r.room = m.room) ON m.mid = ANY($1::bigint[])
 """
 
+# In how many rooms that are dismissed these people are: from the few that are dismissed, not from the many that somebody is in.
+DISMISSED_OF: Final = """
+SELECT m.mid, count(*) AS rooms FROM rooms r JOIN members m ON m.room = r.room
+WHERE r.dismissed > 0 AND m.mid = ANY($1::bigint[]) GROUP BY m.mid
+"""
+
 # What each device of these people has received.
 DELIVERED: Final = "SELECT mid, key, position FROM deliveries WHERE mid = ANY($1::bigint[])"
 
@@ -51,9 +57,11 @@ FROM members m JOIN rooms r ON r.room = m.room WHERE m.room = $1 AND m.mid = $2 
 
 ROOM_ROW: Final = f"SELECT {', '.join(Room._fields)} FROM rooms WHERE room = $1"
 
-# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one.
+# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one; and the head of the log, up to
+# which all of it is so.
 STANDING: Final = f"""
 SELECT {", ".join(f"r.{name}" for name in Room._fields)},
+  (SELECT position FROM log_head) AS head,
   {", ".join(f"m.{name} AS member_{name}" for name in Member._fields)},
   {", ".join(f"b.{name} AS ban_{name}" for name in Ban._fields)},
   {", ".join(f"i.{name} AS invitation_{name}" for name in Invitation._fields)}
@@ -195,9 +203,15 @@ ORDER BY m.room
 LIMIT $3
 """
 
-# What became of the messages of a room between two seqs, and of these.
+# The pins of a room from a seq on, the newest first. There are never more than reacting.PINS_MAX.
+PINS: Final = """
+SELECT seq, position, by, time_ms FROM pins WHERE room = $1 AND seq >= $2 AND position < $3 ORDER BY position DESC LIMIT $4
+"""
+# What became of the messages of a room between two seqs, and of these; and since when somebody was a member then.
 AMENDMENTS: Final = """
-SELECT seq, edits, edited, edited_ms, format, body, recalled, recalled_by FROM amendments
+SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $5) AS since,
+  seq, edits, edited, edited_ms, format, body, recalled, recalled_by
+FROM amendments
 WHERE room = $1 AND (seq BETWEEN $2 AND $3 OR seq = ANY($4::bigint[]))
 """
 # Which messages were recalled, of those between two seqs of each of these rooms.
@@ -270,10 +284,13 @@ WHERE m.room = $1 AND m.mid = $2
 ATTACHMENT: Final = """
 SELECT room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments WHERE id = $1
 """
-# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own.
+# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own of before. Two ranges of
+# two indexes: in one, whoever joined late and stored little would read all files of before to find its own.
 ATTACHMENTS_PAGE: Final = """
-SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments
-WHERE room = $1 AND position < $2 AND (position > $3 OR mid = $4)
+SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM (
+  (SELECT * FROM attachments WHERE room = $1 AND position < $2 AND position > $3 ORDER BY position DESC LIMIT $5)
+  UNION ALL
+  (SELECT * FROM attachments WHERE room = $1 AND mid = $4 AND position < $2 AND position <= $3 ORDER BY position DESC LIMIT $5)) seen
 ORDER BY position DESC
 LIMIT $5
 """
@@ -355,8 +372,9 @@ class Membership(NamedTuple):
 
 
 class Standings(NamedTuple):
-    """What somebody is to a room."""
+    """What somebody is to a room, with the log at `head`."""
 
+    head: int
     room: Room
     member: Member | None
     ban: Ban | None
@@ -547,16 +565,23 @@ async def room(source: Source, name: str) -> Room | None:
     return None if row is None else _room(row)
 
 
+async def dismissed_of(source: Source, mids: Collection[int]) -> dict[int, int]:
+    """In how many dismissed rooms these people are; nobody who is in none."""
+    return {row["mid"]: row["rooms"] for row in await source.fetch(DISMISSED_OF, list(mids))}
+
+
 async def standings(source: Source, room: str, mid: int) -> Standings | None:
     """The room, dismissed or not, and what somebody is to it; None if there is no such room."""
     row = await source.fetchrow(STANDING, room, mid)
     if row is None:
         return None
-    rest = iter(tuple(row)[len(Room._fields) :])
+    head, *columns = tuple(row)[len(Room._fields) :]
+    rest = iter(columns)
     member, ban, invitation = (
         [next(rest) for _ in kind._fields] for kind in (Member, Ban, Invitation)
     )  # a row that is not there is nothing but None
     return Standings(
+        head,
         _room(row),
         None if member[0] is None else Member(*member),
         None if ban[0] is None else Ban(*ban),
@@ -734,12 +759,20 @@ async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, 
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
 
 
+class Amended(NamedTuple):
+    """What became of messages, by seq; those that are as they were are left out. `since` is the join of who asked for it, as the rows
+    were then: None if it was no member. Without any amendment it is None too."""
+
+    rows: dict[int, Amendment]
+    since: int | None
+
+
 async def amendments(
-    source: Source, room: str, first: int, last: int, others: Collection[int] = ()
-) -> dict[int, Amendment]:
-    """What became of the messages of a room from one seq to another, and of others; those that are as they were are left out."""
-    rows = await source.fetch(AMENDMENTS, room, first, last, list(others))
-    return {seq: Amendment(*row) for seq, *row in rows}
+    source: Source, room: str, first: int, last: int, others: Collection[int] = (), *, mid: int
+) -> Amended:
+    """What became of the messages of a room from one seq to another, and of others, and whether `mid` was a member of it then."""
+    rows = await source.fetch(AMENDMENTS, room, first, last, list(others), mid)
+    return Amended({seq: Amendment(*row) for _, seq, *row in rows}, rows[0]["since"] if rows else None)
 
 
 async def recalls(source: Source, asked: Collection[tuple[str, int, int]]) -> dict[tuple[str, int], tuple[int, int]]:
@@ -763,6 +796,20 @@ async def mentions(source: Source, mid: int, before: int, *, unread: bool, limit
     """The last messages before a position that name this person, or all of a room that it is in, newest first."""
     rows = await source.fetch(MENTIONS, mid, before, unread, limit)
     return [Named(_message(row, row["room"]), _amendment(row)) for row in rows]
+
+
+class PinLine(NamedTuple):
+    """A pinned message: the position of the pin, by whom, since when."""
+
+    seq: int
+    position: int
+    by: int
+    time_ms: int
+
+
+async def pins(source: Source, room: str, first: int, before: int, limit: int) -> list[PinLine]:
+    """The last pins of a room before a position, of messages from `first` on, the newest first."""
+    return [PinLine(*row) for row in await source.fetch(PINS, room, first, before, limit)]
 
 
 class Judged(NamedTuple):

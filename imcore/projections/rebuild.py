@@ -71,6 +71,7 @@ WHERE pg_depend.classid = 'pg_rewrite'::regclass AND pg_depend.refobjid = $1::te
 INDEXES = """
 SELECT old.indexrelid::regclass::text AS old, new.indexrelid::regclass::text AS new
 FROM pg_index old JOIN pg_index new ON new.indkey = old.indkey AND new.indisprimary = old.indisprimary
+  AND pg_get_expr(new.indpred, new.indrelid) IS NOT DISTINCT FROM pg_get_expr(old.indpred, old.indrelid)
 WHERE old.indrelid = $1::text::regclass AND new.indrelid = $2::text::regclass
 """
 

@@ -246,7 +246,9 @@ class LoggedIn(Answer):
     refresh_expires_in_s: int
     auth: GoimAuth
     connect: Comets
-    send_to: str = Field(description="where messages are posted to over HTTP")
+    send_to: str = Field(
+        description="where messages are posted to over HTTP: a path here, or a whole URL where advertise.http_url is set"
+    )
     heartbeat_s: float
     heartbeat_misses: int
     backoff: Backoff
@@ -351,7 +353,7 @@ async def renew(caller: Caller, means: Means, args: Renewal) -> Renewed:
     """Stay connected with a fresh token, before the one that the connection began with has expired."""
     assert caller.connection is not None, "this verb is for connections"
     try:
-        expires_at = caller.connection.renew(args.token)
+        expires_at = await caller.connection.renew(args.token)
     except Unauthenticated as error:
         raise Forbidden(error.detail) from None
     return Renewed(expires_at=None if expires_at is None else int(expires_at * 1000))

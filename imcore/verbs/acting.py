@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from imcore.errors import BadRequest, Forbidden
+from imcore.errors import BadRequest, Forbidden, TooManyRooms
 from imcore.events.store import Decision
 from imcore.events.types import AUDIT, SERVICE_MID, Recorded
+from imcore.membership import RoomDecision
 from imcore.permissions import Actor, person
+from imcore.projections import queries
 from imcore.projections.members import Member
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Caller, Other, Place
@@ -51,7 +53,23 @@ async def decided(caller: Caller, means: Means, decision: Decision) -> list[Reco
     """What the decision made happen, without what is audited. Raises what refused it."""
     if caller.key:
         decision = decision.fenced(caller.mid, caller.key, caller.fence)
-    return [event for event in await means.log.decide(decision) if event.stream != AUDIT]
+    if isinstance(decision, RoomDecision):
+        made = await come_in(means, decision.within(means.settings.rooms_per_user_max))
+    else:
+        made = await means.log.decide(decision)
+    return [event for event in made if event.stream != AUDIT]
+
+
+async def come_in(means: Means, decision: RoomDecision) -> list[Recorded]:
+    """What it made happen. Whom it would bring into too many rooms is refused only when those that are dismissed were taken off: they
+    are counted for nobody else."""
+    try:
+        return await means.log.decide(decision)
+    except TooManyRooms:
+        dismissed = await queries.dismissed_of(means.pool, decision.comers)
+        if not dismissed:
+            raise
+    return await means.log.decide(decision.within(decision.rooms_max, dismissed))
 
 
 def changed(events: Sequence[Recorded]) -> Place:

@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from imcore.errors import BadRequest, NoSuchRoom
 from imcore.permissions import Permissions, table
@@ -74,7 +75,18 @@ def arguments(verb: AnyVerb, values: Mapping[str, object]) -> Args:
 
 def faults(error: ValidationError) -> str:
     """What is wrong with what was given, without repeating it."""
-    return "; ".join(_fault(one["loc"], one["msg"]) for one in error.errors(include_input=False)[:FAULTS_MAX])
+    return "; ".join(_fault(one["loc"], _said(one)) for one in error.errors(include_input=False)[:FAULTS_MAX])
+
+
+def _said(one: ErrorDetails) -> str:
+    """What pydantic says; but of a text that a validator looked at first it says that it has items."""
+    known = one.get("ctx", {})
+    if one["type"] not in ("too_short", "too_long") or known.get("field_type") != "Value":
+        return one["msg"]
+    bound, length = (
+        ("at least", known["min_length"]) if one["type"] == "too_short" else ("at most", known["max_length"])
+    )
+    return f"string should have {bound} {length} character{'' if length == 1 else 's'}"
 
 
 def _fault(place: tuple[int | str, ...], message: str) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from imcore import membership
-from imcore.errors import Forbidden
+from imcore.errors import Forbidden, TooManyRooms
 from imcore.events.types import direct_room
 from imcore.projections import queries
 from imcore.protocol.requests import MEMBERS_ROWS
@@ -53,7 +53,15 @@ class Blocks(Answer):
     next: int = 0
 
 
-@verb("direct.open", "PUT", "/v1/direct/{mid}", answer=Opened, status=201, statuses=(200,), errors=(Forbidden,))
+@verb(
+    "direct.open",
+    "PUT",
+    "/v1/direct/{mid}",
+    answer=Opened,
+    status=201,
+    statuses=(200,),
+    errors=(Forbidden, TooManyRooms),
+)
 async def open_direct(caller: Caller, means: Means, args: With) -> Opened | Other:
     """The direct conversation with somebody: one room for the two of them, whoever opens it, and however often."""
     actor, mid = acting(caller, args.of), somebody(args.mid)

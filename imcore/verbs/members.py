@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from imcore import membership, reads
-from imcore.errors import Forbidden, NoSuchRoom
+from imcore.errors import Forbidden, NoSuchRoom, TooManyRooms
 from imcore.events.types import Role
 from imcore.projections import queries
 from imcore.protocol.packet import INT64_MAX
@@ -263,7 +263,7 @@ async def changes(caller: Caller, means: Means, args: Since) -> bytes:
     answer=Place,
     status=201,
     statuses=(200,),
-    errors=(NoSuchRoom, Forbidden),
+    errors=(NoSuchRoom, Forbidden, TooManyRooms),
 )
 async def join(caller: Caller, means: Means, args: Myself) -> Place | Other:
     """Come in by oneself: into a public room, or where one is invited. Joining again changes nothing."""
@@ -292,7 +292,7 @@ async def leave(caller: Caller, means: Means, args: Myself) -> Place:
     answer=Place,
     status=201,
     statuses=(200,),
-    errors=(NoSuchRoom, Forbidden),
+    errors=(NoSuchRoom, Forbidden, TooManyRooms),
 )
 async def add(caller: Caller, means: Means, args: NewMember) -> Place | Other:
     """Bring somebody in, as a member or with a role below one's own."""
@@ -421,7 +421,7 @@ async def invitations(caller: Caller, means: Means, args: MembersOf) -> Invitati
     answer=Place,
     status=201,
     statuses=(200,),
-    errors=(NoSuchRoom, Forbidden),
+    errors=(NoSuchRoom, Forbidden, TooManyRooms),
 )
 async def accept(caller: Caller, means: Means, args: Myself) -> Place | Other:
     """Come in where one is invited. Accepting again changes nothing."""
@@ -477,7 +477,7 @@ async def requests(caller: Caller, means: Means, args: MembersOf) -> Requests:
     answer=Place,
     status=201,
     statuses=(200,),
-    errors=(NoSuchRoom, Forbidden),
+    errors=(NoSuchRoom, Forbidden, TooManyRooms),
 )
 async def approve(caller: Caller, means: Means, args: Somebody) -> Place | Other:
     """Let somebody in who asked for it."""

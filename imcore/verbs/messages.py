@@ -30,11 +30,11 @@ from imcore.events import messages
 from imcore.events.messages import VERSION_ABOUT, About, Format, Origin
 from imcore.events.store import Decision, Draft, Log, Outcome
 from imcore.events.types import BASE64, JSON, ROOM, SERVICE_MID, Recorded
-from imcore.membership import PRIVILEGED
 from imcore.permissions import Actor
 from imcore.projections import queries
 from imcore.protocol.packet import INT32_MAX, INT64_MAX, MENTIONS_MAX, PUSH_OP_MIN
 from imcore.protocol.requests import HISTORY_ROWS, PLACES_EXCLUDE, check_format, mentioned
+from imcore.roles import PRIVILEGED
 from imcore.verbs.means import Means
 from imcore.verbs.reactions import Counted
 from imcore.verbs.verb import (
@@ -231,7 +231,7 @@ async def forward(caller: Caller, means: Means, args: Forwarding) -> Place | Oth
     who = caller.identity
     if not who.may_enter(args.to):
         raise NoSuchRoom
-    original = await reads.message(means.reads, args.room, args.seq, who.actor, "messages.forward")
+    original, now = await reads.message_and_amendment(means.reads, args.room, args.seq, who.actor, "messages.forward")
     origin = Origin(args.room, args.seq, original.mid)
     first = await queries.used(means.pool, who.mid, args.id.lower())
     if first is not None:  # the words may have changed since; the message is the same
@@ -239,7 +239,6 @@ async def forward(caller: Caller, means: Means, args: Forwarding) -> Place | Oth
             return Other(200, Place(position=first.position, seq=first.seq, duplicate=True))
         raise IdConflict
     format_, words = messages.written(original)
-    now = await reads.amendment(means.reads, args.room, args.seq)
     if now is not None:
         if now.recalled:
             raise NoSuchMessage

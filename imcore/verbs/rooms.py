@@ -10,12 +10,13 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from imcore import membership, reads
-from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists, Unavailable
+from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists, TooManyRooms, Unavailable
 from imcore.events.types import ROOM, History, Writers
 from imcore.membership import Settings
 from imcore.projections import queries
 from imcore.protocol.packet import ROOM_BYTES_MAX
 from imcore.protocol.requests import INBOX_ROWS
+from imcore.roles import PRIVILEGED
 from imcore.verbs.acting import acting, changed, decided, refuse_live, somebody
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
@@ -223,7 +224,7 @@ def kind_of(public: bool, writers: str) -> Kind:
     return "public" if public else "private"
 
 
-@verb("rooms.create", "POST", "/v1/rooms", answer=Made, status=201, errors=(RoomExists, Forbidden))
+@verb("rooms.create", "POST", "/v1/rooms", answer=Made, status=201, errors=(RoomExists, Forbidden, TooManyRooms))
 async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     """Make a room.
 
@@ -232,12 +233,14 @@ async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     room, who = args.name, caller.identity
     refuse_live(means, room)
     # Whoever has logged in here may make rooms; a token of somebody else's making says which.
-    may = means.may_create(who, room) or bool(who.sid) or who.role in ("moderator", "admin")
-    if not who.may_enter(room) or not may:
+    may = means.may_create(who, room) or bool(who.sid)
+    if not who.may_enter(room) or not (may or who.role in PRIVILEGED):
         raise Forbidden("this room is not yours to make")
     members = [somebody(mid) for mid in args.members]
     await means.accounts.doors.let_in(who, room, [who.mid, *members], caller.key)
-    decision = membership.CreateRoom(room, who.actor, settings=args.settings(), members=members, key=caller.key)
+    decision = membership.CreateRoom(
+        room, who.actor, settings=args.settings(), members=members, by_privilege=not may, key=caller.key
+    )
     made = await decided(caller, means, decision)
     return Made(room=room, position=made[-1].position, seq=made[-1].seq)
 

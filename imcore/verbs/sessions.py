@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from imcore import commands, membership
-from imcore.errors import BadRequest, Forbidden, NoSuchRoom
+from imcore.errors import BadRequest, Forbidden, NoSuchRoom, TooManyRooms
 from imcore.permissions import table
 from imcore.projections import queries
 from imcore.protocol.packet import PAGE_ROWS_MAX, check_room
@@ -71,7 +71,7 @@ async def sessions(caller: Caller, means: Means, args: Whose) -> Sessions:
     )
 
 
-@verb("rooms.enter", "POST", "/v1/sessions/{key}/room", answer=Place, errors=(NoSuchRoom, Forbidden))
+@verb("rooms.enter", "POST", "/v1/sessions/{key}/room", answer=Place, errors=(NoSuchRoom, Forbidden, TooManyRooms))
 async def enter(caller: Caller, means: Means, args: Entering) -> Place:
     """Have one of one's connections leave the room that it has entered for another, as operation 12 over it would.
 

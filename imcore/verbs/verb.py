@@ -146,8 +146,8 @@ class LiveConnection(Protocol):
     def online(self, room: str) -> int | None:
         """How many sessions are in this live room; None if this connection is not."""
 
-    def renew(self, token: str) -> float | None:
-        """Go on with a fresh token of the same login; until when. Raises Unauthenticated."""
+    async def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)

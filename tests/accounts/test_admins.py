@@ -9,6 +9,11 @@ import pytest
 
 from accounts.place import PASSWORD, logged_in, registered, show, somebody
 from api.place import Answer, Place
+from imcore import reads
+from imcore.accounts.decisions import Note, Register
+from imcore.errors import AccountInactive, Forbidden, NoSuchRoom, Unauthenticated
+from imcore.events.types import AccountRegistered
+from imcore.permissions import Actor
 
 Who = dict[str, Any]
 
@@ -104,6 +109,44 @@ async def test_an_admin_who_is_none_any_more_is_refused_whatever_his_token_says(
         kinds = [row["type"] for row in rows if row["mid"] in (0, first["mid"])]
         taken = len(kinds) - 1 - kinds[::-1].index("platform_role_changed")
         assert "account_suspended" not in kinds[taken:]
+
+
+async def test_who_is_no_admin_any_more_registers_nobody_and_makes_no_codes(guarded: Place) -> None:
+    """Whatever its token says, until every door knows."""
+    boss = await somebody(guarded, "boss", role="admin")
+    claimed = Actor(boss["mid"], "admin")
+    fact = AccountRegistered(mid=77, login="new", handle="new", name="new", role="user", active=True, credential="c")
+    assert 200 == (await guarded.put(f"/v1/accounts/{boss['mid']}/role", json={"role": "moderator"})).status
+
+    for decision in (Register(fact, claimed), Note("codes.create", claimed)):
+        with pytest.raises(Forbidden):
+            await guarded.log.decide(decision)
+    assert 200 == (await guarded.put(f"/v1/accounts/{boss['mid']}/role", json={"role": "admin"})).status
+    assert 200 == (await suspend(guarded, boss["mid"], {"token": None})).status
+    with pytest.raises(Unauthenticated):
+        await guarded.log.decide(Register(fact, claimed))
+    with pytest.raises(AccountInactive):
+        await guarded.log.decide(Note("codes.create", claimed))
+
+
+async def test_who_is_no_moderator_any_more_looks_into_no_room(guarded: Place) -> None:
+    """And nothing is audited, for nothing was seen."""
+    mod = await somebody(guarded, "mod", role="moderator")
+    await guarded.room("group://1", 5, public=False)
+    claimed = Actor(mod["mid"], "moderator")
+    await reads.history(guarded.reads, "group://1", claimed, limit=10)
+    assert 200 == (await guarded.put(f"/v1/accounts/{mod['mid']}/role", json={"role": "user"})).status
+    acts = (await guarded.get("/v1/audit")).json["acts"]
+    assert ["accounts.set_role", "messages.history"] == [act["verb"] for act in acts][:2]
+
+    for looking in (
+        reads.history(guarded.reads, "group://1", claimed, limit=10),
+        reads.members(guarded.reads, "group://1", claimed, limit=10),
+    ):
+        with pytest.raises(NoSuchRoom):
+            await looking
+
+    assert acts == (await guarded.get("/v1/audit")).json["acts"]
 
 
 async def test_what_is_done_to_others_is_written_down(guarded: Place) -> None:

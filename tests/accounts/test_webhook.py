@@ -106,6 +106,14 @@ async def test_the_backend_says_who_it_is(database_url: str, backend: Backend) -
         assert 403 == await status(place, "admin", "/v1/accounts"), "nor does a webhook make admins"
 
 
+async def test_a_backend_that_is_known_as_one_registers_whom_it_likes(database_url: str, backend: Backend) -> None:
+    async with asking(database_url, backend, registration="closed") as place:
+        body = {"login": "alice", "password": "correct horse battery staple"}
+        assert 403 == (await place.post("/v1/accounts", token="alice", json=body)).status
+        assert 403 == (await place.post("/v1/accounts", token="", json=body)).status
+        assert 201 == (await place.post("/v1/accounts", token="shop", json=body)).status
+
+
 async def test_no_answer_is_no(database_url: str, backend: Backend) -> None:
     """Whatever it is that is no answer; to be tried again."""
     async with asking(database_url, backend) as place:

@@ -16,6 +16,7 @@ import pytest
 from badinput.conftest import LEAN, NARROW, SLOW_PACED, STRICT, Place
 from badinput.wire import (
     AUTH,
+    CHANGE_ROOM,
     DISCONNECT,
     EVENT,
     FORMS,
@@ -44,6 +45,7 @@ from waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 forms = pytest.mark.parametrize("form", FORMS, ids=str)
+CALL: Final = 38
 OPERATING: Final = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
 UNDER_WAY, WAITING = NARROW["admissions_under_way_max"], NARROW["admissions_waiting_max"]
 
@@ -322,14 +324,29 @@ async def test_a_person_sends_only_so_much_over_all_of_its_connections_and_http(
 async def test_a_person_joins_only_so_many_rooms(strict: Place, form: Form) -> None:
     """Joining one of them again is no more; leaving one makes room; and an auth that wants too many is refused."""
     mid, rooms = strict.new_mid(), [strict.new_room() for _ in range(STRICT["rooms_per_user_max"] + 1)]
-    async with connected(strict.where, form, mid) as line:
+    async with connected(strict.where, form, mid, key=f"k{mid}") as line:
         for room in rooms[:-1]:
             assert not (await line.ask(JOIN, {"room": room})).code
-        assert "bad_request" == (await line.ask(JOIN, {"room": rooms[-1]})).code
+        assert "too_many_rooms" == (await line.ask(JOIN, {"room": rooms[-1]})).code
+        assert "too_many_rooms" == (await line.ask(CHANGE_ROOM, rooms[-1])).code
+        for verb, args in (
+            ("rooms.join", {"room": rooms[-1]}),
+            ("rooms.create", {"room": rooms[-1]}),
+            ("direct.open", {"mid": strict.new_mid()}),
+        ):
+            assert "too_many_rooms" == (await line.ask(CALL, {"verb": verb, "args": args})).code, verb
+
+        async def is_refused_to_enter() -> bool:
+            """Once the rows know of the connection that is to enter."""
+            args = {"room": rooms[-1], "key": f"k{mid}"}
+            return "too_many_rooms" == (await line.ask(CALL, {"verb": "rooms.enter", "args": args})).code
+
+        assert await eventually(is_refused_to_enter)
         assert not (await line.ask(JOIN, {"room": rooms[0]})).code
+        assert not (await line.ask(CALL, {"verb": "rooms.join", "args": {"room": rooms[0]}})).code
     async with dialled(strict.where, form) as other:
         other.say(AUTH, 1, claim(mid, rooms=rooms))
-        assert "bad_request" == (await other.replies(1))[0].code
+        assert "too_many_rooms" == (await other.replies(1))[0].code
     async with connected(strict.where, form, mid, rooms=rooms[:-1]) as line:
         assert not (await line.ask(LEAVE, {"room": rooms[0]})).code
 
@@ -337,6 +354,30 @@ async def test_a_person_joins_only_so_many_rooms(strict: Place, form: Form) -> N
             return not (await line.ask(JOIN, {"room": rooms[-1]})).code
 
         assert await eventually(has_room)
+
+
+@pytest.mark.parametrize("form", [TCP2, WS], ids=str)
+async def test_a_room_that_is_no_more_makes_room_for_another(strict: Place, form: Form) -> None:
+    """At every door: for a join, for goim's change of room, and for an auth."""
+    most = STRICT["rooms_per_user_max"]
+    mid, rooms = strict.new_mid(), [strict.new_room() for _ in range(most + 3)]
+
+    async def dismiss(line: Line, room: str) -> None:
+        assert not (await line.ask(CALL, {"verb": "rooms.dismiss", "args": {"room": room}})).code
+
+    async with connected(strict.where, form, mid) as line:
+        for room in rooms[:most]:
+            assert not (await line.ask(JOIN, {"room": room})).code
+        for gone, op, new in ((rooms[0], JOIN, {"room": rooms[most]}), (rooms[1], CHANGE_ROOM, rooms[most + 1])):
+            await dismiss(line, gone)
+
+            async def is_in(op: int = op, new: object = new) -> bool:
+                return not (await line.ask(op, new)).code
+
+            assert await eventually(is_in)
+        await dismiss(line, rooms[2])
+    async with connected(strict.where, form, mid, rooms=[rooms[3], rooms[most + 2]]) as line:
+        assert "too_many_rooms" == (await line.ask(JOIN, {"room": strict.new_room()})).code
 
 
 # --- one connection --------------------------------------------------------------------------------------------------

@@ -89,6 +89,23 @@ async def test_in_slow_mode_a_member_sends_once_and_is_told_when_to_come_back(he
     assert ["duplicate"] == [code(one) for one in await tell(message(R, 3, used))]
 
 
+@ROADS
+async def test_who_comes_too_soon_twice_in_a_batch_is_told_the_rest_of_the_time_both_times(
+    here: AtWork, road: str
+) -> None:
+    """The first of the two is no send, so the second does not wait for it."""
+    await a_room(here, Settings(slow_mode_s=60))
+    tell = here.tell if road == "drafts" else here.tell_decided
+    await tell(message(R, 3))
+    await here.pool.execute("UPDATE slow_sends SET sent_at_ms = sent_at_ms - 50000")
+
+    refused = [one.outcome for one in await tell(*(message(R, 3) for _ in range(3)))]
+
+    for error in refused:
+        assert isinstance(error, SlowMode)
+        assert 0 < (error.retry_after_ms or 0) <= 10_000
+
+
 async def test_both_roads_remember_the_same_last_send(here: AtWork) -> None:
     await a_room(here, Settings(slow_mode_s=60))
 

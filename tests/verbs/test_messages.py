@@ -17,7 +17,7 @@ from imcore.errors import ImcoreError
 from imcore.events.reader import Head, Reader
 from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, MessageEdited, MessageRecalled
 from imcore.permissions import STANDINGS, PlatformRole, Standing, table
-from imcore.projections import amendments, edits, mentions, rebuild, threads
+from imcore.projections import amendments, edits, mentions, queries, rebuild, threads
 from imcore.projections.projection import AnyProjection
 from imcore.protocol.packet import MENTIONS_MAX
 from imcore.verbs import VERBS
@@ -259,6 +259,47 @@ async def test_an_edit_after_a_kick_is_not_shown_however_the_two_race(
     assert ["early"] == [one["body"]["body"] for one in page["edits"]]
     page = (await room.get(f"{ROOM_1}/messages/{seq}/edits", mid=ANNA)).json
     assert ["early", "late"] == [one["body"]["body"] for one in page["edits"]]
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+@pytest.mark.parametrize("verb", ["messages.history", "messages.show", "messages.thread", "messages.forward"])
+async def test_words_of_after_a_kick_are_in_no_answer_that_was_under_way(
+    room: Place, monkeypatch: pytest.MonkeyPatch, verb: str, is_back: bool
+) -> None:
+    """Whoever was a member when it was looked at, and no more when the words were: of a message of before too. Who is in the room again
+    may ask again, and is shown what it sees now."""
+    first = await say(room, ANNA, "x")
+    seq = await say(room, ANNA, "early", thread=first)
+    await room.room(ELSEWHERE, BEN)
+    read, to_come = queries.amendments, ["a kick"]
+
+    async def reading(*asked: Any, **rest: Any) -> queries.Amended:
+        """What became of messages, read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await room.delete(f"{ROOM_1}/members/{BEN}")
+            await room.put(f"{ROOM_1}/messages/{seq}", mid=ANNA, json={"body": "late"})
+            if is_back:
+                await room.post(f"{ROOM_1}/members", json={"mid": BEN})
+        return await read(*asked, **rest)
+
+    monkeypatch.setattr(queries, "amendments", reading)
+    method, path, body = {
+        "messages.history": ("GET", f"{ROOM_1}/messages", None),
+        "messages.show": ("GET", f"{ROOM_1}/messages/{seq}", None),
+        "messages.thread": ("GET", f"{ROOM_1}/messages/{first}/thread", None),
+        "messages.forward": (
+            "POST", f"{ROOM_1}/messages/{seq}/forward", {"to": ELSEWHERE, "id": str(uuid.uuid4())}
+        ),
+    }[verb]  # fmt: skip
+
+    told = await room.ask(method, path, mid=BEN, json=body)
+
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    assert b"late" not in told.raw
+    assert b"late" not in (await room.get("/v1/rooms/group/2/messages", mid=BEN)).raw
+    assert "late" == (await shown(room, seq, ANNA))["body"]
 
 
 async def test_only_the_author_edits(room: Place) -> None:
