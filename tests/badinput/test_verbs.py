@@ -26,14 +26,13 @@ from badinput.conftest import Place
 from badinput.pipes import Answer, answers, request
 from badinput.test_values import BAD, INT64_MAX, NO_INTEGERS, NO_STRINGS, NOT_JSON, NOT_UTF8, NUL, WHOLE, Hazard
 from badinput.wire import DISCONNECT, ERROR, TCP2, Line, Packet, connected
-from imcore.api import idempotency
 from imcore.api.openapi import codes, document
 from imcore.api.verbs import is_in_query, kinds
 from imcore.auth import Identity
 from imcore.database import connect
 from imcore.database.embedded import running_url
 from imcore.errors import ImcoreError
-from imcore.verbs import VERBS
+from imcore.verbs import VERBS, idempotency
 from imcore.verbs.call import Verbs
 from imcore.verbs.verb import AnyVerb, Caller
 from verbs.examples import example, fields, good
