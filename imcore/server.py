@@ -452,6 +452,9 @@ async def _run(
             node=process.node, history=process.history, applied=process.applied,
         )  # fmt: skip
 
+    # What takes long is done before anything runs: a comet that stood still would look at the log before it takes anything.
+    app = make_app(_services(process, means)) if "api" in roles else None
+    settle_memory()
     async with asyncio.TaskGroup() as tasks:
         owned = [tasks.create_task(events.run(), name="log")]
         if process.bus is not None:
@@ -479,8 +482,7 @@ async def _run(
             async with AsyncExitStack() as doors:
                 if comet is not None:
                     await _open_comet_doors(process, comet, doors)
-                if "api" in roles:
-                    app = make_app(_services(process, means))
+                if app is not None:
                     process.addresses["http"] = str(await _open_http(app, address(settings.http), doors))
                 if comet is not None:
                     owned.append(tasks.create_task(_lease(process, comet, pool), name="lease"))
@@ -491,7 +493,6 @@ async def _run(
                     given = settings.model_copy(update={**ports, "database_url": url, "workers": 1})
                     process.workers = Workers(given, settings.workers - 1)
                     keeping = tasks.create_task(process.workers.run(), name="workers")
-                settle_memory()
                 announce({**process.addresses, "pid": os.getpid(), "auth": settings.auth_mode, "node": process.node})
                 await _first_of(stop, process.history.over)
                 if keeping is not None:
@@ -765,7 +766,7 @@ def _services(process: Process, means: Means) -> Services:
         nodes=means.accounts.nodes,
         ready=ready,
         metrics=registry(counts),
-        ws_url=f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
+        ws_url=lambda: f"ws://{process.addresses.get('ws', process.settings.ws)}/ws",
     )
 
 

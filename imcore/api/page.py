@@ -76,7 +76,7 @@ async def file(request: web.Request) -> web.StreamResponse:
 async def config(request: web.Request) -> web.Response:
     """What the page must know of this server."""
     have = services(request)
-    return answer({"ws": have.ws_url, "auth": have.settings.auth_mode, "version": __version__})
+    return answer({"ws": have.ws_url(), "auth": have.settings.auth_mode, "version": __version__})
 
 
 def _file(name: str, body: bytes) -> File:

@@ -25,14 +25,14 @@ class Services:
     """Everything a handler may call.
 
     `means` is what verbs work with. `nodes` lists the comets that are alive. `ready` says of each check "ok" or what is wrong, and must
-    not raise. `ws_url` is where the page connects, such as ws://127.0.0.1:3102/ws.
+    not raise. `ws_url` says where the page connects, such as ws://127.0.0.1:3102/ws.
     """
 
     means: Means
     nodes: Callable[[], Awaitable[Sequence[AliveNode]]]
     ready: Callable[[], Awaitable[Mapping[str, str]]]
     metrics: CollectorRegistry
-    ws_url: str
+    ws_url: Callable[[], str]
 
     @property
     def settings(self) -> Settings:

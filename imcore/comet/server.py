@@ -244,6 +244,7 @@ class Comet:
 
     async def run(self) -> None:
         """Own the tasks of the comet, for ever; ends when cancelled."""
+        self.sure_until = self.now() + AWAY_S
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks

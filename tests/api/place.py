@@ -262,7 +262,7 @@ async def _serving(
             nodes=alive,
             ready=ready,
             metrics=registry(lambda: {0: {"log_appended_total": log.appended}}),
-            ws_url="ws://127.0.0.1:3102/ws",
+            ws_url=lambda: "ws://127.0.0.1:3102/ws",
         )
         app = make_app(wrap(services), verbs)
         # As the server does it; aiohttp's own TestServer cancels handlers whose client is gone.
