@@ -36,8 +36,9 @@ run: env
 	@echo "The data is kept in $(DATA_DIR). The address of the page is printed below; Ctrl-C stops."
 	@exec $(BIN)/imcore serve --data $(DATA_DIR) $(ARGS)
 
+# All of them in two processes beside each other; with ARGS in one, whose output comes as it happens.
 test: env missing
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python $(if $(strip $(ARGS)),-m pytest $(ARGS),scripts/run-tests)
 
 # Not every machine has a browser or a compiler: the tests that need one skip themselves, and this says so first.
 missing:

@@ -51,11 +51,10 @@ class Chat:
         print(line, flush=True)
 
     async def enter(self) -> None:
-        """Come in where one is invited, or make the room; show what was said lately, and watch who is in it."""
-        for one in (await self.im.invitations.mine()).invitations:
-            await self.im.rooms.accept(one.room)
+        """Come in, by an invitation or because the room is public, or make it; show what was said lately, and watch who is in it."""
         with suppress(client.RoomExists, client.Forbidden):
             await self.im.rooms.create(self.room, history="all")
+        await self.im.rooms.join(self.room)  # joining again changes nothing
         for event in (await self.im.messages.history(self.room, limit=20)).events:
             await self.show(event)
         page = await self.im.rooms.members(self.room)

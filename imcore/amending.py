@@ -66,6 +66,9 @@ class AmendingDecision(RoomDecision):
         super().__init__(target.room, actor, target.author, keys=keys, creates=is_audited, key=key)
         self.target, self.within_s = target, within_s
 
+    def _detail(self) -> str:
+        return f"message {self.target.seq}"
+
     def _allowed(self, rows: Rows) -> bool:
         """Pass, or raise; True if only a privilege on the platform allows it."""
         target, actor = self.target, self._as_now(rows)

@@ -60,7 +60,7 @@ RSA_BITS_MIN: Final = 2_048
 CLAIMED_ROOMS_MAX: Final = 1_000
 TIME_MAX: Final = 2**53  # beyond, a float no longer counts seconds
 KEY_FILE: Final = "ed25519.pem"
-LOOK_S: Final = 1.0  # between looks at the folder of the own keys
+LOOK_S: Final = 0.5  # between looks at the folder of the own keys
 SETTLE_S: Final = 10.0  # a new key signs nothing before every process has seen it
 SID_CHARACTERS_MAX: Final = 64
 
@@ -85,7 +85,8 @@ class Identity:
     server: a service is a backend, whose mid is 0. `sid` names the login that the token is of, "" if it is of none.
 
     `as_of` is the position of the log up to which the token knew who this is: what takes a person's tokens away later takes this one
-    away. 0 for a token of another issuer, None where there was no token. `issued_at` is the token's iat."""
+    away. 0 for a token of another issuer, or one that the user's backend knew, None for who is only believed. `issued_at` is the
+    token's iat, or when that backend was asked, `kid` the own key that it was signed with, "" for another."""
 
     mid: int
     rooms: frozenset[str] | None = None
@@ -94,7 +95,8 @@ class Identity:
     expires_at: float | None = None
     sid: str = ""
     as_of: int | None = field(default=None, compare=False)
-    issued_at: int | None = field(default=None, compare=False)
+    issued_at: float | None = field(default=None, compare=False)
+    kid: str = field(default="", compare=False)
 
     @property
     def service(self) -> bool:
@@ -238,10 +240,18 @@ class Verifier:
             raise Unauthenticated("the token's signature is not valid") from None
         claims = _claims(payload)
         if is_own:
-            return _own_identity(claims, self._now(), self._leeway_s, self._audience, self._issuer)
+            identity = _own_identity(claims, self._now(), self._leeway_s, self._audience, self._issuer)
+            return replace(identity, kid=key.kid)
         if key.issuer and claims.get("iss") != key.issuer:
             raise Unauthenticated("the token is not of the issuer that its key is for")
         return _identity(claims, self._now(), self._leeway_s, self._audience, key.roles)
+
+    def stands(self, identity: Identity) -> bool:
+        """Is the own key that its token was signed with still there? Where the keys cannot be read it is taken to be."""
+        try:
+            return not identity.kid or self._own_key(identity.kid) is not None
+        except BadConfiguration:
+            return True
 
     def _key(self, header: dict[str, object]) -> Key:
         if "crit" in header:
@@ -365,13 +375,17 @@ def _rooms(claims: dict[str, object]) -> frozenset[str] | None:
     rooms = claims["rooms"]
     if not isinstance(rooms, list) or len(rooms) > CLAIMED_ROOMS_MAX:
         raise Unauthenticated(f"the token's rooms are not a list of up to {CLAIMED_ROOMS_MAX}")
-    for room in rooms:
-        try:
-            if not isinstance(room, str) or not (room == "*" or _room_type(room) or check_room(room)):
-                raise Unauthenticated("the token's rooms are not names or patterns")
-        except BadRequest:
-            raise Unauthenticated("the token's rooms are not names or patterns") from None
+    if not all(isinstance(room, str) and names_rooms(room) for room in rooms):
+        raise Unauthenticated("the token's rooms are not names or patterns")
     return frozenset(rooms)
+
+
+def names_rooms(text: str) -> bool:
+    """Is it how a token says which rooms it is for: a room's name, `type://*`, or `*`?"""
+    try:
+        return text == "*" or bool(_room_type(text)) or bool(check_room(text))
+    except BadRequest:
+        return False
 
 
 def _ops(claims: dict[str, object]) -> frozenset[int] | None:
@@ -466,7 +480,7 @@ class OwnKeys:
     """The server's own Ed25519 keys: `keys/ed25519.pem` in the data folder, and `keys/ed25519-2.pem`, … of later days.
 
     The newest signs; one that is only `SETTLE_S` old does not yet, so that all processes know it. All verify. The folder is looked
-    at again once a second, when somebody asks.
+    at again twice a second, when somebody asks.
     """
 
     def __init__(self, data_dir: Path, now: Callable[[], float] = time.time) -> None:

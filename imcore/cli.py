@@ -59,7 +59,9 @@ def serve(
     http: Annotated[Text, typer.Option(help="host:port of the HTTP API; port 0 is any free one.")] = None,
     ws: Annotated[Text, typer.Option(help="host:port for WebSocket clients.")] = None,
     tcp: Annotated[Text, typer.Option(help="host:port for TCP clients.")] = None,
-    auth: Annotated[Text, typer.Option(help="open (believes everybody) or jwt (signed tokens).")] = None,
+    auth: Annotated[
+        Text, typer.Option(help="open (believes everybody), jwt (signed tokens) or webhook (asks your backend).")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Comets on the same ports.")] = None,
     roles: Annotated[
         str, typer.Option(help="What this process does: of comet, api and projector, those named; with commas.")

@@ -263,8 +263,13 @@ class RoomDecision(Decision):
         return [self._audited()] if is_privileged else []
 
     def _audited(self) -> Draft:
-        fact = AdminActed(verb=self.operation, role=self.actor.role, room=self.room, mid=self.mid)
-        return draft(AUDIT, fact, self.actor.mid, key=self.key)
+        actor = self.actor
+        fact = AdminActed(verb=self.operation, role=actor.role, room=self.room, mid=self.mid, detail=self._detail())
+        return draft(AUDIT, fact, actor.mid, key=self.key)
+
+    def _detail(self) -> str:
+        """What the audit says of it beside the operation, the room and the person."""
+        return ""
 
     def _refuse_direct(self) -> None:
         """Of a direct conversation nobody is told more than its name says."""
@@ -397,6 +402,9 @@ class ChangeRoom(RoomDecision):
         super().__init__(room, actor, keys=[("restrictions", (room,))])
         self.settings = settings
 
+    def _detail(self) -> str:
+        return ", ".join(name for name, value in self.settings._asdict().items() if value is not None)
+
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One change, or none."""
         self._refuse_direct()
@@ -419,6 +427,9 @@ class MuteAll(RoomDecision):
     def __init__(self, room: str, actor: Actor, until_ms: int) -> None:
         super().__init__(room, actor, keys=[("restrictions", (room,))])
         self.until_ms = until_ms
+
+    def _detail(self) -> str:
+        return f"until {self.until_ms}"
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One mute, or none."""
@@ -506,6 +517,9 @@ class AddMember(_Joining):
     def __init__(self, room: str, mid: int, actor: Actor, *, role: Role = "member") -> None:
         super().__init__(room, actor, mid)
         self.role = role
+
+    def _detail(self) -> str:
+        return self.role
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One join, or none."""
@@ -645,21 +659,22 @@ class AskToJoin(RoomDecision):
 
 
 class RejectRequest(RoomDecision):
-    """Somebody does not let in `mid`, who asked for it."""
+    """Somebody does not let in `mid`, who asked for it, and is told: it sees nothing of what happens in the room."""
 
     __slots__ = ()
     operation = "rooms.reject"
 
     def __init__(self, room: str, mid: int, actor: Actor) -> None:
-        super().__init__(room, actor, mid, keys=[("join_requests", (room, mid))])
+        super().__init__(room, actor, mid, keys=[("join_requests", (room, mid))], streams=[f"{USER}{mid}"])
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
-        """One rejection, or none."""
+        """One rejection, said to the person and to the room, or none."""
         assert self.mid is not None
         audited = self._check(rows)
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             return []
-        return [self._in_room(JoinRejected(room=self.room, mid=self.mid)), *audited]
+        rejected = JoinRejected(room=self.room, mid=self.mid)
+        return [self._in_user(self.mid, rejected), self._in_room(rejected), *audited]
 
 
 # --- going out ---------------------------------------------------------------------------------------------------------------
@@ -716,6 +731,9 @@ class BanMember(RoomDecision):
         super().__init__(room, actor, mid, keys=join_keys(room, mid))
         self.until_ms, self.reason = until_ms, reason
 
+    def _detail(self) -> str:
+        return self.reason
+
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """A removal and a ban, the ban only, or nothing if it is so already."""
         assert self.mid is not None
@@ -764,6 +782,9 @@ class SetRole(RoomDecision):
     def __init__(self, room: str, mid: int, actor: Actor, role: Role) -> None:
         super().__init__(room, actor, mid, keys=[member_key(room, mid)])
         self.role = role
+
+    def _detail(self) -> str:
+        return self.role
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One change, or none if it is so already."""
@@ -819,6 +840,9 @@ class Mute(RoomDecision):
     def __init__(self, room: str, mid: int, actor: Actor, until_ms: int) -> None:
         super().__init__(room, actor, mid, keys=[member_key(room, mid)])
         self.until_ms = until_ms
+
+    def _detail(self) -> str:
+        return f"until {self.until_ms}"
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One mute."""
@@ -950,6 +974,9 @@ class StoreAttachment(RoomDecision):
         super().__init__(fact.room, actor, keys=keys, streams=[f"{USER}{actor.mid}"], creates=True, key=key)
         self.fact, self.bytes_per_day_max = fact, bytes_per_day_max
 
+    def _detail(self) -> str:
+        return self.fact.id
+
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One attachment."""
         mid, audited = self.actor.mid, self._check(rows)
@@ -975,6 +1002,9 @@ class RemoveAttachment(RoomDecision):
             keys.append(member_key(room, author))
         super().__init__(room, actor, author, keys=keys, streams=[f"{USER}{author}"], key=key)
         self.id, self.author = id_, author
+
+    def _detail(self) -> str:
+        return self.id
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One removal."""

@@ -41,6 +41,9 @@ class _AboutMessage(RoomDecision):
         self.key = key
         return super().fenced(mid, key, fence)
 
+    def _detail(self) -> str:
+        return f"message {self.seq}"
+
     def _allowed(self, rows: Rows, *, may_be_stranger: bool) -> list[Draft]:
         """Pass, or raise; what is to be audited. `may_be_stranger`: by who is no member too, if the table says so."""
         audited = self._check(rows)

@@ -9,7 +9,7 @@ were read, so that what is recalled before the answer is made is not in it.
 
 Pages are bounded in rows and in bytes. The order of reading matters for history: the head first, then the membership, then events up
 to that head. A member then, joined no later than the page begins, was a member all the way; what is said after a removal is never in
-the page, however the two race.
+the page, however the two race. What became of messages is read last, and with it whether the membership is the same still.
 
 The trap: inbox and unread come from rows that follow the log. They are read only once the rows have reached the log's head as it was
 when the request came, so that people read their own writes. If that takes longer than a second the answer is Unavailable, not an old
@@ -19,7 +19,7 @@ number.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -40,6 +40,7 @@ from imcore.protocol.packet import INT64_MAX
 
 PAGE_BYTES_MAX: Final = 1 << 20  # of a reply; the rest is the next page
 REACHED_S: Final = 1.0
+SPARSE: Final = 4  # places for each message of a page: from here on they are looked up one by one
 
 # A person's mark in a room, and the messages of others after it. Own messages that the rows do not know yet are counted in the log.
 MARK: Final = """
@@ -80,17 +81,21 @@ async def history(
     before: int | None = None,
     after: int | None = None,
     around: int | None = None,
+    at: int | None = None,
     limit: int,
 ) -> bytes:
     """A page of the room's events in order of seq, as they read now: those just before a seq, just after one, on both sides of one
-    (half of them before it), or the newest.
+    (half of them before it), on both sides of a time, or the newest.
 
     A member sees the room from its join on, or from the beginning if the room shows its history. `more` says that there are
     events beyond the page, in the direction that was asked for; with `around` those before it, and `more_after` those behind it. Raises
     NoSuchRoom.
     """
     head = (await reads.reader.stream_head(ROOM + room)).seq
-    first = await _first_seq(reads, room, who, head, "messages.history")
+    sees = await _sees(reads, room, who, head, "messages.history")
+    first = sees.first
+    if at is not None:
+        around = await reads.reader.seq_at(ROOM + room, at, first, head)
     older, newer = list[Recorded](), list[Recorded]()
     rows_before, rows_after = limit, limit
     if around is not None:
@@ -104,7 +109,7 @@ async def history(
         since = around - 1 if around is not None else after or 0
         newer = await reads.reader.read_on(ROOM + room, max(since, first - 1), rows_after + 1)
         newer = [event for event in newer if event.seq <= head]
-    shown = iter(await _as_now(reads, room, [*older, *newer], who))
+    shown = iter(await _as_now(reads, room, [*older, *newer], who, sees))
     bytes_max = PAGE_BYTES_MAX if around is None else PAGE_BYTES_MAX // 2
     back, more_before = _page([next(shown) for _ in older], rows_before, bytes_max)
     on, more_after = _page(list(shown), rows_after, bytes_max)
@@ -121,27 +126,34 @@ async def history(
 
 async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str = "messages.show") -> Recorded:
     """A message that this person sees, as it was sent. Raises NoSuchRoom, and NoSuchMessage for a seq that is that of none."""
-    return await _message(reads, room, seq, who, operation, (await reads.reader.stream_head(ROOM + room)).seq)
+    found, _ = await _message(reads, room, seq, who, operation, (await reads.reader.stream_head(ROOM + room)).seq)
+    return found
 
 
-async def _message(reads: Reads, room: str, seq: int, who: Actor, operation: str, head: int) -> Recorded:
-    """The same, given the head of the room, which was read before."""
-    first = await _first_seq(reads, room, who, head, operation)
-    found = await reads.reader.read_seqs(ROOM + room, [seq]) if first <= seq <= head else []
+async def _message(reads: Reads, room: str, seq: int, who: Actor, operation: str, head: int) -> tuple[Recorded, _Sees]:
+    """The same, given the head of the room, which was read before; and how this person sees the room."""
+    sees = await _sees(reads, room, who, head, operation)
+    found = await reads.reader.read_seqs(ROOM + room, [seq]) if sees.first <= seq <= head else []
     if not found or not found[0].op:
         raise NoSuchMessage
-    return found[0]
+    return found[0], sees
 
 
 async def show(reads: Reads, room: str, seq: int, who: Actor) -> bytes:
     """A message as it reads now. Raises NoSuchRoom, NoSuchMessage."""
-    (shown,) = await _as_now(reads, room, [await message(reads, room, seq, who)], who)
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    found, sees = await _message(reads, room, seq, who, "messages.show", head)
+    (shown,) = await _as_now(reads, room, [found], who, sees)
     return shown
 
 
-async def amendment(reads: Reads, room: str, seq: int) -> Amendment | None:
-    """What became of a message; None if it is as it was sent."""
-    return (await queries.amendments(reads.pool, room, seq, seq)).get(seq)
+async def message_and_amendment(
+    reads: Reads, room: str, seq: int, who: Actor, operation: str
+) -> tuple[Recorded, Amendment | None]:
+    """A message that this person sees, as it was sent, and what became of it. Raises NoSuchRoom, NoSuchMessage."""
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    found, sees = await _message(reads, room, seq, who, operation, head)
+    return found, (await _amendments(reads, room, seq, seq, who, sees)).get(seq)
 
 
 async def thread(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0, limit: int) -> bytes:
@@ -150,13 +162,13 @@ async def thread(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 
     Raises NoSuchRoom, NoSuchMessage, and Unavailable when the rows do not follow the log.
     """
     head = (await reads.reader.stream_head(ROOM + room)).seq
-    first = await _first_seq(reads, room, who, head, "messages.thread")
+    sees = await _sees(reads, room, who, head, "messages.thread")
     if not any(event.op for event in await reads.reader.read_seqs(ROOM + room, [seq])):
         raise NoSuchMessage
     await _follow(reads, (await reads.reader.head()).position)
-    seqs = await queries.thread(reads.pool, room, seq, max(after, first - 1), limit + 1)
+    seqs = await queries.thread(reads.pool, room, seq, max(after, sees.first - 1), limit + 1)
     events = await reads.reader.read_seqs(ROOM + room, [one for one in seqs if one <= head])
-    taken, more = _page(await _as_now(reads, room, events, who), limit)
+    taken, more = _page(await _as_now(reads, room, events, who, sees), limit)
     next_ = b',"next":%d' % events[len(taken) - 1].seq if more else b""
     return b'{"room":%b,"thread":%d,"events":[%b]%b}' % (orjson.dumps(room), seq, b",".join(taken), next_)
 
@@ -167,17 +179,38 @@ async def edits(reads: Reads, room: str, seq: int, who: Actor, *, after: int = 0
     Raises NoSuchRoom, NoSuchMessage, and Unavailable when the rows do not follow the log.
     """
     head = (await reads.reader.stream_head(ROOM + room)).seq
-    original = await _message(reads, room, seq, who, "messages.edits", head)
+    original, _ = await _message(reads, room, seq, who, "messages.edits", head)
     await _follow(reads, (await reads.reader.head()).position)
     seqs = await queries.edits(reads.pool, room, seq, after, limit + 1)
     events = [original, *await reads.reader.read_seqs(ROOM + room, [one for one in seqs if one <= head])]
-    now = await amendment(reads, room, seq)
+    now = (await queries.amendments(reads.pool, room, seq, seq, mid=who.mid)).rows.get(seq)
     if now is not None and now.recalled:
         events = [messages.hidden(event, now.recalled_by, now.recalled) for event in events]
     first, *others = map(envelope, events)
     taken, more = _page(others, limit)
     next_ = b',"next":%d' % events[len(taken)].seq if more else b""
     return b'{"message":%b,"edits":[%b]%b}' % (first, b",".join(taken), next_)
+
+
+async def pins(reads: Reads, room: str, who: Actor, *, after: int | None = None, limit: int) -> bytes:
+    """A page of the pinned messages of a room, as far as this person sees them: the newest pin first, each with its message as it reads
+    now. A message that the log does not hold any more is left out of its pin. Raises NoSuchRoom."""
+    head = (await reads.reader.stream_head(ROOM + room)).seq
+    sees = await _sees(reads, room, who, head, "pins.list")
+    lines = await queries.pins(reads.pool, room, sees.first, INT64_MAX if after is None else after, limit + 1)
+    events = await reads.reader.read_seqs(ROOM + room, [line.seq for line in lines if line.seq <= head])
+    messages_of = dict(zip([event.seq for event in events], await _as_now(reads, room, events, who, sees), strict=True))
+    shown = [
+        b'{"seq":%d,"by":%d,"position":%d,"time":%d%b}'
+        % (
+            line.seq, line.by, line.position, line.time_ms,
+            b',"message":%b' % messages_of[line.seq] if line.seq in messages_of else b"",
+        )
+        for line in lines
+    ]  # fmt: skip
+    taken, more = _page(shown, limit)
+    next_ = b',"next":%d' % lines[len(taken) - 1].position if more else b""
+    return b'{"room":%b,"pins":[%b]%b}' % (orjson.dumps(room), b",".join(taken), next_)
 
 
 async def mentions(reads: Reads, mid: int, *, unread: bool = False, after: int | None = None, limit: int) -> bytes:
@@ -232,7 +265,20 @@ async def check_about(reads: Reads, room: str, who: Actor, what: messages.About,
         raise fault
 
 
-async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor) -> list[bytes]:
+async def _amendments(
+    reads: Reads, room: str, first: int, last: int, who: Actor, sees: _Sees, others: Collection[int] = ()
+) -> dict[int, Amendment]:
+    """What became of messages of a room from one seq to another, and of others. Raises NoSuchRoom if who asks has gone since it was
+    looked at, because it would be told what was said after that; Unavailable if it is back already."""
+    found = await queries.amendments(reads.pool, room, first, last, others, mid=who.mid)
+    if sees.since is not None and found.rows and found.since != sees.since:
+        if found.since is None:
+            raise NoSuchRoom
+        raise Unavailable("you left the room and are in it again; ask again", retry_after_ms=1)
+    return found.rows
+
+
+async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor, sees: _Sees) -> list[bytes]:
     """Events of a room as they read now, and messages with the reactions to them: one query a page for each. What is looked up after
     the page was read is no older than it."""
     targets = [messages.target(event) for event in events]
@@ -241,7 +287,11 @@ async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor) -
     if not own and not others:
         return [envelope(event) for event in events]
     first, last = (min(own), max(own)) if own else (0, -1)
-    rows = await queries.amendments(reads.pool, room, first, last, others)
+    if last - first >= SPARSE * len(
+        own
+    ):  # a few of many, as pins and threads are: what became of all between is not read
+        others, first, last = others | {*own}, 0, -1
+    rows = await _amendments(reads, room, first, last, who, sees, others)
     shown = [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
     left = [seq for seq in own if (row := rows.get(seq)) is None or not row.recalled]
     reactions = await reactions_of(reads, room, left, who.mid)
@@ -275,17 +325,20 @@ async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = 
 
 
 async def changes(reads: Reads, room: str, actor: Actor, *, after: int, limit: int) -> bytes:
-    """What changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
+    """A page of what changed in the list of members after a version of it: each person once, as it is now, in order of the changes.
 
-    `reload`: more than `limit` did, and the pages of the list are the shorter way. Raises NoSuchRoom.
+    `reload`: the log is not so long, so the version is of another one. Raises NoSuchRoom.
     """
     await check(reads, "rooms.changes", room, actor)
     version = await reads.pool.fetchval(queries.HEAD)
     lines = await queries.changes(reads.pool, room, after, limit + 1)
-    if len(lines) > limit or after > version:
-        return orjson.dumps({"room": room, "version": version, "reload": True, "changes": []})
-    shown = [line._asdict() for line in lines]
-    return orjson.dumps({"room": room, "version": version, "reload": False, "changes": shown})
+    if after > version:
+        return orjson.dumps({"room": room, "version": version, "reload": True, "more": False, "changes": []})
+    more = len(lines) > limit
+    shown = [line._asdict() for line in lines[:limit]]
+    if more:
+        version = shown[-1]["position"]
+    return orjson.dumps({"room": room, "version": version, "reload": False, "more": more, "changes": shown})
 
 
 async def inbox(reads: Reads, mid: int, *, after: str = "", limit: int) -> bytes:
@@ -422,19 +475,28 @@ def standing_of(found: queries.Standings) -> Standing:
     return membership.standing(found.member, found.ban, found.invitation, time.time_ns() // 1_000_000)
 
 
-async def _first_seq(reads: Reads, room: str, who: Actor, head: int, operation: str) -> int:
-    """From where on this person sees the room. Raises what the permission table says, and NoSuchRoom for a room that is not there.
+class _Sees(NamedTuple):
+    """From which seq on somebody sees a room, and by which membership (the position of its join); None where that takes none."""
+
+    first: int
+    since: int | None
+
+
+async def _sees(reads: Reads, room: str, who: Actor, head: int, operation: str) -> _Sees:
+    """What this person sees of the room. Raises what the permission table says, and NoSuchRoom for a room that is not there.
     What is seen by privilege only is audited (`check`)."""
     if room_type(room) in reads.live_types:
         table().check(operation, who, "member")
-        return 1
+        return _Sees(1, None)
     if who.role == "service":
         table().check(operation, who)
         if head == 0:
             raise NoSuchRoom
-        return 1
+        return _Sees(1, None)
     found = await check(reads, operation, room, who)
-    return 1 if found.member is None or found.room.history == "all" else found.member.since_seq
+    if found.member is None:
+        return _Sees(1, None)
+    return _Sees(1 if found.room.history == "all" else found.member.since_seq, found.member.since)
 
 
 async def _follow(reads: Reads, position: int) -> None:

@@ -25,7 +25,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,6 @@ from imcore import failpoints, nodes, reads
 from imcore.accounts import Accounts
 from imcore.api.app import make_app
 from imcore.api.door import Door
-from imcore.api.idempotency import sweep_for_ever
 from imcore.api.services import Services
 from imcore.attachments import opening as attachments
 from imcore.attachments.sweep import Sweeper
@@ -69,6 +68,7 @@ from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
 from imcore.projections.inline import InlineProjections
 from imcore.projections.runner import Runner
 from imcore.receipts import Receipts
+from imcore.verbs.idempotency import sweep_for_ever
 from imcore.verbs.means import Means
 
 log = logging.getLogger(__name__)
@@ -173,14 +173,14 @@ class Process:
         self.is_main = True  # no worker of another process
         self.history = History(lambda: [self.node], self.ended)
         self.statements: Counter[str] = Counter()  # by what the connection is for
-        self.position = 0  # the last that this process has appended
+        self.position = 0  # the last that this process has appended; without a comet also what it has heard of
 
     # --- what happens when events are there -----------------------------------------------------------------------------------
 
     def committed(self, batch: list[Recorded]) -> None:
         """This process has appended a batch."""
         self.history.saw(batch[-1])
-        self.position = batch[-1].position
+        self.position = max(self.position, batch[-1].position)
         if self.comet is not None:
             self.comet.tail.offer(batch)
         else:
@@ -199,6 +199,7 @@ class Process:
         if self.comet is not None:
             self.comet.tail.ring(position)
         else:
+            self.position = max(self.position, position)
             self._wake(position)
 
     def _wake(self, position: int) -> None:
@@ -218,9 +219,12 @@ class Process:
         type_: str = MESSAGE_PUSHED,
         mid: int = SERVICE_MID,
         key: str = "",
+        position: int = 0,
     ) -> int:
-        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once."""
-        position = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once.
+
+        On each comet it waits for the log up to `position`, and up to where this process knows it."""
+        position = max(position, self.position, 0 if self.comet is None else self.comet.tail.position)
         message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
         if self.bus is not None:
             self.bus.pass_on(message)
@@ -266,6 +270,7 @@ class Process:
         self.settings = self.settings.model_copy(update=fields)
         self.node = new_node()
         self.comet = self.bus = self.workers = self.seeking = None
+        self.position = 0
         self.history = History(lambda: [self.node], self.ended)
 
 
@@ -616,10 +621,14 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
-    """Say every third of a lease that this comet lives. One that was declared dead sends its clients away and starts anew."""
+    """Say every third of a lease that this comet lives. One that was declared dead sends its clients away and starts anew.
+
+    It is asked at once when the log has closed sessions of it for that reason: who comes back before it has another id is sent away
+    once more."""
     settings = process.settings
     registered = False
     while True:
+        comet.given_up.clear()
         try:
             if not registered:
                 await nodes.register(pool, _node(process), settings.node_lease_s)
@@ -635,7 +644,9 @@ async def _lease(process: Process, comet: Comet, pool: Pool) -> None:
         except DATABASE_ERRORS as error:
             heed_cancellation()
             log.warning("the lease of this comet could not be renewed: %s", error)
-        await asyncio.sleep(settings.node_lease_s / 3)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.node_lease_s / 3):
+                await comet.given_up.wait()
 
 
 def _node(process: Process) -> nodes.Node:

@@ -3,10 +3,10 @@
 Four families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
 `room_counts`, `departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
-`reaction_counts`, `pins`, `pin_counts`, `visibility`, `accounts`, `handles`, `logins` and `logouts` (inline: in the append's
-transaction), `sessions`, `seen`, `deliveries`, `inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous), `search`
-(the same, at a pace of its own), `checkpoints` that says how far each of these has come, and `quarantine` that names the events
-which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running comets; not
+`reaction_counts`, `pins`, `pin_counts`, `visibility`, `accounts`, `handles`, `code_uses`, `logins` and `logouts` (inline: in the
+append's transaction), `sessions`, `seen`, `deliveries`, `inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous),
+`search` (the same, at a pace of its own), `checkpoints` that says how far each of these has come, and `quarantine` that names the
+events which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running comets; not
 derived from the log, and worthless after a restart. Secrets: `credentials`, `refresh_tokens`, `tickets`, `invitation_codes`,
 `activation_codes`; kept as hashes, and out of the log, which is for ever.
 
@@ -339,6 +339,7 @@ attachments = Table(
     Column("position", BigInteger, nullable=False, comment="of its event"),
     Column("stored_at_ms", BigInteger, nullable=False),
     Index("attachments_room_idx", "room", "position"),
+    Index("attachments_room_mid_idx", "room", "mid", "position"),
 )
 
 # What each person has stored today: the limit of a day is held against it.
@@ -557,6 +558,13 @@ handles = Table(
     Column("mid", BigInteger, nullable=False),
 )
 
+code_uses = Table(
+    "code_uses",
+    metadata,
+    Column("code", Text, primary_key=True, comment="see invitation_codes.name"),
+    Column("used", Integer, nullable=False, comment="how many have registered with it"),
+)
+
 logins = Table(
     "logins",
     metadata,
@@ -622,7 +630,14 @@ invitation_codes = Table(
     "invitation_codes",
     metadata,
     Column("hash", LargeBinary, primary_key=True),
-    Column("uses", Integer, nullable=False, comment="how many may still register with it"),
+    Column(
+        "name",
+        Text,
+        nullable=False,
+        server_default=text("(gen_random_uuid())::text"),
+        comment="what the log knows it by, which is not the code",
+    ),
+    Column("uses", Integer, nullable=False, comment="how many may register with it; see code_uses"),
     Column("note", Text, nullable=False),
     Column("created_by", BigInteger, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
@@ -658,7 +673,7 @@ nodes = Table(
 
 # --- requests ----------------------------------------------------------------------------------------------------------------
 
-# No projection: answers that were given, kept for a day for whoever asks the same again (see imcore/api/idempotency.py).
+# No projection: answers that were given, kept for a day for whoever asks the same again (see imcore/verbs/idempotency.py).
 idempotency = Table(
     "idempotency",
     metadata,

@@ -27,9 +27,22 @@ import pytest_asyncio
 from imcore.database import connect
 from imcore.database.embedded import embedded
 from imcore.database.migrations import upgrade
+from parts import PARTS, TESTS, part_of
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 4 << 30
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", choices=PARTS, help="only the tests of this part, see tests/parts.py; else all of them")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of two parts, only the one that was asked for is even imported."""
+    part = config.getoption("part")
+    if part is None or TESTS not in collection_path.parents or collection_path.is_dir():
+        return None
+    return True if part_of(collection_path) != part else None
 
 
 @dataclass(frozen=True, slots=True)

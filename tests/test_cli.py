@@ -15,10 +15,15 @@ import jwt
 import pytest
 
 from conftest import temporary_folder
+from imcore import membership
+from imcore.bus.postgres import Ephemeral, PostgresBus
 from imcore.database import connect
 from imcore.database.embedded import running_url
 from imcore.database.migrations import newest
+from imcore.permissions import SERVICE_ACTOR
+from projections.place import place, running
 from serving import serving
+from waiting import eventually
 
 IMCORE = [sys.executable, "-m", "imcore.cli"]
 
@@ -183,6 +188,37 @@ async def test_roles_run_as_processes_of_their_own_on_one_database(database_url:
 
     assert [set(), {"ws", "tcp"}, {"http"}] == [{"http", "ws", "tcp"} & set(line) for line in lines]
     assert "group://r" in json.dumps(joined)
+
+
+async def test_a_process_without_a_comet_says_how_far_the_log_was_when_something_was_given(database_url: str) -> None:
+    """It may have appended nothing itself. A comet that is not as far yet must not give a signal, or a push that is not stored, to who
+    was taken out before."""
+    heard: list[Ephemeral] = []
+    bus = PostgresBus(lambda: connect(database_url, application_name="a comet"), lambda position: None, heard.append)
+    async with role(database_url, "api") as line, place(database_url) as other, running(bus.run()):
+        await other.join("group://r", 1, 2)
+        removed = (await other.log.decide(membership.RemoveMember("group://r", 2, SERVICE_ACTOR)))[-1].position
+
+        async with aiohttp.ClientSession(f"http://{line['http']}", headers={"Imcore-Mid": "1"}) as http:
+
+            async def signalled() -> bool:
+                async with http.post("/v1/rooms/group/r/typing", json={}) as answer:
+                    assert 200 == answer.status
+                return bool(heard)  # what is said before somebody listens is lost
+
+            await eventually(signalled)
+            assert {removed} == {one.position for one in heard}
+
+        # Nobody looks at rows for goim's pushes: they wait for what the process has heard of.
+        bus.publish(removed + 1)
+        async with aiohttp.ClientSession(f"http://{line['http']}") as http:
+
+            async def pushed() -> bool:
+                async with http.post("/goim/push/room?operation=1&type=group&room=r&durable=0", data=b"x") as answer:
+                    assert 200 == answer.status
+                return any((one.op, one.position) == (1, removed + 1) for one in heard)
+
+            await eventually(pushed)
 
 
 async def test_a_role_that_nobody_has_is_refused() -> None:

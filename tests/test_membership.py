@@ -281,7 +281,8 @@ def test_where_members_are_approved_one_asks_and_is_let_in_or_not() -> None:
     assert [] == world.facts(ApproveRequest(R, 4, OWNER))
     assert BadRequest is world.refusal(ApproveRequest(R, 5, OWNER))
     world.when(AskToJoin(R, OTHER, ""))
-    assert [JoinRejected(room=R, mid=5)] == world.facts(RejectRequest(R, 5, ADMIN))
+    rejected = JoinRejected(room=R, mid=5)
+    assert [("user:5", rejected), (f"room:{R}", rejected)] == world.when(RejectRequest(R, 5, ADMIN)), "and is told"
     assert [] == world.facts(RejectRequest(R, 5, ADMIN))
     assert BadRequest is a_room(Settings()).refusal(AskToJoin(R, STRANGER, ""))
     assert NoSuchRoom is a_room().refusal(AskToJoin(R, STRANGER, "")), "a private room is not there for strangers"

@@ -21,7 +21,7 @@ from imcore import tables
 from imcore.database import connect
 from imcore.database.embedded import programs
 from imcore.database.migrations import ADVISORY_LOCK, SchemaBusy, current, downgrade, newest, upgrade
-from imcore.projections import PROJECTIONS
+from imcore.projections import ASYNCHRONOUS, LEISURELY, PROJECTIONS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -65,6 +65,24 @@ async def test_going_down_leaves_nothing_behind(empty_database_url: str) -> None
 
     left = [line for line in schema(empty_database_url).splitlines() if line.startswith("CREATE")]
     assert ["CREATE TABLE public.alembic_version ("] == left
+
+
+async def test_going_down_leaves_no_checkpoint_of_a_table_that_is_gone(empty_database_url: str) -> None:
+    """Else the table of the next upgrade would be empty, and taken for as far as that of before. Step by step: each revision cleans up
+    after itself."""
+    await upgrade(empty_database_url)
+    connection = await connect(empty_database_url)
+    names = [(projection.name,) for projection in (*ASYNCHRONOUS, *LEISURELY)]
+    try:
+        await connection.executemany("INSERT INTO checkpoints VALUES ($1, 7)", names)
+        while (revision := await current(empty_database_url)) != "0001":
+            await downgrade(empty_database_url, "-1")
+            left = await connection.fetch(
+                "SELECT projection FROM checkpoints WHERE to_regclass(projection) IS NULL ORDER BY projection"
+            )
+            assert [] == [row[0] for row in left], f"after going down from {revision}"
+    finally:
+        await connection.close()
 
 
 async def test_a_second_upgrade_changes_nothing(database_url: str) -> None:
@@ -167,7 +185,7 @@ def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
 
     assert ["0006", "0009", "0013"] == speaking
     assert [revision for revision in speaking if revision in section] == speaking
-    assert {"rooms", "members", "seen", "room_counts"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+    assert {"rooms", "members", "seen", "room_counts", "uploads"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
 
 
 async def test_everybody_is_in_as_many_rooms_as_there_are_memberships(empty_database_url: str) -> None:

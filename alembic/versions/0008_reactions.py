@@ -97,3 +97,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("search", "receipts", "pin_counts", "pins", "reaction_counts", "reactions"):
         op.execute(f"DROP TABLE {table}")
+    # Else the tables that come with the next upgrade would be empty, and taken for as far as those of before.
+    op.execute("DELETE FROM checkpoints WHERE projection IN ('receipts', 'search')")

@@ -21,6 +21,7 @@ from imcore.accounts.decisions import (
     ChangePassword,
     ChangeProfile,
     Deactivate,
+    ExpireLogins,
     LogIn,
     LogOut,
     MidTaken,
@@ -45,6 +46,7 @@ from imcore.errors import (
     ImcoreError,
     NameTaken,
     NoSuchAccount,
+    Overloaded,
     RateLimited,
     Unauthenticated,
     Unavailable,
@@ -67,6 +69,7 @@ log = logging.getLogger(__name__)
 MID_BELOW: Final = 2**53  # what JavaScript can count
 MID_TRIES: Final = 8
 SWEEP_S: Final = 60.0
+SWEEP_LOGINS_MAX: Final = 100  # in one append
 LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
 
 Nodes = Callable[[], Awaitable[Sequence[AliveNode]]]
@@ -131,6 +134,19 @@ class Accounts:
             if sweeps:
                 tasks.create_task(self._sweep())
 
+    async def sweep(self) -> int:
+        """Say of each login that has expired that it is over, a few in an append, and forget secrets that have; how many logins.
+
+        Any number of processes may: of a login that another has swept meanwhile nothing is said. Raises what the database raises,
+        Overloaded and Unavailable.
+        """
+        swept = 0
+        while expired := await keeping.expired(self._pool, SWEEP_LOGINS_MAX):
+            swept += len(await self._log.decide(ExpireLogins([(one.mid, one.sid) for one in expired])))
+            await keeping.forget_read(self._pool, expired)
+        await keeping.sweep(self._pool)
+        return swept
+
     async def close(self) -> None:
         """Let go of threads and connections."""
         self.passwords.close()
@@ -184,39 +200,52 @@ class Accounts:
         self.passwords.check_room()
         if await queries.is_taken(self._pool, handle):
             raise NameTaken
-        is_invited = settings.registration == "code" and not is_trusted
-        if is_invited and not await keeping.use_invitation(self._pool, invitation):
-            raise WrongCode
+        code: keeping.Code | None = None
+        if settings.registration == "code" and not is_trusted:
+            if not invitation:
+                raise WrongCode("an invitation code is needed to register here")
+            code = await keeping.invitation(self._pool, invitation)
+            if code is None:
+                raise WrongCode
         is_active = is_trusted or (settings.registration != "admin" and not needs_code)
+        credential = await keeping.keep_credential(self._pool, await self.passwords.hash(password))
+        as_who = by if is_trusted else None
         try:
-            hash_ = await self.passwords.hash(password)
-            credential = await keeping.keep_credential(self._pool, hash_)
-            try:
-                mid = await self._register(by if is_trusted else None, login, handle, name, role, is_active, credential)
-            except Unavailable:
-                raise  # it may be there, and then it needs its credential
-            except ImcoreError:
-                await keeping.forget_credential(self._pool, credential)
-                raise
+            mid = await self._register(as_who, login, handle, name, role, is_active, credential, code)
         except Unavailable:
-            raise
+            raise  # it may be there, and then it needs its credential
         except ImcoreError:
-            if is_invited:
-                await keeping.give_invitation_back(self._pool, invitation)
+            await keeping.forget_credential(self._pool, credential)
             raise
         sent = await self._send_code(mid, login, email) if needs_code else None
         return Registered(mid, ACTIVE if is_active else PENDING, sent)
 
     async def _register(
-        self, by: Identity | None, login: str, handle: str, name: str, role: AccountRole, active: bool, credential: str
+        self,
+        by: Identity | None,
+        login: str,
+        handle: str,
+        name: str,
+        role: AccountRole,
+        active: bool,
+        credential: str,
+        code: keeping.Code | None,
     ) -> int:
         for tried in range(MID_TRIES):
             mid = 1 + secrets.randbelow(MID_BELOW - 1)
             fact = AccountRegistered(
-                mid=mid, login=login, handle=handle, name=name or login, role=role, active=active, credential=credential
+                mid=mid,
+                login=login,
+                handle=handle,
+                name=name or login,
+                role=role,
+                active=active,
+                credential=credential,
+                code="" if code is None else code.name,
             )
+            actor = Actor(mid, "user") if by is None else by.actor
             try:
-                await self._log.decide(Register(fact, Actor(mid, "user") if by is None else by.actor))
+                await self._log.decide(Register(fact, actor, 0 if code is None else code.uses))
             except MidTaken:
                 log.info("a member id was taken; try %d", tried + 1)
             else:
@@ -224,15 +253,19 @@ class Accounts:
         raise Unavailable("no member id was found")
 
     async def _send_code(self, mid: int, login: str, email: str) -> bool:
-        code = await keeping.keep_activation(self._pool, mid, self.settings.activation_code_s)
         url = self.settings.activation_webhook_url
         assert url is not None, "asked before"
         try:
+            code = await keeping.keep_activation(self._pool, mid, self.settings.activation_code_s)
             await self.webhook.tell(
                 url, {"act": "activation", "mid": mid, "login": login, "email": email, "code": code}
             )
         except Unavailable:
             return False  # an admin may activate it
+        except DATABASE_ERRORS as error:
+            heed_cancellation()
+            log.warning("an activation code cannot be kept: %s", error)
+            return False  # the account is there: to be told to try again would lead to a name that is taken
         return True
 
     async def activate(self, mid: int, by: Identity, code: str, address: str) -> list[Recorded]:
@@ -242,9 +275,12 @@ class Accounts:
         self._pace(self.comings, subnet(address))
         self._pace(self.tries, f"code {mid}")
         # In mode admin no code is good: one may have been sent before that was set.
-        if self.settings.registration == "admin" or not await keeping.use_activation(self._pool, mid, code):
+        if self.settings.registration == "admin" or not await keeping.is_activation(self._pool, mid, code):
             raise WrongCode
-        return await self._log.decide(Activate(mid, by.actor, by_code=True))
+        made = await self._log.decide(Activate(mid, by.actor, by_code=True))
+        # Not before: whoever is told to try again has the code still. It is for this account alone, which it does nothing to twice.
+        await keeping.forget_activation(self._pool, mid)
+        return made
 
     # --- logging in, and out -----------------------------------------------------------------------------------------------
 
@@ -258,17 +294,19 @@ class Accounts:
         known = await queries.by_name(self._pool, handle, login)
         await self._compare(known, password)
         assert known is not None, "nobody's password is never right"
+        await self._hash_anew(known, password)
         return await self._begin(known.mid, known.credential, told, address)
 
     async def _compare(self, known: queries.Known | None, password: str) -> None:
         hash_ = None if known is None else known.hash
         if not await self.passwords.is_right(hash_, check_given(password)):
             raise WrongLogin
-        assert known is not None
-        assert hash_ is not None
-        if self.passwords.is_outdated(hash_):
+
+    async def _hash_anew(self, known: queries.Known, password: str) -> None:
+        """With the parameters of today, if nobody waits: who was in line does not stand in it again, and a later login may do it."""
+        if known.hash is not None and self.passwords.is_outdated(known.hash) and not self.passwords.is_busy:
             fresh = await self.passwords.hash(check_given(password))
-            await keeping.rehash(self._pool, known.credential, hash_, fresh)
+            await keeping.rehash(self._pool, known.credential, known.hash, fresh)
 
     async def guest(self, told: Told, address: str) -> Granted:
         """Somebody without an account, under a negative member id of its own. Raises Forbidden, RateLimited."""
@@ -283,6 +321,8 @@ class Accounts:
         login = LogIn(fact, credential)
         try:
             event = (await self._log.decide(login))[-1]
+        except Unavailable:
+            raise  # the login may be there, and then its refresh token says when it expires
         except ImcoreError:
             await keeping.forget_families(self._pool, mid, [fact.sid])
             raise
@@ -312,7 +352,7 @@ class Accounts:
         (mid, sid, said), fresh = found
         now = await queries.standing(self._pool, mid, sid)
         if not now.is_on or (mid > 0 and now.state != ACTIVE):
-            await keeping.forget_families(self._pool, mid, [sid])
+            await self.end_logins(mid, [sid], SERVICE_MID)  # what ended all may not have named this one
             raise Unauthenticated("the login is over")
         role: PlatformRole = "guest" if now.role is None else role_named(now.role)
         told = Told.of(said)
@@ -321,7 +361,7 @@ class Accounts:
     async def log_out(self, who: Identity, *, everywhere: bool) -> list[Recorded]:
         """This login is over, or all of this person's. Raises BadRequest for a token that is of no login."""
         if everywhere:
-            sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX)]
+            sids = await self._sids(who.mid)
             return await self.end_logins(who.mid, sids, who.mid, everywhere=True)
         if not who.sid:
             raise BadRequest("this token is of no login; its issuer can end it, or say everywhere")
@@ -329,8 +369,10 @@ class Accounts:
 
     async def remove_device(self, who: Identity, key: str) -> list[Recorded]:
         """The logins of the device with this key are over."""
-        sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX) if one.key == key]
-        return await self.end_logins(who.mid, sids, who.mid) if sids else []
+        made: list[Recorded] = []
+        while found := await queries.logins(self._pool, who.mid, LOGINS_MAX, key):
+            made += await self.end_logins(who.mid, [one.sid for one in found], who.mid)
+        return made
 
     async def end_logins(self, mid: int, sids: list[str], by: int, *, everywhere: bool = False) -> list[Recorded]:
         """These logins are over."""
@@ -350,6 +392,11 @@ class Accounts:
         """How one shows oneself; None leaves it."""
         return await self._log.decide(ChangeProfile(who.mid, who.actor, name=name, avatar=avatar, extra=extra))
 
+    async def told(self, who: Identity) -> Told | None:
+        """What the device said of itself when it logged in; None for a token that is of no login."""
+        said = await keeping.told(self._pool, who.mid, who.sid) if who.sid else None
+        return None if said is None else Told.of(said)
+
     async def change_password(self, who: Identity, old: str, new: str, told: Told, address: str) -> Granted:
         """Another password. Every login is over, and this device has a new one. Raises WrongLogin, BadRequest."""
         new = check_password(new)
@@ -360,7 +407,7 @@ class Accounts:
             raise NoSuchAccount
         await self._compare(known, old)
         credential = await keeping.keep_credential(self._pool, await self.passwords.hash(new))
-        sids = [one.sid for one in await queries.logins(self._pool, who.mid, LOGINS_MAX)]
+        sids = await self._sids(who.mid)
         fact = _logged_in(who.mid, told, address)
         refresh = await self._keep_refresh(fact, told)
         changing = ChangePassword(
@@ -422,10 +469,10 @@ class Accounts:
     async def _sweep(self) -> None:
         while True:
             try:
-                await keeping.forget_expired(self._pool)
-            except DATABASE_ERRORS as error:
+                await self.sweep()
+            except (*DATABASE_ERRORS, Overloaded, Unavailable) as error:
                 heed_cancellation()
-                log.warning("expired secrets cannot be forgotten: %s", error)
+                log.warning("expired logins and secrets cannot be forgotten: %s", error)
             await asyncio.sleep(SWEEP_S)
 
 

@@ -12,10 +12,11 @@ from typing import Final
 import orjson
 
 from imcore import roles
-from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongLogin
-from imcore.events.store import Decision, Draft, Key, Rows, draft
+from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, NoSuchAccount, WrongCode, WrongLogin
+from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
+    SERVICE_MID,
     USER,
     AccountActivated,
     AccountDeactivated,
@@ -26,6 +27,7 @@ from imcore.events.types import (
     Fact,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     PasswordChanged,
     PlatformRoleChanged,
     ProfileChanged,
@@ -33,6 +35,7 @@ from imcore.events.types import (
 )
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
 from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
+from imcore.projections.code_uses import CodeUses
 from imcore.roles import account_key, account_of, role_of
 
 GUEST: Final[PlatformRole] = "guest"
@@ -49,25 +52,35 @@ def handle_key(handle: str) -> Key:
     return ("handles", (handle,))
 
 
+def code_key(name: str) -> Key:
+    """The row of an invitation code."""
+    return ("code_uses", (name,))
+
+
 def login_keys(mid: int, sids: Sequence[str]) -> list[Key]:
     """The rows that the end of these logins changes."""
     return [("logouts", (mid,)), *(("logins", (mid, sid)) for sid in sids)]
 
 
 class Register(Decision):
-    """A new account, made by whose it will be, an admin or a service. Raises NameTaken, MidTaken for a member id that somebody has, and
-    Forbidden for who is no admin any more."""
+    """A new account, made by whose it will be, an admin or a service. Raises NameTaken, WrongCode for an invitation code that `uses`
+    many have used, MidTaken for a member id that somebody has, and Forbidden for who is no admin any more."""
 
-    __slots__ = ("by", "fact")
+    __slots__ = ("by", "fact", "uses")
 
-    def __init__(self, fact: AccountRegistered, by: Actor) -> None:
+    def __init__(self, fact: AccountRegistered, by: Actor, uses: int = 0) -> None:
         audited = by.mid != fact.mid
         super().__init__(
-            [account_key(fact.mid), handle_key(fact.handle), *roles.keys(by)],
+            [
+                account_key(fact.mid),
+                handle_key(fact.handle),
+                *([code_key(fact.code)] if fact.code else []),
+                *roles.keys(by),
+            ],
             [f"{USER}{fact.mid}", *([AUDIT] if audited else [])],
             creates=True,
         )
-        self.fact, self.by = fact, by
+        self.fact, self.by, self.uses = fact, by, uses
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One registration."""
@@ -76,6 +89,10 @@ class Register(Decision):
             raise Forbidden
         if rows[handle_key(self.fact.handle)] is not None:
             raise NameTaken
+        if self.fact.code:
+            uses = row_of(rows, CodeUses, "code_uses", self.fact.code)
+            if uses is not None and uses.used >= self.uses:
+                raise WrongCode
         if account_of(rows, self.fact.mid) is not None:
             raise MidTaken
         return [
@@ -317,6 +334,30 @@ class LogOut(Decision):
             return []
         fact = LoggedOut(mid=self.mid, sids=tuple(sids), everywhere=self.everywhere)
         return [draft(f"{USER}{self.mid}", fact, self.by)]
+
+
+class ExpireLogins(Decision):
+    """These logins, each of a person, were not refreshed in time. Of those that are over already nothing is said."""
+
+    __slots__ = ("logins",)
+
+    def __init__(self, logins: Sequence[tuple[int, str]]) -> None:
+        self.logins = tuple(dict.fromkeys(logins))
+        keys = [key for mid, sid in self.logins for key in self._keys(mid, sid)]
+        super().__init__(list(dict.fromkeys(keys)), sorted({f"{USER}{mid}" for mid, _ in self.logins}), creates=True)
+
+    @staticmethod
+    def _keys(mid: int, sid: str) -> list[Key]:
+        """A guest is forgotten with its login."""
+        return [("logins", (mid, sid)), *([("logouts", (mid,))] if mid < 0 else [])]
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One end for each that is there."""
+        return [
+            draft(f"{USER}{mid}", LoginExpired(mid=mid, sid=sid), SERVICE_MID)
+            for mid, sid in self.logins
+            if any(rows[key] is not None for key in self._keys(mid, sid))
+        ]
 
 
 class Note(Decision):

@@ -19,7 +19,7 @@ from imcore.accounts.tokens import identity_of
 from imcore.accounts.webhook import Webhook
 from imcore.auth import Claim, Identity, Verifier, believe
 from imcore.config import Settings
-from imcore.errors import Overloaded, TryLater, Unauthenticated
+from imcore.errors import Overloaded, TryLater, Unauthenticated, Unavailable
 from imcore.events.names import Pool
 from imcore.permissions import SERVICE_ACTOR
 
@@ -41,6 +41,7 @@ class Doors:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._mode = settings.auth_mode
+        self._leeway_s = settings.auth_leeway_s
         self._asks = frozenset(settings.auth_webhook_asks) if settings.auth_mode == "webhook" else frozenset[str]()
         self._verifier = verifier
         self._revocations = revocations
@@ -72,19 +73,35 @@ class Doors:
                 raise Unauthenticated("mid is not the ticket's")
         else:
             identity = await self._webhook.identify(claim, act=act, address=address, origin=origin, now=self._now())
-        self._revocations.check(identity)
+        self.check(identity)
         return identity
 
     def check(self, identity: Identity) -> None:
         """Does it still hold? Raises Unauthenticated. To be asked once more by whoever has waited since."""
+        if not self.stands(identity):
+            raise Unauthenticated("the token's key was retired")
         self._revocations.check(identity)
 
-    def renewed(self, identity: Identity, token: str) -> Identity:
-        """The identity with the time of a fresh token of the same login. Raises Unauthenticated if it is somebody else's."""
-        fresh = self(Claim(token=token))
+    def stands(self, identity: Identity) -> bool:
+        """Is the key of its token still one of ours? What else took it back meanwhile, the log says."""
+        return self._verifier.stands(identity)
+
+    async def renewed(self, identity: Identity, claim: Claim, *, origin: str, address: str) -> Identity:
+        """The identity with the time of a fresh token of the same login, after asking whom it takes.
+
+        Raises Unauthenticated if it is somebody else's, Unavailable when nobody answers, and what the database raises.
+        """
+        try:
+            fresh = await self.admit(claim, act="renew", origin=origin, address=address)
+        except TryLater as error:  # which would end the connection, and that has its time yet
+            raise Unavailable(error.detail, retry_after_ms=error.retry_after_ms) from None
         if (fresh.mid, fresh.sid) != (identity.mid, identity.sid):
             raise Unauthenticated("the token is not of this login")
         return fresh
+
+    def has_expired(self, expires_at: float) -> bool:
+        """Is that long enough ago? Clocks may be wrong by the leeway, for who is there as for who comes in."""
+        return expires_at + self._leeway_s <= self._now()
 
     def asks(self, act: str) -> bool:
         """Is the backend asked about this (join, send)?"""
@@ -135,6 +152,6 @@ class Doors:
         if kept is None:
             raise Unauthenticated("the ticket was used, has expired, or is for another page")
         identity = identity_of(kept)
-        if identity.expires_at is not None and identity.expires_at <= self._now():
+        if identity.expires_at is not None and self.has_expired(identity.expires_at):
             raise Unauthenticated("the token behind the ticket has expired")
         return identity

@@ -1,7 +1,8 @@
 """The secrets: hashes of passwords, refresh tokens, tickets and codes, in tables beside the log.
 
 Each is made so that nothing has to be undone. A credential is written before the event that names it, and means nothing until then;
-a refresh token is worth what its login is, which stands in the log; a ticket or a code is used up by the statement that reads it.
+a refresh token is worth what its login is, which stands in the log; a ticket is used up by the statement that reads it, and a code by
+the event that it led to.
 
 What is compared is the SHA-256 of 128 random bits or more, so nobody can guess one, and whoever reads the tables holds none.
 """
@@ -38,14 +39,26 @@ UPDATE refresh_tokens SET hash = $3, before = $2, expires_at = now() + $4,
 WHERE family = $1 AND (hash = $2 OR (before = $2 AND turned_at > clock_timestamp() - $5::interval)) AND expires_at > now()
 RETURNING mid, sid, told
 """
-FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND expires_at > now()"
+FAMILY = "SELECT mid, sid, told FROM refresh_tokens WHERE family = $1 AND hash <> '' AND expires_at > now()"
+TOLD = "SELECT told FROM refresh_tokens WHERE mid = $1 AND sid = $2 AND hash <> ''"
 FORGET_FAMILIES = "DELETE FROM refresh_tokens WHERE mid = $1 AND sid = ANY($2::text[])"
-FORGET_EXPIRED = (
-    "DELETE FROM refresh_tokens WHERE expires_at < now()",
-    "DELETE FROM tickets WHERE expires_at < now()",
-    "DELETE FROM invitation_codes WHERE expires_at < now() - interval '30 days'",
-    "DELETE FROM activation_codes WHERE expires_at < now() - interval '30 days'",
+# Worth nothing, and there until no access token of the guest can be about: then the sweep forgets what ended it.
+END_GUEST = """
+UPDATE refresh_tokens SET hash = '', before = NULL, expires_at = now() + interval '1 hour' WHERE mid = $1 AND sid = ANY($2::text[])
+"""
+EXPIRED = "SELECT family, mid, sid FROM refresh_tokens WHERE expires_at <= now() ORDER BY expires_at LIMIT $1"
+# Nothing revives one that has expired, so whoever reads it may forget it later.
+FORGET_READ = "DELETE FROM refresh_tokens WHERE family = ANY($1::bytea[])"
+# What another process sweeps at this moment is not waited for.
+SWEEP = """
+DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM {table} WHERE expires_at <= now() - make_interval(days => {days}) LIMIT $1 FOR UPDATE SKIP LOCKED))
+"""
+SWEEPS = tuple(
+    SWEEP.format(table=table, days=days)
+    for table, days in (("tickets", 0), ("invitation_codes", 30), ("activation_codes", 30))
 )
+SWEEP_ROWS_MAX: Final = 1_000  # in one statement
 
 KEEP_TICKET = "INSERT INTO tickets (hash, identity, origin, expires_at) VALUES ($1, $2, $3, now() + $4)"
 USE_TICKET = "DELETE FROM tickets WHERE hash = $1 RETURNING identity, origin, expires_at > now() AS in_time"
@@ -54,14 +67,17 @@ KEEP_INVITATION = """
 INSERT INTO invitation_codes (hash, uses, note, created_by, expires_at) VALUES ($1, $2, $3, $4, now() + $5)
 RETURNING expires_at
 """
-USE_INVITATION = "UPDATE invitation_codes SET uses = uses - 1 WHERE hash = $1 AND uses > 0 AND expires_at > now()"
-GIVE_INVITATION_BACK = "UPDATE invitation_codes SET uses = uses + 1 WHERE hash = $1"
+INVITATION = """
+SELECT i.name, i.uses FROM invitation_codes i LEFT JOIN code_uses u ON u.code = i.name
+WHERE i.hash = $1 AND i.uses > coalesce(u.used, 0) AND i.expires_at > now()
+"""
 
 KEEP_ACTIVATION = """
 INSERT INTO activation_codes (mid, hash, expires_at) VALUES ($1, $2, now() + $3)
 ON CONFLICT (mid) DO UPDATE SET hash = excluded.hash, expires_at = excluded.expires_at
 """
-USE_ACTIVATION = "DELETE FROM activation_codes WHERE mid = $1 AND hash = $2 AND expires_at > now()"
+IS_ACTIVATION = "SELECT EXISTS (SELECT FROM activation_codes WHERE mid = $1 AND hash = $2 AND expires_at > now())"
+FORGET_ACTIVATION = "DELETE FROM activation_codes WHERE mid = $1"
 
 
 class Secret(NamedTuple):
@@ -99,6 +115,21 @@ class Family(NamedTuple):
     mid: int
     sid: str
     told: str
+
+
+class Code(NamedTuple):
+    """An invitation code: its name in the log, and how many may register with it."""
+
+    name: str
+    uses: int
+
+
+class Expired(NamedTuple):
+    """A login that was not refreshed in time."""
+
+    family: bytes
+    mid: int
+    sid: str
 
 
 # --- passwords -----------------------------------------------------------------------------------------------------------------
@@ -150,15 +181,32 @@ async def rotate(source: Source, token: str, expires_in_s: float, grace_s: float
     return None if row is None else Family(*row)
 
 
+async def told(source: Source, mid: int, sid: str) -> str | None:
+    """What the device said of itself at this login; None if it is over."""
+    said: str | None = await source.fetchval(TOLD, mid, sid)
+    return said
+
+
 async def forget_families(source: Source, mid: int, sids: list[str]) -> None:
     """These logins are over."""
-    await source.execute(FORGET_FAMILIES, mid, sids)
+    await source.execute(FORGET_FAMILIES if mid > 0 else END_GUEST, mid, sids)
 
 
-async def forget_expired(source: Source) -> None:
-    """What nobody can use any more."""
-    for statement in FORGET_EXPIRED:
-        await source.execute(statement)
+async def expired(source: Source, limit: int) -> list[Expired]:
+    """Logins that were not refreshed in time, the oldest first."""
+    return [Expired(*row) for row in await source.fetch(EXPIRED, limit)]
+
+
+async def forget_read(source: Source, expired: list[Expired]) -> None:
+    """The log knows that these are over."""
+    await source.execute(FORGET_READ, [one.family for one in expired])
+
+
+async def sweep(source: Source) -> None:
+    """Forget tickets and codes that nobody can use any more, in statements of at most SWEEP_ROWS_MAX rows."""
+    for statement in SWEEPS:
+        while (await source.execute(statement, SWEEP_ROWS_MAX)) == f"DELETE {SWEEP_ROWS_MAX}":
+            pass
 
 
 # --- tickets -------------------------------------------------------------------------------------------------------------------
@@ -187,14 +235,10 @@ async def keep_invitation(source: Source, *, uses: int, note: str, by: int, expi
     return made.text, int(expires_at.timestamp() * 1000)
 
 
-async def use_invitation(source: Source, text: str) -> bool:
-    """Use it once; False if it is none, used up or expired."""
-    return await source.execute(USE_INVITATION, code_digest(text)) == "UPDATE 1"
-
-
-async def give_invitation_back(source: Source, text: str) -> None:
-    """It was used for nothing."""
-    await source.execute(GIVE_INVITATION_BACK, code_digest(text))
+async def invitation(source: Source, text: str) -> Code | None:
+    """The code that this is; None if it is none, used up or expired. Whether it may be used is decided in the log."""
+    row = await source.fetchrow(INVITATION, code_digest(text))
+    return None if row is None else Code(*row)
 
 
 async def keep_activation(source: Source, mid: int, expires_in_s: float) -> str:
@@ -204,6 +248,11 @@ async def keep_activation(source: Source, mid: int, expires_in_s: float) -> str:
     return made.text
 
 
-async def use_activation(source: Source, mid: int, text: str) -> bool:
-    """Use it; False if it is not this account's, or expired."""
-    return await source.execute(USE_ACTIVATION, mid, code_digest(text)) == "DELETE 1"
+async def is_activation(source: Source, mid: int, text: str) -> bool:
+    """Is this the code of this account, and in time?"""
+    return bool(await source.fetchval(IS_ACTIVATION, mid, code_digest(text)))
+
+
+async def forget_activation(source: Source, mid: int) -> None:
+    """The account needs none any more."""
+    await source.execute(FORGET_ACTIVATION, mid)

@@ -74,6 +74,11 @@ class Passwords:
             wait_s = self.under_way / per_s + self._refused.join(asyncio.get_running_loop().time(), per_s)
             raise Overloaded("too many are logging in", retry_after_ms=int(wait_s * 1000) + 1)
 
+    @property
+    def is_busy(self) -> bool:
+        """Would the next one have to wait?"""
+        return self.under_way >= self._threads
+
     async def hash(self, password: str) -> str:
         """A hash of it, with a salt of its own. Raises Overloaded."""
         return await self._run(lambda: self._hasher.hash(password))

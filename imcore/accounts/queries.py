@@ -25,10 +25,12 @@ SELECT mid, login, name, avatar, extra, role, state, reason, created_ms FROM acc
 WHERE mid > $1 AND ($2::text IS NULL OR state = $2) AND ($3 = '' OR strpos(login, $3) > 0 OR strpos(lower(name), $3) > 0)
 ORDER BY mid LIMIT $4
 """
-# Logins that are not over, of one person.
+# Logins of one person that are not over: on one device, or on all. One that has expired is, whether its row is still there or not.
 LOGINS: Final = """
 SELECT l.sid, l.key, l.platform, l.address, l.since_ms FROM logins l LEFT JOIN logouts o ON o.mid = l.mid
-WHERE l.mid = $1 AND l.since > coalesce(o.ended, 0) ORDER BY l.since DESC LIMIT $2
+WHERE l.mid = $1 AND ($3::text IS NULL OR l.key = $3) AND l.since > coalesce(o.ended, 0)
+AND EXISTS (SELECT FROM refresh_tokens r WHERE r.mid = l.mid AND r.sid = l.sid AND r.expires_at > now())
+ORDER BY l.since DESC LIMIT $2
 """
 # What a new token of a login is to say, and up to where in the log that is true: one snapshot.
 STANDING: Final = """
@@ -109,9 +111,9 @@ async def accounts(source: Source, after: int, state: str | None, search: str, l
     return [Shown(*row) for row in await source.fetch(ACCOUNTS, after, state, search, limit)]
 
 
-async def logins(source: Source, mid: int, limit: int) -> list[Device]:
-    """The logins of a person that are not over, the newest first."""
-    return [Device(*row) for row in await source.fetch(LOGINS, mid, limit)]
+async def logins(source: Source, mid: int, limit: int, key: str | None = None) -> list[Device]:
+    """The logins of a person that are not over, on the device of this key or on all; the newest first."""
+    return [Device(*row) for row in await source.fetch(LOGINS, mid, limit, key)]
 
 
 async def standing(source: Source, mid: int, sid: str) -> Standing:

@@ -56,12 +56,14 @@ class Issuer:
         self._now = now
 
     def access(self, mid: int, role: PlatformRole, sid: str, as_of: int, told: Told) -> Access:
-        """A token of this login, which knows the log up to `as_of`. Raises BadConfiguration when no key can be read or made."""
+        """A token of this login, which knows the log up to `as_of`, and not of longer life. Raises BadConfiguration when no key can be
+        read or made."""
         settings = self._settings
+        good_for_s = min(settings.access_token_s, settings.refresh_token_s)
         token = auth.mint(
             self._keys.signing(),
             now=self._now(),
-            expires_in_s=settings.access_token_s,
+            expires_in_s=good_for_s,
             mid=mid,
             role=role,
             sid=sid,
@@ -75,7 +77,7 @@ class Issuer:
                 "accepts": None if told.accepts is None else list(told.accepts),
             },
         )
-        return Access(token, int(settings.access_token_s))
+        return Access(token, int(good_for_s))
 
 
 def kept(identity: Identity) -> str:
@@ -90,6 +92,7 @@ def kept(identity: Identity) -> str:
             "sid": identity.sid,
             "as_of": identity.as_of,
             "issued_at": identity.issued_at,
+            "kid": identity.kid,
         }
     ).decode()
 
@@ -107,4 +110,5 @@ def identity_of(text: str) -> Identity:
         sid=said["sid"],
         as_of=said["as_of"],
         issued_at=said["issued_at"],
+        kid=said.get("kid", ""),
     )

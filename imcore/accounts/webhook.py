@@ -15,10 +15,10 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imcore.auth import Claim, Identity, believe
+from imcore.auth import Claim, Identity, believe, names_rooms
 from imcore.config import Settings
-from imcore.errors import BadRequest, Forbidden, ImcoreError, TryLater, Unauthenticated, Unavailable
-from imcore.protocol.packet import INT64_MAX, INT64_MIN, check_room
+from imcore.errors import Forbidden, TryLater, Unauthenticated, Unavailable
+from imcore.protocol.packet import INT64_MAX, INT64_MIN
 
 log = logging.getLogger(__name__)
 
@@ -154,17 +154,17 @@ async def _whole(content: aiohttp.StreamReader) -> bytes:
 def _identity(found: Yes, now: float) -> Identity:
     expires_at = None if found.expires_in_s is None else now + found.expires_in_s
     if found.service:
-        return Identity(0, role="service", expires_at=expires_at)
+        return Identity(0, role="service", expires_at=expires_at, as_of=0, issued_at=now)
     if not found.mid:
         raise _NoAnswer
-    try:
-        rooms = None if found.rooms is None else frozenset(check_room(room) for room in found.rooms)
-    except (BadRequest, ImcoreError):
-        raise _NoAnswer from None
+    if found.rooms is not None and not all(names_rooms(room) for room in found.rooms):
+        raise _NoAnswer
     return Identity(
         found.mid,
-        rooms=rooms,
+        rooms=None if found.rooms is None else frozenset(found.rooms),
         ops=None if found.ops is None else frozenset(found.ops),
         role="user" if found.mid > 0 else "guest",
         expires_at=expires_at,
+        as_of=0,
+        issued_at=now,
     )

@@ -21,7 +21,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from imcore.accounts.doors import TICKET
-from imcore.api import goim, idempotency, metrics, page, verbs
+from imcore.api import goim, metrics, page, verbs
 from imcore.api.asking import integer, problem, refusal, services
 from imcore.api.downloads import DOWNLOADS, LEAVE, Downloads, Leave
 from imcore.api.openapi import MID_HEADER
@@ -42,7 +42,7 @@ from imcore.errors import (
 from imcore.paces import Paces
 from imcore.protocol.packet import INT64_MAX
 from imcore.proxies import Networks, client_address, may_connect, networks, subnet
-from imcore.verbs import VERBS
+from imcore.verbs import VERBS, idempotency
 from imcore.verbs.call import Verbs
 
 __all__ = ["Services", "make_app"]

@@ -23,11 +23,11 @@ from typing import Any, Final, Literal
 from pydantic.json_schema import models_json_schema
 
 from imcore import __version__, errors
-from imcore.api import idempotency
 from imcore.api.verbs import is_in_query
 from imcore.errors import ImcoreError
 from imcore.permissions import PLATFORM_ROLES, STANDINGS, Permissions
 from imcore.protocol.packet import INT64_MAX
+from imcore.verbs import idempotency
 from imcore.verbs.call import Verbs
 from imcore.verbs.verb import NAME_SCHEMA, TYPE_SCHEMA, AnyVerb
 

@@ -4,7 +4,7 @@ Arguments come from the path, and beside it from the query (GET, DELETE, and whe
 comes from one place only: what is in the path may not be in the body too. A parameter that the verb does not know is refused.
 
 A GET's answer carries an `ETag` of what it says, and is not repeated to who has it already. It is made and checked again each
-time: what is saved is the way, not the work. Answers of the other methods are kept under idempotency keys (`idempotency`).
+time: what is saved is the way, not the work. Answers of the other methods are kept under idempotency keys (`imcore.verbs.idempotency`).
 
 The trap: in a query everything is text. What becomes of it is decided by the model's own schema, so that a number is written as digits
 and a boolean as true or false, and nothing else is taken for one.
@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import logging
 import re
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -25,19 +24,20 @@ from urllib.parse import quote
 from aiohttp import ETag, hdrs, web
 from aiohttp.helpers import ETAG_ANY
 
-from imcore.api import idempotency
 from imcore.api.asking import Query, answer, decoded, identity, integer, read_json, refuse_body, services
 from imcore.api.downloads import DOWNLOADS, LEAVE, longest_s
 from imcore.api.services import ADDRESS
-from imcore.database import DATABASE_ERRORS
-from imcore.errors import BadRequest, ImcoreError
+from imcore.errors import BadRequest, ImcoreError, WrongType
 from imcore.protocol.packet import shown
-from imcore.verbs.call import Verbs, encoded
-from imcore.verbs.verb import AnyVerb, Args, Caller, Other, Stream, Upload
+from imcore.verbs import idempotency
+from imcore.verbs.call import Verbs
+from imcore.verbs.verb import AnyVerb, Caller, Stream, Upload
 
 log = logging.getLogger(__name__)
 
 IN_QUERY: Final = ("GET", "DELETE")
+FORM: Final = "application/x-www-form-urlencoded"
+FORM_OF_FILES: Final = "multipart/form-data"
 TAG_BYTES: Final = 16
 WRITE_BYTES: Final = 16_384  # at a time: so little a slow line takes within behind_s
 OPEN_ROUTES: Final = web.AppKey("open routes", frozenset[tuple[str, str]])
@@ -72,7 +72,6 @@ class Route:
         self.pattern = pattern(verb, verbs.by_name.values())
         self._kinds = kinds(verb)
         self._in_query = is_in_query(verb)
-        self._keeps = idempotency.keeps(verb)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Ask the verb, and write down what it answers."""
@@ -89,40 +88,13 @@ class Route:
         values = await self._values(request)
         args = self._verbs.checked(verb, caller, values)
         services(request).means.accounts.doors.check(caller.identity)  # a body may take its time
-        if key is None or not self._keeps or caller.identity.role == "anonymous":
-            return await self._answered(request, caller, args)
-        return await self._once(request, caller, args, key, idempotency.digest(verb, values))
-
-    async def _once(
-        self, request: web.Request, caller: Caller, args: Args, key: str, digest: bytes
-    ) -> web.StreamResponse:
-        """The answer that was given before under this key, or a new one, which is kept."""
-        have = services(request)
-        found = await idempotency.claim(
-            have.pool, caller.identity, key, digest, uuid.uuid4(), have.settings.idempotency_s
-        )
-        if isinstance(found, idempotency.Kept):
-            again = answer(found.body, found.status)
-            again.headers[idempotency.REPLAYED] = "true"
-            return again
-        try:
-            response = await self._answered(request, caller, args)
-        except (ImcoreError, *DATABASE_ERRORS):
-            await idempotency.release(have.pool, found)
-            raise
-        assert isinstance(response, web.Response), "what is no JSON is not kept"
-        assert isinstance(response.body, bytes)
-        await idempotency.keep(have.pool, found, response.status, response.body)
-        return response
-
-    async def _answered(self, request: web.Request, caller: Caller, args: Args) -> web.StreamResponse:
-        verb = self._verb
-        told = await verb.run(caller, services(request).means, args)
+        told = await self._verbs.told(verb, caller, services(request).means, args, values, key)
         if isinstance(told, Stream):
             return await streamed(request, told)
-        if isinstance(told, Other):
-            return tagged(request, answer(encoded(told.answer), told.status))
-        return tagged(request, answer(encoded(told), verb.status))
+        response = tagged(request, answer(told.body, told.status))
+        if told.is_again:
+            response.headers[idempotency.REPLAYED] = "true"
+        return response
 
     async def _values(self, request: web.Request) -> dict[str, object]:
         """The arguments, from wherever they are. Raises BadRequest for one that is in two places."""
@@ -241,6 +213,10 @@ def _upload(request: web.Request) -> Upload:
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise BadRequest("the body comes as it is, without Content-Encoding")
     declared = request.content_type if hdrs.CONTENT_TYPE in request.headers else ""
+    if declared == FORM_OF_FILES:  # it would be kept with its lines of dashes, and no program could read it
+        raise WrongType("the body is the file itself, and not a form with it (with curl --data-binary @file, not -F)")
+    if declared == FORM:  # what programs say who were not told, curl among them
+        declared = ""
     return Upload(declared, request.content_length, _received(request))
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from imcore.attachments.store import PIECE_BYTES, Kept, is_id
+from imcore.attachments.store import ID_CHARACTERS, PIECE_BYTES, Kept, is_id
 from imcore.errors import BadConfiguration, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -34,9 +34,13 @@ PART_BYTES: Final = 5 * 2**20  # the least that S3 takes for a part that is not 
 CONNECTIONS_MAX: Final = 64
 CONNECT_S, READ_S = 5.0, 30.0
 ABORT_S: Final = 10.0
+ANSWER_S = (
+    10.0  # who waits for a store that stands still is told so: three tries of READ_S are longer than anybody waits
+)
 START_S: Final = 5.0  # a start waits no longer for a store that does not answer
 ABSENT: Final = frozenset(("NoSuchKey", "404", "NotFound"))
 GONE: Final = frozenset(("NoSuchUpload", "404", "NotFound"))
+HEXADECIMAL: Final = "0123456789abcdef"
 
 
 class Bucket:
@@ -107,7 +111,7 @@ class Bucket:
         parts = _parts(pieces)
         first = await anext(parts, b"")
         if len(first) < PART_BYTES:
-            async with _working(strict=True):
+            async with _working(strict=True, carries=True):
                 await self._client.put_object(Bucket=self._bucket, Key=key, Body=first)
             return
         async with _working(strict=True):
@@ -117,11 +121,11 @@ class Bucket:
         try:
             part = first
             while part:
-                async with _working(strict=True):
+                async with _working(strict=True, carries=True):
                     answer = await self._client.upload_part(**upload, PartNumber=len(done) + 1, Body=part)
                 done.append({"PartNumber": len(done) + 1, "ETag": answer["ETag"]})
                 part = await anext(parts, b"")
-            async with _working(strict=True):
+            async with _working(strict=True, carries=True):
                 await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})
         except BaseException:
             # A cancellation too. What cannot be aborted now is swept later.
@@ -150,7 +154,7 @@ class Bucket:
         left = end - start
         async with answer["Body"] as body:
             while left > 0:
-                async with _working():
+                async with _working(carries=True):
                     piece: bytes = await body.read(min(PIECE_BYTES, left))
                 if not piece:
                     raise StoreUnavailable("the store of attachments gave less than it has")
@@ -178,15 +182,21 @@ class Bucket:
     async def page(self, after: str, limit: int) -> list[Kept]:
         """See Store."""
         asked: dict[str, object] = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": min(limit, 1_000)}
-        if after:
-            asked["StartAfter"] = self._prefix + after
-        async with _working(strict=True):
-            answer = await self._client.list_objects_v2(**asked)
-        found = [
-            Kept(one["Key"].removeprefix(self._prefix), one["LastModified"].timestamp())
-            for one in answer.get("Contents", ())
-        ]
-        return [one for one in found if is_id(one.id)]
+        begins: str | None = after
+        while begins is not None:
+            if begins:
+                asked["StartAfter"] = self._prefix + begins
+            async with _working(strict=True):
+                answer = await self._client.list_objects_v2(**asked)
+            found = [
+                Kept(one["Key"].removeprefix(self._prefix), one["LastModified"].timestamp())
+                for one in answer.get("Contents", ())
+            ]
+            ours = [one for one in found if is_id(one.id)]
+            if ours or not found or not answer.get("IsTruncated"):
+                return ours
+            begins = beyond(found[-1].id)  # all of them somebody else's
+        return []
 
     async def tidy(self, before_s: float) -> int:
         """See Store."""
@@ -219,18 +229,38 @@ class Bucket:
 
 
 @asynccontextmanager
-async def _working(*, strict: bool = False) -> AsyncIterator[None]:
-    """What goes wrong on the way becomes StoreUnavailable; with `strict` what the store itself says does too."""
+async def _working(*, strict: bool = False, carries: bool = False) -> AsyncIterator[None]:
+    """What goes wrong on the way becomes StoreUnavailable; with `strict` what the store itself says does too.
+
+    What `carries` bytes takes as long as it takes; else there is an answer within `ANSWER_S`, all of botocore's tries included."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        yield
+        async with asyncio.timeout(None if carries else ANSWER_S):
+            yield
     except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise StoreUnavailable(f"the store of attachments does not answer: {type(error).__name__}") from error
     except ClientError as error:
         if not strict:
             raise
         raise StoreUnavailable(f"the store of attachments says {_code(error)}") from error
+
+
+def beyond(name: str) -> str | None:
+    """After which text to go on looking for ids, come to this one that is none; None if no id can follow.
+
+    It is `name` or comes after it, and no id lies between the two, nor is it one. Whole folders of others are passed at once: after
+    `2026/01/a.jpg` comes 20260, because nothing that begins with `2026/` is an id.
+    """
+    head = name[: len(name) - len(name.lstrip(HEXADECIMAL))]
+    if head == name or len(head) >= ID_CHARACTERS - 1:  # what follows may be a whole id
+        return name
+    if name[len(head)] < "0":
+        return head + "0"
+    if name[len(head)] < "a":
+        return head + "a"
+    left = head.rstrip("f")
+    return left[:-1] + HEXADECIMAL[HEXADECIMAL.index(left[-1]) + 1] if left else None
 
 
 def _code(error: Any) -> str:

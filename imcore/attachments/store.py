@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple, Protocol
 
 PIECE_BYTES: Final = 262_144  # what is read or written at a time
-_is_id = re.compile(r"[0-9a-f]{32}").fullmatch
+ID_CHARACTERS: Final = 32
+_is_id = re.compile(rf"[0-9a-f]{{{ID_CHARACTERS}}}").fullmatch
 
 
 class Kept(NamedTuple):
@@ -49,8 +50,8 @@ class Store(Protocol):
         """They are gone when this returns; that they were not there is no error. Who reads them now may read on to their end."""
 
     async def page(self, after: str, limit: int) -> list[Kept]:
-        """The next in order of id, after this one ("" begins), at most `limit`. What is put or deleted meanwhile may be there or
-        not."""
+        """The next in order of id, after this one ("" begins), at most `limit`; none, only if there are no more. What is put or deleted
+        meanwhile may be there or not. What others keep in the same place is passed over, however much it is."""
 
     async def tidy(self, before_s: float) -> int:
         """Drop what a `put` left that was killed before this time; how many. Those under way are younger, if the caller waits

@@ -3,8 +3,8 @@
 A verb is named, and has arguments and an answer that are JSON. `verbs` gives each its method and its types; a carrier (`Client`,
 `Http`) gives the answer, or raises. What is no JSON (the body of an upload, a download) goes over HTTP only.
 
-The trap: a call whose connection breaks before the answer may have been carried out. It is asked again by itself only where twice is
-as good as once: `may_repeat` says where.
+The trap: a call whose connection breaks before the answer may have been carried out. It is asked again by itself where twice is as
+good as once (`may_repeat` says where), and where the server keeps its answer under a key (`takes_key`), so that it happens once.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Verb(NamedTuple):
     has_id: bool = False  # an argument `id`, a UUID of the caller's, makes it happen once
     is_open: bool = False  # for whoever has no token too
     has_secrets: bool = False  # its answer is told once and kept nowhere
+    is_passing: bool = False  # worthless a moment later, and kept nowhere
     takes: str = ""  # the media type of a body that is no JSON
     gives: str = ""  # and of such an answer
     says: str = ""  # the argument that names the room in which it sends a message of the caller's
@@ -53,8 +54,11 @@ class Verb(NamedTuple):
 
     @property
     def takes_key(self) -> bool:
-        """Does the server keep the answer under an Idempotency-Key? Not for strangers, not of secrets, and of JSON only."""
-        return self.method != "GET" and not (self.is_open or self.has_secrets or self.takes or self.gives)
+        """Does the server keep the answer under an idempotency key? Not for strangers, not of secrets or signals, not of what is done
+        to the very connection, and of JSON only."""
+        if self.method == "GET" or "http" not in self.doors:
+            return False
+        return not (self.is_open or self.has_secrets or self.is_passing or self.takes or self.gives)
 
 
 class Download(ABC):

@@ -35,7 +35,7 @@ import aiohttp
 import orjson
 
 from imcore.client import carriers
-from imcore.client.calls import Content, Download, Token, Verb, refuse
+from imcore.client.calls import Content, Download, Token, Verb, new_id, refuse
 from imcore.client.carriers import Carrier, HandshakeRefused
 from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
@@ -451,13 +451,16 @@ class Client(Subjects):
         before: int | None = None,
         after: int | None = None,
         around: int | None = None,
+        at: int | None = None,
         limit: int | None = None,
     ) -> Page:
-        """A page of the room's events: the last before a seq, the first after a seq, those around one, or the newest; messages as they
-        read now. Raises NoSuchRoom."""
+        """A page of the room's events: the last before a seq, the first after a seq, those around one, those around a time (`at`, in
+        milliseconds since 1970), or the newest; messages as they read now. Raises NoSuchRoom."""
         request = {"room": _checked(room), "before": before, "after": after, "limit": limit}
         if around is not None:
             request["around"] = around
+        if at is not None:
+            request["at"] = at
         page = await self._ask(Op.HISTORY, request)
         events = [from_envelope(one) for one in page["events"]]
         return Page(room, events, page["head"], page["more"], page.get("more_after", False))
@@ -514,20 +517,21 @@ class Client(Subjects):
     ) -> Any:
         """Ask for a verb by its name; the answer's JSON. `im.rooms.create(…)` and its like are the same, typed.
 
-        What reads, and what is as good twice as once, is asked again over broken connections. Of anything else the outcome is unknown
-        when the connection breaks before the answer: that raises Unavailable, unless `retry` is true. (False: never again.) Without
-        `timeout_s` it waits for `limits.call_s`.
+        It is asked again over broken connections: what reads, what is as good twice as once, and what the server keeps the answer of,
+        which carries an idempotency key and happens once. Of the few others (signals, what this client does not know) the outcome is
+        unknown when the connection breaks before the answer: that raises Unavailable, unless `retry` is true. (False: never again.)
+        Without `timeout_s` it waits for `limits.call_s`.
 
         Raises Refused (NoSuchRoom, Forbidden, …), CallTimeout, ConnectionClosed when the client ends first, and TypeError for what is
         no JSON.
         """
         known = VERBS.get(verb, Verb(verb, doors=("connection",)))
         given = dict(args or {})
-        return await self._call(known, given, known.may_repeat(given) if retry is None else retry, timeout_s)
+        return await self._call(known, given, retry, timeout_s)
 
     async def perform(self, verb: Verb, args: dict[str, object], *, retry: bool = False) -> Any:
         """`call` for a verb that is known."""
-        return await self._call(verb, args, retry or verb.may_repeat(args), None)
+        return await self._call(verb, args, retry or None, None)
 
     async def upload(self, verb: Verb, args: dict[str, object], content: Content, media_type: str) -> Any:
         """Raises UnknownOperation: over a connection everything is JSON."""
@@ -537,10 +541,15 @@ class Client(Subjects):
         """Raises UnknownOperation: over a connection everything is JSON."""
         raise UnknownOperation(f"{verb.name} goes over HTTP only: see imcore.client.Http")
 
-    async def _call(self, verb: Verb, args: dict[str, object], may_repeat: bool, timeout_s: float | None) -> Any:
+    async def _call(self, verb: Verb, args: dict[str, object], retry: bool | None, timeout_s: float | None) -> Any:
         if "connection" not in verb.doors:
             raise UnknownOperation(f"{verb.name} goes over HTTP only: see imcore.client.Http")
-        request = {"verb": verb.name, "args": args}
+        request: dict[str, object] = {"verb": verb.name, "args": args}
+        may_repeat = verb.may_repeat(args)
+        if not may_repeat and verb.takes_key and retry is not False:
+            request["idempotency_key"] = new_id()
+            may_repeat = True
+        may_repeat = may_repeat if retry is None else retry
         self._check_size(request)
         timeout_s = self._limits.call_s if timeout_s is None else timeout_s
         room = args.get(verb.says) if verb.says else None

@@ -866,7 +866,7 @@ def _may_ask_again(asked: Asked, error: ClientError) -> bool:
     """Of a call only what says that nothing was done, or does no harm twice; and not what another writer won for good."""
     if asked.op != _CALL:
         return True
-    return error.code in NOTHING_DONE or (asked.may_repeat and error.code == "unavailable")
+    return error.code in NOTHING_DONE or (asked.may_repeat and error.code in ("unavailable", "under_way"))
 
 
 def _missing(place: _Place, before: int) -> int:

@@ -256,7 +256,8 @@ class VisibilityChosen(Event):
 @dataclass(frozen=True, slots=True)
 class AccountRegistered(Event):
     """There is an account. `login` is the name that it logs in with and `handle` what two names may not have in
-    common; `credential` names the hash of its password, which is not in the log.
+    common; `credential` names the hash of its password, which is not in the log, and `code` the invitation code
+    that let it in, if one did.
     """
 
     whom = Said[int]("mid")
@@ -266,6 +267,7 @@ class AccountRegistered(Event):
     role = Said[str]("role", "user")
     active = Said[bool]("active")
     credential = Said[str]("credential")
+    code = Said[str]("code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +348,16 @@ class LoggedOut(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoginExpired(Event):
+    """This login is over, because it was not refreshed in time. It was so from that time on, and not only from
+    here.
+    """
+
+    whom = Said[int]("mid")
+    sid = Said[str]("sid")
+
+
+@dataclass(frozen=True, slots=True)
 class AttachmentStored(Event):
     """Whoever did this has stored a file for a room. Its bytes are not in the log; `sha256` is their digest, in
     hexadecimal.
@@ -417,6 +429,7 @@ FACTS: Final[Mapping[str, type[Event]]] = {
     "platform_role_changed": PlatformRoleChanged,
     "logged_in": LoggedIn,
     "logged_out": LoggedOut,
+    "login_expired": LoginExpired,
     "attachment_stored": AttachmentStored,
     "attachment_removed": AttachmentRemoved,
     "room_switched": RoomSwitched,
@@ -437,6 +450,7 @@ __all__ = [
     "JoinRequested",
     "LoggedIn",
     "LoggedOut",
+    "LoginExpired",
     "MemberBanned",
     "MemberJoined",
     "MemberLeft",

@@ -2,8 +2,8 @@
 `await http.rooms.create(…)`.
 
 - **A call happens once.** What changes something carries an `Idempotency-Key`, the same over all its tries, so that a try whose answer
-  was lost is answered again and not done again. Where the server keeps no answers (registering, logging in, uploads), a lost answer
-  raises Unavailable.
+  was lost is answered again and not done again. Where the server keeps no answers (registering, logging in, uploads, signals), a lost
+  answer raises Unavailable.
 - **"Later" is heeded.** What the server, or what stands before it, says may succeed later is asked again: after `Retry-After`, or after
   a random time that grows with each failure, until `timeout_s` is over.
 - **A token may be short-lived**: an async function is asked for one at each call, and once more when the server refuses what it gave.

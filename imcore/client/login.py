@@ -115,9 +115,12 @@ class Login:
         """A token that is good for a while. Raises Unauthenticated when the login is over."""
         if time.monotonic() >= self._good_until:
             async with self._refreshing:
-                if time.monotonic() >= self._good_until:
-                    self._keep(await self._open.accounts.refresh(refresh_token=self.refresh_token))
+                await self._refresh()
         return self.granted.token
+
+    async def _refresh(self) -> None:
+        if time.monotonic() >= self._good_until:
+            self._keep(await self._open.accounts.refresh(refresh_token=self.refresh_token))
 
     @property
     def good_for_s(self) -> float:
@@ -127,6 +130,15 @@ class Login:
     def refused(self) -> None:
         """The token was refused: the next one is another."""
         self._good_until = 0.0
+
+    async def change_password(self, old: str, new: str) -> None:
+        """Another password. Every other login of this person is over; this one goes on, and its connections come back by themselves.
+
+        `login.http.account.password(…)` would leave this without its login. Raises WrongLogin."""
+        async with self._refreshing:  # who is refused meanwhile waits for the token that comes with the answer
+            await self._refresh()
+            async with Http(self.http.url, token=self.granted.token, tls=self._tls) as http:
+                self._keep(await http.account.password(old=old, new=new))
 
     async def log_out(self, *, everywhere: bool = False) -> None:
         """End this login, or all of this person's. Their connections are closed."""

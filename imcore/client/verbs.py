@@ -109,8 +109,8 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("presence.show", "PUT", "/v1/presence"),
         Verb("presence.watch", "POST", "/v1/presence/watch", doors=("connection",)),
         Verb("presence.unwatch", "DELETE", "/v1/presence/watch", doors=("connection",)),
-        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing"),
-        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals"),
+        Verb("rooms.typing", "POST", "/v1/rooms/{room}/typing", is_passing=True),
+        Verb("rooms.signal", "POST", "/v1/rooms/{room}/signals", is_passing=True),
     )
 }
 
@@ -292,7 +292,7 @@ class LoggedIn:
     refresh_expires_in_s: int
     auth: GoimAuth
     connect: Comets
-    # where messages are posted to over HTTP
+    # where messages are posted to over HTTP: a path here, or a whole URL where advertise.http_url is set
     send_to: str
     heartbeat_s: float
     heartbeat_misses: int
@@ -460,7 +460,8 @@ class Code:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to
-    whom.
+    whom; `detail` is what the verb does not say: a reason, the role given, the seq of a message, what was
+    searched for.
     """
 
     seq: int
@@ -572,6 +573,8 @@ class Shown:
     dismissed: int = 0
     # what one is to it oneself: stranger, invited, muted, member, room_admin, owner
     standing: str = ""
+    # since when one asks to be let in, and has no answer
+    asked_at_ms: int = 0
     me: Me | None = None
 
     @classmethod
@@ -598,6 +601,7 @@ class Shown:
             creator=told.get("creator", 0),
             dismissed=told.get("dismissed", 0),
             standing=told.get("standing", ""),
+            asked_at_ms=told.get("asked_at_ms", 0),
             me=maybe(Me.of, told.get("me")),
         )
 
@@ -758,11 +762,14 @@ class ChangedMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What changed up to `version`. `reload`: too much did, and the list is to be read anew."""
+    """What changed up to `version`. `more`: something did after it, to be asked for with it. `reload`: what was
+    asked with is no version of this list, because the log went back, and the list is to be read anew.
+    """
 
     room: str
     version: int
     reload: bool
+    more: bool
     changes: Sequence[ChangedMember]
 
     @classmethod
@@ -772,6 +779,7 @@ class Changes:
             room=told["room"],
             version=told["version"],
             reload=told["reload"],
+            more=told["more"],
             changes=[ChangedMember.of(one) for one in told["changes"]],
         )
 
@@ -1185,31 +1193,41 @@ class ReactionsPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinned:
-    """A message that is pinned: by whom, since when."""
+    """A message that is pinned: by whom, since when, and how it reads now (left out where the log does not hold it
+    any more).
+    """
 
     seq: int
     by: int
     position: int
     # milliseconds since 1970
     time: int
+    message: Event | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Pinned:
         """From its JSON."""
-        return cls(seq=told["seq"], by=told["by"], position=told["position"], time=told["time"])
+        return cls(
+            seq=told["seq"],
+            by=told["by"],
+            position=told["position"],
+            time=told["time"],
+            message=maybe(from_envelope, told.get("message")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinsPage:
-    """All of them, the newest pin first."""
+    """The newest pin first; with `next`, ask again with `after=next`."""
 
     room: str
     pins: Sequence[Pinned]
+    next: int | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> PinsPage:
         """From its JSON."""
-        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]])
+        return cls(room=told["room"], pins=[Pinned.of(one) for one in told["pins"]], next=told.get("next"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1656,9 +1674,10 @@ class AccountVerbs(Subject):
         accepts: Sequence[int] | None = None,
         region: str = "",
     ) -> LoggedIn:
-        """Change your password. Every login is over, on this device too, which is logged in anew by the answer.
+        """Change your password. Every login is over, on this device too, which is logged in anew by the answer,
+        under the same key.
 
-        - `key`: the device's own name, kept by it for ever; left out: one is made
+        - `key`: the device's own name; left out: the one that it has
         - `region`: where it is, so that it is sent somewhere near
 
         Raises WrongLogin, NoSuchAccount, AccountInactive, Overloaded.
@@ -1731,7 +1750,11 @@ class AuditVerbs(Subject):
     __slots__ = ()
 
     async def list(self, *, after: int | None = None, limit: int = 100) -> Audit:
-        """What admins, moderators and backends did to others.
+        """What admins and moderators did to others, or saw of them, by that right alone; and what backends did to
+        accounts.
+
+        What a backend does in a room stands in the room, as done by nobody (`mid` 0) or by the person whom it
+        named.
 
         - `after`: go on behind this one, towards the older
         """
@@ -1763,7 +1786,7 @@ class RoomsVerbs(Subject):
         members: Sequence[int] = (),
         retry: bool = False,
     ) -> Made:
-        """Make a room.
+        """Make a room: a public one, if nothing is said.
 
         Whoever makes it owns it; a service makes rooms without an owner. The members come in with it.
 
@@ -2136,8 +2159,8 @@ class RoomsVerbs(Subject):
         """Have one of one's connections leave the room that it has entered for another, as operation 12 over it
         would.
 
-        Answered when its comet is told; the connection moves a moment later. A room with members is joined, if need
-        be.
+        Answered when its comet is told; the connection moves a moment later, and is told so by an event
+        `room_switched`, which is not stored. A room with members is joined, if need be.
 
         - `room`: a room, or nothing: then it only leaves the one that it has entered
         - `mid`: whose connection it is; a person leaves it out
@@ -2341,12 +2364,15 @@ class MessagesVerbs(Subject):
         before: int | None = None,
         after: int | None = None,
         around: int | None = None,
+        at: int | None = None,
         limit: int = 50,
     ) -> Events:
         """A page of what happened in the room, in order of seq.
 
-        The last events before a seq, the first after one, those around one, or the newest; messages as they read
-        now. What was said before one joined is there only in rooms that show it.
+        The last events before a seq, the first after one, those around one or around a time, or the newest;
+        messages as they read now. What was said before one joined is there only in rooms that show it.
+
+        - `at`: a time: around the first event of this time or later
 
         Raises NoSuchRoom.
         """
@@ -2354,8 +2380,8 @@ class MessagesVerbs(Subject):
             await self._calls.perform(
                 VERBS["messages.history"],
                 given(
-                    {"room": room, "before": before, "after": after, "around": around, "limit": limit},
-                    {"before": None, "after": None, "around": None, "limit": 50},
+                    {"room": room, "before": before, "after": after, "around": around, "at": at, "limit": limit},
+                    {"before": None, "after": None, "around": None, "at": None, "limit": 50},
                 ),
             )
         )
@@ -2497,8 +2523,9 @@ class AttachmentsVerbs(Subject):
         """Store a file for a room: its bytes are the body, its media type the header Content-Type (or media_type).
 
         Whoever may send in the room may. When it is answered the bytes are on disk. What the bytes are is looked
-        at: a picture that is none is refused, and application/octet-stream is recognized. The limits are those of
-        the server: size, types, time, bytes in a day.
+        at: a picture that is none is refused, and application/octet-stream is recognized, or what is not declared.
+        A form with the file in it (multipart/form-data) is refused. The limits are those of the server: size,
+        types, time, bytes in a day.
 
         Raises NoSuchRoom, Forbidden, Muted, TooLarge, WrongType, UploadTimeout, StoreUnavailable.
         """
@@ -2644,12 +2671,18 @@ class PinsVerbs(Subject):
         """
         return Place.of(await self._calls.perform(VERBS["pins.remove"], {"room": room, "seq": seq}))
 
-    async def list(self, room: str) -> PinsPage:
-        """The pinned messages of a room, as far as you see them.
+    async def list(self, room: str, *, after: int | None = None, limit: int = 100) -> PinsPage:
+        """The pinned messages of a room, as far as you see them, with what they say now.
+
+        The newest pin comes first. All of them are one page, if they are not more than 1 MiB.
 
         Raises NoSuchRoom.
         """
-        return PinsPage.of(await self._calls.perform(VERBS["pins.list"], {"room": room}))
+        return PinsPage.of(
+            await self._calls.perform(
+                VERBS["pins.list"], given({"room": room, "after": after, "limit": limit}, {"after": None, "limit": 100})
+            )
+        )
 
 
 class ReceiptsVerbs(Subject):

@@ -25,6 +25,7 @@ from imcore.auth import Claim, Identity
 from imcore.comet import encode
 from imcore.comet.catchup import admit
 from imcore.comet.hub import BEHIND, LIVE, OPENING, Left, Place, Session
+from imcore.envelope import envelope
 from imcore.errors import (
     BadOrder,
     BadPacket,
@@ -44,7 +45,7 @@ from imcore.errors import (
 )
 from imcore.events import messages
 from imcore.events.store import Draft, Outcome
-from imcore.events.types import Recorded, room_type
+from imcore.events.types import JSON, USER, Recorded, RoomSwitched, room_type
 from imcore.paces import Line
 from imcore.protocol import requests
 from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet, shown
@@ -68,8 +69,7 @@ from imcore.protocol.requests import (
 )
 from imcore.proxies import subnet
 from imcore.verbs.acting import come_in
-from imcore.verbs.call import encoded
-from imcore.verbs.verb import Caller, Other, Stream
+from imcore.verbs.verb import Caller, Stream
 
 if TYPE_CHECKING:
     from imcore.comet.server import Comet
@@ -377,8 +377,8 @@ class Connection(Session):
                     self._read(op, seq, self._members(request))
                 case Inbox(after=after, limit=limit):
                     self._read(op, seq, self._inbox(after, limit))
-                case Call(verb=name, args=args):
-                    self._read(op, seq, self._call(name, args, self._fence))
+                case Call():
+                    self._read(op, seq, self._call(request, self._fence))
                 case _:
                     raise UnknownOperation
         except ImcoreError as error:
@@ -626,6 +626,7 @@ class Connection(Session):
                 self.room = room
                 self.comet.hub.enter(self, rooms, outcome.position)
             if not is_asked:
+                self._tell_switched(room)
                 return
             is_goim = op == Op.CHANGE_ROOM_REPLY
             self.reply(op, seq, (b"{}" if self.ver == 2 else b"") if is_goim else _place(outcome))
@@ -636,7 +637,7 @@ class Connection(Session):
         self.entering = entering
 
     def switched(self, room: str) -> None:
-        """Leave the room entered for this one: its person asked for it elsewhere. The client is not answered, for it did not ask."""
+        """Leave the room entered for this one: its person asked for it elsewhere. The client did not ask, so it is told by an event."""
         inside = [*self._others(), *([room] if room and self.comet.is_live(room) else ())]
         try:
             self._enter(Op.CHANGE_ROOM_REPLY, 0, inside, room, is_asked=False)
@@ -705,6 +706,7 @@ class Connection(Session):
             before=request.before,
             after=request.after,
             around=request.around,
+            at=request.at,
             limit=request.limit,
         )
 
@@ -723,23 +725,21 @@ class Connection(Session):
     async def _inbox(self, after: str, limit: int) -> bytes:
         return await reads.inbox(self.comet.reads, self.mid, after=after, limit=limit)
 
-    async def _call(self, name: str, args: dict[str, object], fence: int) -> bytes:
+    async def _call(self, call: Call, fence: int) -> bytes:
         """Any verb, by its name, as HTTP has it too."""
         comet, identity = self.comet, self.identity
         assert identity is not None
-        verb = comet.verbs.by_name.get(name)
+        verb = comet.verbs.by_name.get(call.verb)
         if verb is None or "connection" not in verb.doors:
-            raise UnknownOperation(f"there is no verb {shown(name)} for connections")
+            raise UnknownOperation(f"there is no verb {shown(call.verb)} for connections")
         caller = Caller(identity, self.key, fence, self.carrier.address, connection=self)
         self.calls += 1
         try:
-            told = await comet.verbs.call(verb, caller, comet.means, args)
+            told = await comet.verbs.call(verb, caller, comet.means, call.args, call.idempotency_key)
         finally:
             self.calls -= 1
-        if isinstance(told, Other):
-            told = told.answer
         assert not isinstance(told, Stream), "a verb for connections answers JSON"
-        return b'{"answer":%b}' % encoded(told)
+        return (b'{"answer":%b,"replayed":true}' if told.is_again else b'{"answer":%b}') % told.body
 
     # --- what verbs ask of the connection that they came over -------------------------------------------------------------------
 
@@ -944,10 +944,12 @@ class Connection(Session):
         self.expires_at = identity.expires_at
         self.mid, self.sid, self.as_of = identity.mid, identity.sid, identity.as_of or 0
 
-    def renew(self, token: str) -> float | None:
-        """Go on with a fresh token of the same login; until when. Raises Unauthenticated: then the connection ends."""
+    async def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated, Unavailable: it goes on as before then."""
         assert self.identity is not None, "only who is open calls verbs"
-        self._be(self.comet.doors.renewed(self.identity, token))
+        carrier, claim = self.carrier, Claim(token=token, mid=self.mid, key=self.key)
+        renewed = self.comet.doors.renewed(self.identity, claim, origin=carrier.origin, address=carrier.address)
+        self._be(await self.comet.guarded(renewed))
         return self.expires_at
 
     # --- bytes out -------------------------------------------------------------------------------------------------------------
@@ -1008,6 +1010,16 @@ class Connection(Session):
         if self.ver == 2:
             body = {"room": room, "position": left.position, "type": left.type, "by": left.by}
             self.reply(Op.REMOVED, 0, orjson.dumps(body))
+
+    def _tell_switched(self, room: str) -> None:
+        """Version 2: say which room it is in now, by an event that is stored nowhere. Version 1 has no word for it."""
+        if self.ver == 2:
+            fact = RoomSwitched(key=self.key, opened=self.opened, room=room)
+            time_ms = int(self.comet.wall() * 1000)
+            body = fact.model_dump_json()
+            stream = f"{USER}{self.mid}"
+            event = Recorded(0, stream, 0, 0, fact.type, 1, self.mid, self.key, None, 0, JSON, time_ms, body)
+            self.reply(Op.EVENT, 0, envelope(event))
 
     # --- the end ---------------------------------------------------------------------------------------------------------------
 

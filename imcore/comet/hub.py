@@ -27,6 +27,7 @@ from imcore.events.types import (
     ALL,
     KEY,
     MESSAGE_SENT,
+    NODE_LOST,
     ROOM,
     SESSION,
     USER,
@@ -268,6 +269,7 @@ class Hub:
         # Bounded by RECALLS_MAX.
         self.recalls: dict[tuple[str, int], tuple[int, int]] = {}
         self.recalls_from = position
+        self.is_given_up = False  # a session of this comet was closed because the comet was declared dead
         self.deliveries = 0
         self.sessions = 0
         self._live_types = frozenset(live_room_types)
@@ -583,8 +585,10 @@ class Hub:
                         _, self.recalls_from = self.recalls.pop(next(iter(self.recalls)))
                 case LoggedOut(mid=mid, sids=sids, everywhere=everywhere):
                     self._revoke(mid, event.position, None if everywhere else sids)
-                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid) | PlatformRoleChanged(mid=mid):
+                case AccountSuspended(mid=mid) | AccountDeactivated(mid=mid):
                     self._revoke(mid, event.position, None)
+                case PlatformRoleChanged(mid=mid, role=role):
+                    self._revoke(mid, event.position, None, f"the role is {role} now; refresh the token")
                 case SessionOpened(key=key):
                     self._keep(event.mid, key, event.position)
                     self._take_over(event.mid, key, event.position)
@@ -655,8 +659,9 @@ class Hub:
         if session is not None and session.opened == opened:
             session.end(Displaced() if reason == Displaced.code else GoingAway())
             self.remove(session)
+            self.is_given_up |= reason == NODE_LOST
 
-    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None) -> None:
+    def _revoke(self, mid: int, position: int, sids: tuple[str, ...] | None, why: str = "the login is over") -> None:
         """End the sessions of these logins; None: all whose tokens are from before this. What was said before it they still get."""
         person = self.people.get(mid)
         if person is None or not person.sessions:
@@ -665,7 +670,7 @@ class Hub:
         for session in list(person.sessions.values()):
             if session.as_of < position if sids is None else session.sid in sids:
                 self._write_out(session, position - 1)
-                session.revoked(Unauthenticated("the login is over"))
+                session.revoked(Unauthenticated(why))
                 self.remove(session)
 
     def _join(self, mid: int, event: Recorded) -> None:

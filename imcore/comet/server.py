@@ -204,6 +204,7 @@ class Comet:
             burst=settings.admissions_burst,
         )
         self.draining = False
+        self.given_up = asyncio.Event()  # by those who watch leases: the next who come need another id of this comet
         self.sure_until = self.now() + AWAY_S  # until then nothing that clients say needs a look at the log first
         self.elsewhere: dict[str, int] = {}  # sessions of other comets by room, as last heard
         self._applied = applied
@@ -275,6 +276,9 @@ class Comet:
     def _apply(self, batch: list[Recorded]) -> None:
         self._revocations.take(batch)
         self.hub.apply(batch)
+        if self.hub.is_given_up:
+            self.hub.is_given_up = False
+            self.given_up.set()
         if self.hub.waiting:
             self._schedule_flush()
         if self.watching.people:
@@ -861,8 +865,10 @@ class Comet:
                 elif connection.is_new:
                     if now - connection.began_at > self.settings.auth_timeout_s:
                         connection.end(AuthTimeout())
-                elif connection.expires_at is not None and self.wall() > connection.expires_at:
+                elif connection.expires_at is not None and self.doors.has_expired(connection.expires_at):
                     connection.end(Unauthenticated("the token is expired"))
+                elif connection.identity is not None and not self.doors.stands(connection.identity):
+                    connection.end(Unauthenticated("the token's key was retired"))
                 elif connection.full:
                     self._look_for_progress(connection, now)
                 else:

@@ -23,6 +23,20 @@ READ = "SELECT * FROM events WHERE position > $1 ORDER BY position LIMIT $2"
 READ_ON = "SELECT * FROM events WHERE stream_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 READ_SEQS = "SELECT * FROM events WHERE stream_id = $1 AND seq = ANY($2::bigint[]) ORDER BY seq"
 READ_BACK = "SELECT * FROM events WHERE stream_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3"
+# The first event of a stream, from seq $2 on, that is of this time or later: by halves, for a stream is in order of time. Whether the
+# clock was set back is not looked at: then it is one of those near by. An event that is no longer kept is of before.
+SEQ_AT = """
+WITH RECURSIVE halves (low, high) AS (
+  SELECT $2::bigint, $3::bigint
+  UNION ALL
+  SELECT CASE WHEN is_before THEN middle + 1 ELSE low END, CASE WHEN is_before THEN high ELSE middle END
+  FROM (
+    SELECT low, high, (low + high) / 2 AS middle, coalesce((
+      SELECT extract(epoch FROM e.recorded_at) * 1000 < $4::bigint FROM events e
+      WHERE e.stream_id = $1 AND e.seq = (low + high) / 2), true) AS is_before
+    FROM halves WHERE low < high) looked)
+SELECT low FROM halves WHERE low = high
+"""
 # The next page of several streams together, each from a position of its own, in order of position, for several readers: to the n-th
 # belong the streams from $3[n] to $4[n], and it wants nothing after $5[n]. Only streams that have grown are looked into.
 READ_PAGES = """
@@ -104,6 +118,17 @@ class Reader:
             if stream not in self._names.ids:
                 return []
             return await self._events(connection, READ_SEQS, self._names.ids[stream], seqs)
+
+    async def seq_at(self, stream: str, time_ms: int, first: int, head: int) -> int:
+        """The seq of the first event from `first` to `head` that is of this time or later; the one after `head` if there is none."""
+        if first > head:
+            return head + 1
+        async with self._pool.acquire() as connection:
+            await self._names.find(connection, (stream,))
+            if stream not in self._names.ids:
+                return head + 1
+            found: int = await connection.fetchval(SEQ_AT, self._names.ids[stream], first, head + 1, time_ms)
+        return found
 
     async def read_streams(self, after: Mapping[str, int], upto: int, limit: int = PAGE_EVENTS_MAX) -> list[Recorded]:
         """The next events of these streams together, each after its own position and none after `upto`, in order of position.

@@ -300,9 +300,10 @@ class VisibilityChosen(Fact):
 
 class AccountRegistered(Fact):
     """There is an account. `login` is the name that it logs in with and `handle` what two names may not have in common; `credential`
-    names the hash of its password, which is not in the log."""
+    names the hash of its password, which is not in the log, and `code` the invitation code that let it in, if one did."""
 
     type = "account_registered"
+    version = 2
     mid: Int64
     login: str
     handle: str
@@ -310,6 +311,7 @@ class AccountRegistered(Fact):
     role: AccountRole = "user"
     active: bool
     credential: str
+    code: str
 
 
 class AccountActivated(Fact):
@@ -387,6 +389,14 @@ class LoggedOut(Fact):
     mid: Int64
     sids: tuple[str, ...]
     everywhere: bool
+
+
+class LoginExpired(Fact):
+    """This login is over, because it was not refreshed in time. It was so from that time on, and not only from here."""
+
+    type = "login_expired"
+    mid: Int64
+    sid: str
 
 
 class AttachmentStored(Fact):
@@ -527,6 +537,7 @@ FACTS: Final[tuple[type[Fact], ...]] = (
     PlatformRoleChanged,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     AttachmentStored,
     AttachmentRemoved,
     SessionOpened,
@@ -593,7 +604,12 @@ class Registry:
         return fact.model_validate_json(orjson.dumps(stored))
 
 
-registry: Final = Registry(FACTS)
+def _without_code(stored: dict[str, object]) -> dict[str, object]:
+    """Version 1 of account_registered did not say by which code."""
+    return {**stored, "code": ""}
+
+
+registry: Final = Registry(FACTS, {(AccountRegistered.type, 1): _without_code})
 
 
 class Recorded(NamedTuple):

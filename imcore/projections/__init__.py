@@ -19,6 +19,7 @@ from imcore.projections import (
     attachments,
     bans,
     blocks,
+    code_uses,
     deliveries,
     departures,
     edits,
@@ -65,6 +66,7 @@ INLINE: Final[tuple[AnyProjection, ...]] = (
     visibility.projection,
     accounts.projection,
     handles.projection,
+    code_uses.projection,
     logins.projection,
     logouts.projection,
 )

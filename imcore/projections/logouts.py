@@ -3,6 +3,8 @@
 `voided`: tokens that knew less of the log than this are not to be believed. `ended`: logins that began before this are over; a
 change of role voids tokens and ends no login, because the next token says the new role. `sids` are single logins that ended, each
 behind the time of its end, for as long as a token of them may still be about; older ones are forgotten with the next change.
+
+A guest has one login and never another: with that it goes, long after its last token has expired.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from imcore.events.types import (
     AccountDeactivated,
     AccountSuspended,
     LoggedOut,
+    LoginExpired,
     PlatformRoleChanged,
     Recorded,
     SuspensionLifted,
@@ -33,7 +36,9 @@ class Logout(NamedTuple):
     sids: tuple[str, ...]
 
 
-TYPES: Final = types(LoggedOut, AccountSuspended, SuspensionLifted, AccountDeactivated, PlatformRoleChanged)
+TYPES: Final = types(
+    LoggedOut, LoginExpired, AccountSuspended, SuspensionLifted, AccountDeactivated, PlatformRoleChanged
+)
 
 
 def keys(recorded: Recorded) -> tuple[Key, ...]:
@@ -46,11 +51,15 @@ def keys(recorded: Recorded) -> tuple[Key, ...]:
             | PlatformRoleChanged(mid=mid)
         ):
             return ((mid,),)
+        case LoginExpired(mid=mid) if mid < 0:
+            return ((mid,),)
     return ()
 
 
 def apply(key: Key, row: Logout | None, recorded: Recorded) -> Logout | None:
     position, time_ms = recorded.position, recorded.time_ms
+    if isinstance(recorded.fact, LoginExpired):
+        return None
     row = Logout(0, 0, 0, 0, ()) if row is None else row
     row = row._replace(position=position, sids=tuple(one for one in row.sids if ended_ms(one) > time_ms - KEEP_MS))
     match recorded.fact:

@@ -57,9 +57,11 @@ FROM members m JOIN rooms r ON r.room = m.room WHERE m.room = $1 AND m.mid = $2 
 
 ROOM_ROW: Final = f"SELECT {', '.join(Room._fields)} FROM rooms WHERE room = $1"
 
-# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one.
+# What somebody is to a room: the room, and the membership, ban and invitation, each if there is one; and the head of the log, up to
+# which all of it is so.
 STANDING: Final = f"""
 SELECT {", ".join(f"r.{name}" for name in Room._fields)},
+  (SELECT position FROM log_head) AS head,
   {", ".join(f"m.{name} AS member_{name}" for name in Member._fields)},
   {", ".join(f"b.{name} AS ban_{name}" for name in Ban._fields)},
   {", ".join(f"i.{name} AS invitation_{name}" for name in Invitation._fields)}
@@ -101,6 +103,7 @@ WHERE room = $1 AND mid > $2 AND (until_ms = 0 OR until_ms > $4) ORDER BY mid LI
 """
 INVITATIONS_PAGE: Final = "SELECT mid, by, at_ms FROM invitations WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
 REQUESTS_PAGE: Final = "SELECT mid, text, at_ms FROM join_requests WHERE room = $1 AND mid > $2 ORDER BY mid LIMIT $3"
+ASKED: Final = "SELECT at_ms FROM join_requests WHERE room = $1 AND mid = $2"
 # To which rooms a person is invited, in order of name.
 INVITED_PAGE: Final = """
 SELECT i.room, r.title, r.topic, r.members, i.by, i.at_ms
@@ -201,9 +204,15 @@ ORDER BY m.room
 LIMIT $3
 """
 
-# What became of the messages of a room between two seqs, and of these.
+# The pins of a room from a seq on, the newest first. There are never more than reacting.PINS_MAX.
+PINS: Final = """
+SELECT seq, position, by, time_ms FROM pins WHERE room = $1 AND seq >= $2 AND position < $3 ORDER BY position DESC LIMIT $4
+"""
+# What became of the messages of a room between two seqs, and of these; and since when somebody was a member then.
 AMENDMENTS: Final = """
-SELECT seq, edits, edited, edited_ms, format, body, recalled, recalled_by FROM amendments
+SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $5) AS since,
+  seq, edits, edited, edited_ms, format, body, recalled, recalled_by
+FROM amendments
 WHERE room = $1 AND (seq BETWEEN $2 AND $3 OR seq = ANY($4::bigint[]))
 """
 # Which messages were recalled, of those between two seqs of each of these rooms.
@@ -276,10 +285,13 @@ WHERE m.room = $1 AND m.mid = $2
 ATTACHMENT: Final = """
 SELECT room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments WHERE id = $1
 """
-# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own.
+# The files of a room that somebody may see, the newest first: those after a position (a join), and one's own of before. Two ranges of
+# two indexes: in one, whoever joined late and stored little would read all files of before to find its own.
 ATTACHMENTS_PAGE: Final = """
-SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM attachments
-WHERE room = $1 AND position < $2 AND (position > $3 OR mid = $4)
+SELECT id, room, mid, name, media_type, size, sha256, width, height, position, stored_at_ms FROM (
+  (SELECT * FROM attachments WHERE room = $1 AND position < $2 AND position > $3 ORDER BY position DESC LIMIT $5)
+  UNION ALL
+  (SELECT * FROM attachments WHERE room = $1 AND mid = $4 AND position < $2 AND position <= $3 ORDER BY position DESC LIMIT $5)) seen
 ORDER BY position DESC
 LIMIT $5
 """
@@ -361,8 +373,9 @@ class Membership(NamedTuple):
 
 
 class Standings(NamedTuple):
-    """What somebody is to a room."""
+    """What somebody is to a room, with the log at `head`."""
 
+    head: int
     room: Room
     member: Member | None
     ban: Ban | None
@@ -563,11 +576,13 @@ async def standings(source: Source, room: str, mid: int) -> Standings | None:
     row = await source.fetchrow(STANDING, room, mid)
     if row is None:
         return None
-    rest = iter(tuple(row)[len(Room._fields) :])
+    head, *columns = tuple(row)[len(Room._fields) :]
+    rest = iter(columns)
     member, ban, invitation = (
         [next(rest) for _ in kind._fields] for kind in (Member, Ban, Invitation)
     )  # a row that is not there is nothing but None
     return Standings(
+        head,
         _room(row),
         None if member[0] is None else Member(*member),
         None if ban[0] is None else Ban(*ban),
@@ -598,6 +613,12 @@ async def invitations_page(source: Source, room: str, after_mid: int | None, lim
 async def requests_page(source: Source, room: str, after_mid: int | None, limit: int) -> list[RequestLine]:
     """The next open requests to join a room, in order of mid; None begins."""
     return [RequestLine(*row) for row in await source.fetch(REQUESTS_PAGE, room, _after(after_mid), limit)]
+
+
+async def asked(source: Source, room: str, mid: int) -> int:
+    """Since when somebody asks to be let into the room; 0 if it does not."""
+    at_ms: int | None = await source.fetchval(ASKED, room, mid)
+    return at_ms or 0
 
 
 async def invited_page(source: Source, mid: int, after_room: str, limit: int) -> list[InvitedLine]:
@@ -745,12 +766,20 @@ async def online_top(source: Source, type_: str, limit: int) -> list[tuple[str, 
     return [(row["room"], row["sessions"]) for row in await source.fetch(ONLINE_TOP, type_, limit)]
 
 
+class Amended(NamedTuple):
+    """What became of messages, by seq; those that are as they were are left out. `since` is the join of who asked for it, as the rows
+    were then: None if it was no member. Without any amendment it is None too."""
+
+    rows: dict[int, Amendment]
+    since: int | None
+
+
 async def amendments(
-    source: Source, room: str, first: int, last: int, others: Collection[int] = ()
-) -> dict[int, Amendment]:
-    """What became of the messages of a room from one seq to another, and of others; those that are as they were are left out."""
-    rows = await source.fetch(AMENDMENTS, room, first, last, list(others))
-    return {seq: Amendment(*row) for seq, *row in rows}
+    source: Source, room: str, first: int, last: int, others: Collection[int] = (), *, mid: int
+) -> Amended:
+    """What became of the messages of a room from one seq to another, and of others, and whether `mid` was a member of it then."""
+    rows = await source.fetch(AMENDMENTS, room, first, last, list(others), mid)
+    return Amended({seq: Amendment(*row) for _, seq, *row in rows}, rows[0]["since"] if rows else None)
 
 
 async def recalls(source: Source, asked: Collection[tuple[str, int, int]]) -> dict[tuple[str, int], tuple[int, int]]:
@@ -774,6 +803,20 @@ async def mentions(source: Source, mid: int, before: int, *, unread: bool, limit
     """The last messages before a position that name this person, or all of a room that it is in, newest first."""
     rows = await source.fetch(MENTIONS, mid, before, unread, limit)
     return [Named(_message(row, row["room"]), _amendment(row)) for row in rows]
+
+
+class PinLine(NamedTuple):
+    """A pinned message: the position of the pin, by whom, since when."""
+
+    seq: int
+    position: int
+    by: int
+    time_ms: int
+
+
+async def pins(source: Source, room: str, first: int, before: int, limit: int) -> list[PinLine]:
+    """The last pins of a room before a position, of messages from `first` on, the newest first."""
+    return [PinLine(*row) for row in await source.fetch(PINS, room, first, before, limit)]
 
 
 class Judged(NamedTuple):

@@ -31,6 +31,7 @@ PLATFORM_BYTES_MAX: Final = 64
 TOKEN_BYTES_MAX: Final = 4_096
 CURSOR_BYTES_MAX: Final = 256
 VERB_BYTES_MAX: Final = 64
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 128
 PAGE_ROWS_MAX: Final = 500  # events, members or rooms in one reply
 MENTIONS_MAX: Final = 100  # people whom one message names
 SHOWN_CHARS_MAX: Final = 64  # of the input, in the text of an error
@@ -96,6 +97,8 @@ class Packet(NamedTuple):
 _UNPRINTED = r"\s\x00-\x1f\x7f-\x9f\ud800-\udfff"
 _room = re.compile(rf"[a-z][a-z0-9_]{{0,31}}://[^{_UNPRINTED}]{{1,128}}").fullmatch
 _room_type = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
+# What a header may hold bare or between quotes: printable ASCII, without quotes and backslashes.
+_idempotency_key = re.compile(rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}").fullmatch
 _unprinted = re.compile(f"[{_UNPRINTED}]").search
 
 
@@ -107,6 +110,11 @@ def check_room(name: str) -> str:
     if _room(name) and len(name) <= ROOM_BYTES_MAX and (name.isascii() or _fits(name)):
         return name
     raise BadRequest(f"room {shown(name)}: {_room_fault(name)}")
+
+
+def is_idempotency_key(text: str) -> bool:
+    """May an answer be kept under this?"""
+    return _idempotency_key(text) is not None
 
 
 def shown(text: str) -> str:

@@ -26,6 +26,7 @@ from imcore.protocol.packet import (
     ACCEPTS_MAX,
     CURSOR_BYTES_MAX,
     GOIM_BODY_BYTES_MAX,
+    IDEMPOTENCY_KEY_CHARS_MAX,
     INT32_MAX,
     INT32_MIN,
     INT64_MAX,
@@ -41,6 +42,7 @@ from imcore.protocol.packet import (
     VERB_BYTES_MAX,
     Op,
     check_room,
+    is_idempotency_key,
     shown,
 )
 from imcore.protocol.strict import check_json, check_keys, looks_plain
@@ -50,7 +52,7 @@ Format: TypeAlias = Literal["json", "text", "base64"]
 
 HISTORY_ROWS: Final = 50  # when the request names no limit
 MEMBERS_ROWS: Final = 100
-PLACES_EXCLUDE: Final = "before, after and around exclude each other"
+PLACES_EXCLUDE: Final = "before, after, around and at exclude each other"
 INBOX_ROWS: Final = 100
 
 
@@ -136,13 +138,14 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A page of a room: before a seq, after a seq, around one, or the newest."""
+    """A page of a room: before a seq, after a seq, around one, around a time, or the newest."""
 
     room: str
     before: int | None
     after: int | None
     limit: int
     around: int | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +175,11 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A verb and its arguments, which the verb checks itself."""
+    """A verb and its arguments, which the verb checks itself; and the key under which it is to happen once, if there is one."""
 
     verb: str
     args: Object
+    idempotency_key: str | None = None
 
 
 Request: TypeAlias = (
@@ -358,8 +362,8 @@ def _auth(fields: Object) -> Auth:
 
 
 def _history(fields: Object) -> History:
-    before, after, around = fields.get("before"), fields.get("after"), fields.get("around")
-    if [before, after, around].count(None) < 2:
+    before, after, around, at = (fields.get(name) for name in ("before", "after", "around", "at"))
+    if [before, after, around, at].count(None) < 3:
         raise BadRequest(PLACES_EXCLUDE)
     return History(
         room=_room(fields),
@@ -367,6 +371,7 @@ def _history(fields: Object) -> History:
         after=None if after is None else _integer(fields, "after", 0, INT64_MAX),
         limit=_limit(fields, HISTORY_ROWS),
         around=None if around is None else _integer(fields, "around", 1, INT64_MAX),
+        at=None if at is None else _integer(fields, "at", 0, INT64_MAX),
     )
 
 
@@ -386,10 +391,20 @@ def _call(fields: Object) -> Call:
     if len(verb.encode()) > VERB_BYTES_MAX:
         raise BadRequest(f"verb is longer than {VERB_BYTES_MAX} bytes")
     if args is None:
-        return Call(verb, {})
+        args = {}
     if type(args) is not dict:
         raise _wrong("args", args, "an object")
-    return Call(verb, args)
+    return Call(verb, args, _idempotency_key(fields.get("idempotency_key")))
+
+
+def _idempotency_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise _wrong("idempotency_key", value, "a string")
+    if not is_idempotency_key(value):
+        raise BadRequest(f"idempotency_key is not 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable characters of ASCII")
+    return value
 
 
 def _change_room(value: object) -> ChangeRoom:

@@ -35,6 +35,7 @@ from imcore.protocol.packet import (
     TOKEN_BYTES_MAX,
     check_room,
 )
+from imcore.verbs.acting import write_down
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Key, Limit, Line, Mid, Millis, Nothing, Place, verb, within
 
@@ -246,7 +247,9 @@ class LoggedIn(Answer):
     refresh_expires_in_s: int
     auth: GoimAuth
     connect: Comets
-    send_to: str = Field(description="where messages are posted to over HTTP")
+    send_to: str = Field(
+        description="where messages are posted to over HTTP: a path here, or a whole URL where advertise.http_url is set"
+    )
     heartbeat_s: float
     heartbeat_misses: int
     backoff: Backoff
@@ -351,7 +354,7 @@ async def renew(caller: Caller, means: Means, args: Renewal) -> Renewed:
     """Stay connected with a fresh token, before the one that the connection began with has expired."""
     assert caller.connection is not None, "this verb is for connections"
     try:
-        expires_at = caller.connection.renew(args.token)
+        expires_at = await caller.connection.renew(args.token)
     except Unauthenticated as error:
         raise Forbidden(error.detail) from None
     return Renewed(expires_at=None if expires_at is None else int(expires_at * 1000))
@@ -388,10 +391,16 @@ class Change(Args):
 
 
 class PasswordChange(Device):
-    """The password of today, and the one of tomorrow."""
+    """The password of today, and the one of tomorrow. What is left out of the device is as it was at its login."""
 
+    key: Key | None = Field(None, description="the device's own name; left out: the one that it has")
     old: Password
     new: NewPassword
+
+    def renewed(self, before: Told) -> Told:
+        """As it is kept with the new login."""
+        given = {name: getattr(self.told(before.key), name) for name in Told._fields if name in self.model_fields_set}
+        return before._replace(**given)
 
 
 @verb("account.show", "GET", "/v1/account", answer=Account, errors=(NoSuchAccount,))
@@ -416,8 +425,9 @@ async def change(caller: Caller, means: Means, args: Change) -> Place:
     doors=("http",),
 )
 async def password(caller: Caller, means: Means, args: PasswordChange) -> LoggedIn:
-    """Change your password. Every login is over, on this device too, which is logged in anew by the answer."""
-    told = args.told(caller.key or _new_key())
+    """Change your password. Every login is over, on this device too, which is logged in anew by the answer, under the same key."""
+    before = await means.accounts.told(caller.identity) or Told(_new_key(), "", "", None)
+    told = args.renewed(before)
     granted = await means.accounts.change_password(caller.identity, args.old, args.new, told, caller.address)
     return await _logged_in(means, granted, args.region)
 
@@ -541,6 +551,7 @@ class NewRole(Args):
 async def accounts(caller: Caller, means: Means, args: AccountsPage) -> ListedAccounts:
     """The accounts that there are, page by page; with a search those whose login or name has it in."""
     limit = args.limit
+    await write_down(caller, means, "accounts.list", detail=args.search)
     found = await queries.accounts(means.pool, args.after, args.state, args.search.casefold(), limit + 1)
     shown = [_account(one) for one in found[:limit]]
     return (
@@ -606,7 +617,8 @@ class AuditPage(Args):
 
 
 class Act(Answer):
-    """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to whom."""
+    """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to whom; `detail` is what
+    the verb does not say: a reason, the role given, the seq of a message, what was searched for."""
 
     seq: int
     position: int
@@ -628,7 +640,10 @@ class Audit(Answer):
 
 @verb("audit.list", "GET", "/v1/audit", answer=Audit)
 async def audit(caller: Caller, means: Means, args: AuditPage) -> Audit:
-    """What admins, moderators and backends did to others."""
+    """What admins and moderators did to others, or saw of them, by that right alone; and what backends did to accounts.
+
+    What a backend does in a room stands in the room, as done by nobody (`mid` 0) or by the person whom it named.
+    """
     limit = args.limit
     before = args.after or (await means.reads.reader.stream_head(AUDIT)).seq + 1
     found = await means.reads.reader.read_back(AUDIT, before, limit + 1)

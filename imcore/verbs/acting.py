@@ -1,7 +1,7 @@
 """For whom a verb acts, and what it answers for what was decided.
 
 A person acts for itself. A service says for whom it acts, and what is done then is done as that person would do it; what it does in its
-own name names nobody.
+own name names nobody. What a moderator or an admin of the server sees of others by that right alone is written down.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from imcore.errors import BadRequest, Forbidden, TooManyRooms
-from imcore.events.store import Decision
-from imcore.events.types import AUDIT, SERVICE_MID, Recorded
+from imcore.events.store import Decision, draft
+from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, Recorded
 from imcore.membership import RoomDecision
 from imcore.permissions import Actor, person
 from imcore.projections import queries
 from imcore.projections.members import Member
+from imcore.roles import PRIVILEGED
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Caller, Other, Place
 
@@ -70,6 +71,15 @@ async def come_in(means: Means, decision: RoomDecision) -> list[Recorded]:
         if not dismissed:
             raise
     return await means.log.decide(decision.within(decision.rooms_max, dismissed))
+
+
+async def write_down(caller: Caller, means: Means, operation: str, mids: Sequence[int] = (), detail: str = "") -> None:
+    """Put into the audit that a moderator or an admin looks at what is others', before it is answered. Nothing for anybody else."""
+    if caller.identity.role in PRIVILEGED:
+        mid = mids[0] if len(mids) == 1 else None
+        said = detail or (",".join(map(str, mids)) if len(mids) > 1 else "")
+        acted = AdminActed(verb=operation, role=caller.identity.role, mid=mid, detail=said)
+        await means.log.appending(draft(AUDIT, acted, caller.mid))
 
 
 def changed(events: Sequence[Recorded]) -> Place:

@@ -143,7 +143,8 @@ async def store(caller: Caller, means: Means, args: Store) -> Attachment:
     """Store a file for a room: its bytes are the body, its media type the header Content-Type (or media_type).
 
     Whoever may send in the room may. When it is answered the bytes are on disk. What the bytes are is looked at: a picture that is none
-    is refused, and application/octet-stream is recognized. The limits are those of the server: size, types, time, bytes in a day.
+    is refused, and application/octet-stream is recognized, or what is not declared. A form with the file in it (multipart/form-data) is
+    refused. The limits are those of the server: size, types, time, bytes in a day.
     """
     upload = caller.upload
     assert upload is not None, "the door gives what the verb takes"

@@ -21,6 +21,7 @@ class PushEphemeral(Protocol):
 
     With op 0 and a `type_` of its own it is an event that is no message: version 2 and JSON get it as an envelope, version 1 never.
     With a `type_` it is a signal of `mid`, which came over the connection `key`: not for that connection, and the first to be shed.
+    `position` is up to where in the log whoever gives it has looked: on each comet it waits for that, whatever process it is given in.
     """
 
     def __call__(
@@ -35,6 +36,7 @@ class PushEphemeral(Protocol):
         type_: str = MESSAGE_PUSHED,
         mid: int = SERVICE_MID,
         key: str = "",
+        position: int = 0,
     ) -> int: ...
 
 

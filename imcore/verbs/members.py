@@ -163,11 +163,13 @@ class ChangedMember(Answer):
 
 
 class Changes(Answer):
-    """What changed up to `version`. `reload`: too much did, and the list is to be read anew."""
+    """What changed up to `version`. `more`: something did after it, to be asked for with it. `reload`: what was asked with is no
+    version of this list, because the log went back, and the list is to be read anew."""
 
     room: str
     version: Position
     reload: bool
+    more: bool
     changes: list[ChangedMember]
 
 

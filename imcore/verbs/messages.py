@@ -231,7 +231,7 @@ async def forward(caller: Caller, means: Means, args: Forwarding) -> Place | Oth
     who = caller.identity
     if not who.may_enter(args.to):
         raise NoSuchRoom
-    original = await reads.message(means.reads, args.room, args.seq, who.actor, "messages.forward")
+    original, now = await reads.message_and_amendment(means.reads, args.room, args.seq, who.actor, "messages.forward")
     origin = Origin(args.room, args.seq, original.mid)
     first = await queries.used(means.pool, who.mid, args.id.lower())
     if first is not None:  # the words may have changed since; the message is the same
@@ -239,7 +239,6 @@ async def forward(caller: Caller, means: Means, args: Forwarding) -> Place | Oth
             return Other(200, Place(position=first.position, seq=first.seq, duplicate=True))
         raise IdConflict
     format_, words = messages.written(original)
-    now = await reads.amendment(means.reads, args.room, args.seq)
     if now is not None:
         if now.recalled:
             raise NoSuchMessage
@@ -330,6 +329,7 @@ class PageOfEvents(Args):
     before: Seq | None = None
     after: Position | None = None
     around: Seq | None = None
+    at: Millis | None = Field(default=None, description="a time: around the first event of this time or later")
     limit: Limit = HISTORY_ROWS
 
 
@@ -337,10 +337,10 @@ class PageOfEvents(Args):
 async def history(caller: Caller, means: Means, args: PageOfEvents) -> bytes:
     """A page of what happened in the room, in order of seq.
 
-    The last events before a seq, the first after one, those around one, or the newest; messages as they read now. What was said before
-    one joined is there only in rooms that show it.
+    The last events before a seq, the first after one, those around one or around a time, or the newest; messages as they read now. What
+    was said before one joined is there only in rooms that show it.
     """
-    if [args.before, args.after, args.around].count(None) < 2:
+    if [args.before, args.after, args.around, args.at].count(None) < 3:
         raise BadRequest(PLACES_EXCLUDE)
     return await reads.history(
         means.reads,
@@ -349,6 +349,7 @@ async def history(caller: Caller, means: Means, args: PageOfEvents) -> bytes:
         before=args.before,
         after=args.after,
         around=args.around,
+        at=args.at,
         limit=args.limit,
     )
 

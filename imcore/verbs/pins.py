@@ -7,11 +7,11 @@ from typing import Final
 from imcore import reacting, reads
 from imcore.errors import BadRequest, Forbidden, NoSuchMessage, NoSuchRoom
 from imcore.verbs.means import Means
+from imcore.verbs.messages import Envelope
 from imcore.verbs.reactions import about_message
-from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Mid, Millis, Place, Position, Room, Seq, verb
+from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Limit, Mid, Millis, Place, Position, Room, Seq, verb
 
-# The pins of a room from a seq on, the newest first. There are never more than reacting.PINS_MAX.
-PINS: Final = "SELECT seq, position, by, time_ms FROM pins WHERE room = $1 AND seq >= $2 ORDER BY position DESC"
+PAGE_ROWS: Final = reacting.PINS_MAX
 
 
 class OnePin(Args):
@@ -21,26 +21,30 @@ class OnePin(Args):
     seq: Seq
 
 
-class Pins(Args):
-    """A room."""
+class PageOfPins(Args):
+    """Which pins of a room: `after` is the position of a pin."""
 
     room: Room
+    after: Position | None = None
+    limit: Limit = PAGE_ROWS
 
 
 class Pinned(Answer):
-    """A message that is pinned: by whom, since when."""
+    """A message that is pinned: by whom, since when, and how it reads now (left out where the log does not hold it any more)."""
 
     seq: Seq
     by: Mid
     position: Position
     time: Millis
+    message: Envelope | None = None
 
 
 class PinsPage(Answer):
-    """All of them, the newest pin first."""
+    """The newest pin first; with `next`, ask again with `after=next`."""
 
     room: str
     pins: list[Pinned]
+    next: Position | None = None
 
 
 @verb("pins.add", "PUT", "/v1/rooms/{room}/pins/{seq}", answer=Place, errors=(NoSuchRoom, NoSuchMessage, Forbidden))
@@ -64,14 +68,14 @@ async def remove(caller: Caller, means: Means, args: OnePin) -> Place:
 
 
 @verb("pins.list", "GET", "/v1/rooms/{room}/pins", answer=PinsPage, errors=(NoSuchRoom,))
-async def list_(caller: Caller, means: Means, args: Pins) -> PinsPage:
-    """The pinned messages of a room, as far as you see them."""
-    sight = await reads.sight(means.reads, "pins.list", args.room, caller.identity.actor)
-    rows = await means.pool.fetch(PINS, args.room, sight.first)
-    return PinsPage(
-        room=args.room,
-        pins=[Pinned(seq=seq, position=position, by=by, time=time_ms) for seq, position, by, time_ms in rows],
-    )
+async def list_(caller: Caller, means: Means, args: PageOfPins) -> bytes:
+    """The pinned messages of a room, as far as you see them, with what they say now.
+
+    The newest pin comes first. All of them are one page, if they are not more than 1 MiB.
+    """
+    if means.is_live(args.room):
+        raise BadRequest("a room of this type has no members")
+    return await reads.pins(means.reads, args.room, caller.identity.actor, after=args.after, limit=args.limit)
 
 
 async def _pin(caller: Caller, means: Means, args: OnePin, *, adds: bool) -> Place:

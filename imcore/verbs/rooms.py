@@ -153,6 +153,7 @@ class Shown(Answer):
     standing: str = Field(
         default="", description="what one is to it oneself: stranger, invited, muted, member, room_admin, owner"
     )
+    asked_at_ms: Millis = Field(default=0, description="since when one asks to be let in, and has no answer")
     me: Me | None = None
 
 
@@ -226,7 +227,7 @@ def kind_of(public: bool, writers: str) -> Kind:
 
 @verb("rooms.create", "POST", "/v1/rooms", answer=Made, status=201, errors=(RoomExists, Forbidden, TooManyRooms))
 async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
-    """Make a room.
+    """Make a room: a public one, if nothing is said.
 
     Whoever makes it owns it; a service makes rooms without an owner. The members come in with it.
     """
@@ -280,6 +281,9 @@ async def show(caller: Caller, means: Means, args: InRoom) -> Shown:
         more["dismissed"] = row.dismissed
     if not caller.identity.service:
         more["standing"] = reads.standing_of(found)
+    if row.approval and member is None and not caller.identity.service:
+        at_ms = await queries.asked(means.pool, room, actor.mid)
+        more |= {"asked_at_ms": at_ms} if at_ms else {}
     if member is not None:
         more["me"] = Me(
             role=member.role, since=member.since, since_seq=member.since_seq, muted_until_ms=member.muted_until_ms

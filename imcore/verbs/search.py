@@ -5,8 +5,8 @@ there a word that is in everything is found often enough to fill the page. Only 
 together with the rooms, and Postgres gives up after `search_s`; then the page holds what was found until then, `complete` is false,
 and the next page goes on where the looking through ended.
 
-The order of reading matters: the head of the log first, then the rooms that somebody is in, then messages up to that head. So what is
-said after a removal is never found, however the two race.
+The rooms that somebody is in, the rows, and what became of the messages are read in one snapshot. So what is said after a removal is
+never found, nor how a message reads since, however they race.
 
 What the rows say is checked once more against the events of the log, of which a page reads no more than it shows: the words, whether
 characters that are written without spaces stand together, and whether the message was recalled.
@@ -133,17 +133,20 @@ async def search(caller: Caller, means: Means, args: Search) -> SearchPage:
     if not what.words and not what.beginnings:
         raise BadRequest("q has no word in it")
     head = (await means.reads.reader.head()).position
-    rooms = [
-        (room, first)
-        for room, first in await means.pool.fetch(ROOMS, caller.mid, args.room)
-        if caller.identity.may_enter(room)
-    ]
-    if args.room is not None and not rooms:
-        raise NoSuchRoom
-    if not rooms:
-        return SearchPage(hits=[], complete=True)
     is_followed = await means.reads.searched(head, SEARCHED_S)
-    async with means.pool.acquire() as connection:
+    async with (
+        means.pool.acquire() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        rooms = [
+            (room, first)
+            for room, first in await connection.fetch(ROOMS, caller.mid, args.room)
+            if caller.identity.may_enter(room)
+        ]
+        if args.room is not None and not rooms:
+            raise NoSuchRoom
+        if not rooms:
+            return SearchPage(hits=[], complete=True)
         found, upto, is_complete = await _look(connection, what, rooms, args, head, means.settings.search_s)
         shown = found[: args.limit]
         now = await _as_they_read_now(connection, shown)
@@ -174,14 +177,17 @@ async def _look(
     if len(found) >= wanted or looked < RECENT:
         return found, None, True
     query = what.tsquery(rooms=tuple(names) if len(names) <= ROOMS_SOUGHT_MAX else ())
+    alone = connection.transaction()  # always undone: what it sets holds for no other statement of the snapshot
+    await alone.start()
     try:
-        async with connection.transaction(readonly=True):
-            await connection.execute(
-                f"SET LOCAL statement_timeout = {max(1, int(search_s * 1000))}; SET LOCAL enable_seqscan = off"
-            )
-            rows = await connection.fetch(LOOK_UP, names, firsts, upto, query, args.by, wanted - len(found))
+        await connection.execute(
+            f"SET LOCAL statement_timeout = {max(1, int(search_s * 1000))}; SET LOCAL enable_seqscan = off"
+        )
+        rows = await connection.fetch(LOOK_UP, names, firsts, upto, query, args.by, wanted - len(found))
     except asyncpg.QueryCanceledError:
         return found, upto, False
+    finally:
+        await alone.rollback()
     return found + [Found(*row) for row in rows], None, True
 
 

@@ -6,12 +6,12 @@ from typing import Final
 
 from pydantic import Field
 
-from imcore import commands, membership
+from imcore import commands, membership, reads
 from imcore.errors import BadRequest, Forbidden, NoSuchRoom, TooManyRooms
 from imcore.permissions import table
 from imcore.projections import queries
 from imcore.protocol.packet import PAGE_ROWS_MAX, check_room
-from imcore.verbs.acting import acting, decided
+from imcore.verbs.acting import acting, decided, write_down
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Key, Line, Mid, Millis, Place, verb
 
@@ -52,7 +52,10 @@ class Entering(Args):
 async def sessions(caller: Caller, means: Means, args: Whose) -> Sessions:
     """Who is online, and where: oneself, or the people that are named by who may ask for others."""
     mids = list(dict.fromkeys(args.mid)) or [acting(caller, None).mid]
-    table().check("sessions.list", caller.identity.actor, is_own=mids == [caller.mid])
+    is_own = mids == [caller.mid]
+    table().check("sessions.list", caller.identity.actor, is_own=is_own)
+    if not is_own:  # devices and addresses of others
+        await write_down(caller, means, "sessions.list", mids)
     found = await queries.sessions_of(means.pool, mids)
     return Sessions(
         sessions=[
@@ -75,13 +78,18 @@ async def sessions(caller: Caller, means: Means, args: Whose) -> Sessions:
 async def enter(caller: Caller, means: Means, args: Entering) -> Place:
     """Have one of one's connections leave the room that it has entered for another, as operation 12 over it would.
 
-    Answered when its comet is told; the connection moves a moment later. A room with members is joined, if need be.
+    Answered when its comet is told; the connection moves a moment later, and is told so by an event `room_switched`, which is not
+    stored. A room with members is joined, if need be.
     """
     actor = acting(caller, args.mid)
     room = check_room(args.room) if args.room else ""
     if room and not caller.identity.may_enter(room):
         raise NoSuchRoom
-    opened = (await queries.opened(means.pool, [actor.mid])).get((actor.mid, args.key))
+    whose = actor.mid, args.key
+    opened = (await queries.opened(means.pool, [actor.mid])).get(whose)
+    if opened is None:  # the rows are a moment behind the log, which may have a connection that was opened just now
+        await reads.follow(means.reads, (await means.reads.reader.head()).position)
+        opened = (await queries.opened(means.pool, [actor.mid])).get(whose)
     if opened is None:
         raise BadRequest("there is no open connection of this key")
     if room:

@@ -40,6 +40,7 @@ class Typing(Args):
     "/v1/rooms/{room}/typing",
     answer=Empty,
     errors=(NoSuchRoom, Muted, Forbidden, RateLimited),
+    is_passing=True,
 )
 async def typing(caller: Caller, means: Means, args: Typing) -> Empty:
     """Tell the others in the room that you are typing, or not any more: an event of type `typing` at position 0, never stored.
@@ -65,6 +66,7 @@ class Signal(Args):
     "/v1/rooms/{room}/signals",
     answer=Empty,
     errors=(NoSuchRoom, Muted, Forbidden, RateLimited, TooLarge),
+    is_passing=True,
 )
 async def signal(caller: Caller, means: Means, args: Signal) -> Empty:
     """Tell the others in the room something that is never stored: an event of type `signal:<type>` at position 0, with your body.
@@ -84,6 +86,7 @@ async def _signal(caller: Caller, means: Means, operation: str, room: str, type_
         wait_s = means.signals.take(caller.mid, asyncio.get_running_loop().time())
         if wait_s:
             raise RateLimited("too many signals of this user", retry_after_ms=int(wait_s * 1000) + 1)
+    position = 0
     if means.is_live(room):
         # Only a connection is in such a room.
         here = None if caller.connection is None else caller.connection.online(room)
@@ -96,9 +99,11 @@ async def _signal(caller: Caller, means: Means, operation: str, room: str, type_
         refused = inline.refusal(found.member, rules, None, time.time_ns() // 1_000_000)
         if refused is not None:
             raise refused
-        size = found.room.members
+        size, position = found.room.members, found.head
     if size <= settings.signals_room_members_max:
-        means.push_ephemeral(0, body, room=room, type_=type_, mid=caller.mid, key=caller.key)
+        # Who is in the room each comet says itself, as the log was when the rows were read: this process may have appended nothing for
+        # hours.
+        means.push_ephemeral(0, body, room=room, type_=type_, mid=caller.mid, key=caller.key, position=position)
 
 
 VERBS: Final[tuple[AnyVerb, ...]] = (typing, signal)

@@ -146,8 +146,8 @@ class LiveConnection(Protocol):
     def online(self, room: str) -> int | None:
         """How many sessions are in this live room; None if this connection is not."""
 
-    def renew(self, token: str) -> float | None:
-        """Go on with a fresh token of the same login; until when. Raises Unauthenticated."""
+    async def renew(self, token: str) -> float | None:
+        """Go on with a fresh token of the same login; until when. Raises Unauthenticated, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,8 @@ class Verb(Generic[A, R]):
     answer; `statuses` are those that `Other` may say instead. `errors` are those that it raises beside the ones that any verb may
     (bad arguments, who asks, too often, overload). `takes` is the media type of a body that is no JSON, `gives` that of such an answer.
     `has_secrets`: what it answers is told once and kept nowhere (tokens, codes), or what it is asked is (passwords, of which a digest
-    would be one more thing to guess from), so idempotency keys have no effect on it.
+    would be one more thing to guess from), so idempotency keys have no effect on it; nor on what `is_passing`, told to who is
+    connected and worthless a moment later.
     """
 
     name: str
@@ -238,6 +239,7 @@ class Verb(Generic[A, R]):
     gives: str = ""
     is_open: bool = False  # for whoever has no token too: registering, logging in
     has_secrets: bool = False
+    is_passing: bool = False
 
     @property
     def summary(self) -> str:
@@ -267,6 +269,7 @@ def verb(
     gives: str = "",
     is_open: bool = False,
     has_secrets: bool = False,
+    is_passing: bool = False,
 ) -> Callable[[Callable[[Caller, Means, A], Awaitable[R | bytes | Stream | Other]]], Verb[A, R]]:
     """Make a verb of a function; the model of the arguments is that of its third parameter."""
 
@@ -291,6 +294,7 @@ def verb(
             gives,
             is_open,
             has_secrets,
+            is_passing,
         )
 
     return make

@@ -115,7 +115,9 @@ async def test_who_is_no_admin_any_more_registers_nobody_and_makes_no_codes(guar
     """Whatever its token says, until every door knows."""
     boss = await somebody(guarded, "boss", role="admin")
     claimed = Actor(boss["mid"], "admin")
-    fact = AccountRegistered(mid=77, login="new", handle="new", name="new", role="user", active=True, credential="c")
+    fact = AccountRegistered(
+        mid=77, login="new", handle="new", name="new", role="user", active=True, credential="c", code=""
+    )
     assert 200 == (await guarded.put(f"/v1/accounts/{boss['mid']}/role", json={"role": "moderator"})).status
 
     for decision in (Register(fact, claimed), Note("codes.create", claimed)):
@@ -199,3 +201,46 @@ async def test_accounts_are_listed_page_by_page_and_found_by_a_part_of_a_name(gu
     assert ["anna", "carla"] == sorted({*await listed("&search=PERSON%20a"), *await listed("&search=carl")})
     assert [] == await listed("&search=%25")
     assert [] == await listed("&search=_")
+
+
+async def test_what_is_done_and_seen_by_right_alone_is_written_down_with_what_it_was(guarded: Place) -> None:
+    """In a room that the admin is not in; of sessions and accounts that are others'."""
+    one, two = await somebody(guarded), await somebody(guarded, "bob")
+    boss = await somebody(guarded, "boss", role="admin")
+    room, token = "/v1/rooms/group/theirs", boss["token"]
+    made = {"room": "group://theirs", "members": [two["mid"]], "kind": "private"}
+    assert 201 == (await guarded.post("/v1/rooms", token=one["token"], json=made)).status
+    said = {"id": "0190a5d2-7c1e-7b3a-9f00-1234567890ab", "body": "hi"}
+    seq = (await guarded.post(f"{room}/messages", token=one["token"], json=said)).json["seq"]
+    member = f"{room}/members/{two['mid']}"
+    before = (await guarded.get("/v1/audit?limit=1", token=token)).json["acts"][0]["seq"]
+
+    for told in [
+        await guarded.patch(room, token=token, json={"title": "Ours", "topic": "t"}),
+        await guarded.put(f"{member}/role", token=token, json={"role": "admin"}),
+        await guarded.put(f"{member}/mute", token=token, json={"until_ms": 4_000_000_000_000}),
+        await guarded.put(f"{room}/bans/{two['mid']}", token=token, json={"reason": "too loud"}),
+        await guarded.put(f"{room}/pins/{seq}", token=token, json={}),
+        await guarded.delete(f"{room}/messages/{seq}", token=token),
+        await guarded.get("/v1/accounts?search=bo", token=token),
+        await guarded.get(f"/v1/sessions?mid={one['mid']}", token=token),
+        await guarded.get(f"/v1/sessions?mid={one['mid']}&mid={two['mid']}", token=token),
+        await guarded.get(f"/v1/sessions?mid={boss['mid']}", token=token),
+        await guarded.get(f"/v1/sessions?mid={one['mid']}"),
+    ]:
+        assert 200 == told.status, told.raw
+
+    acts = (await guarded.get("/v1/audit", token=token)).json["acts"]
+    ours, a, b = "group://theirs", one["mid"], two["mid"]
+    assert [
+        ("rooms.change", ours, None, "title, topic"),
+        ("rooms.set_role", ours, b, "admin"),
+        ("rooms.mute", ours, b, "until 4000000000000"),
+        ("rooms.ban", ours, b, "too loud"),
+        ("pins.add", ours, None, f"message {seq}"),
+        ("messages.recall", ours, a, f"message {seq}"),
+        ("accounts.list", "", None, "bo"),
+        ("sessions.list", "", a, ""),
+        ("sessions.list", "", None, f"{a},{b}"),
+    ] == [(act["verb"], act["room"], act["mid"], act["detail"]) for act in reversed(acts) if act["seq"] > before]
+    assert {boss["mid"]} == {act["by"] for act in acts if act["seq"] > before}

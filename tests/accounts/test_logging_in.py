@@ -11,7 +11,13 @@ import pytest
 
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
 from api.place import Place, node, serving
+from imcore import failpoints
+from imcore.accounts import accounts
 from imcore.database import connect
+from imcore.events.types import LoginExpired
+from imcore.projections import logins, logouts
+from imcore.projections.projection import AnyProjection, RowTable, fold
+from waiting import eventually
 
 
 async def test_a_login_says_everything_that_a_client_needs(guarded: Place) -> None:
@@ -101,6 +107,30 @@ async def test_a_hash_of_other_parameters_is_made_anew(database_url: str) -> Non
         assert "m=16," in after
         await logged_in(place)
         assert after == await place.pool.fetchval("SELECT hash FROM credentials")
+
+
+async def test_nobody_stands_in_line_twice_because_a_hash_is_to_be_made_anew(database_url: str) -> None:
+    """Others wait: then the right password is enough, and a later login makes the hash anew."""
+    async with serving(database_url, auth_mode="jwt", **CHEAP) as place:
+        await registered(place)
+        before = await place.pool.fetchval("SELECT hash FROM credentials")
+    slow = {**CHEAP, "password_memory_kib": 65_536, "password_passes": 9}
+    async with serving(database_url, auth_mode="jwt", **slow) as place:
+        passwords = place.accounts.passwords
+
+        async def waiting(count: int) -> None:
+            await eventually(lambda: asyncio.sleep(0, passwords.under_way == count))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(passwords.hash("of who is here already"))
+            await waiting(1)
+            login = tasks.create_task(logged_in(place))
+            await waiting(2)
+            tasks.create_task(passwords.hash("of who is behind"))
+            await login
+            assert before == await place.pool.fetchval("SELECT hash FROM credentials")
+        await logged_in(place)
+        assert "m=65536," in await place.pool.fetchval("SELECT hash FROM credentials")
 
 
 # --- refreshing ----------------------------------------------------------------------------------------------------------------
@@ -217,6 +247,141 @@ async def test_a_guest_is_somebody_new_each_time(guarded: Place) -> None:
 async def test_where_guests_may_not_come_none_does(database_url: str) -> None:
     async with serving(database_url, auth_mode="jwt", guests_allowed=False, **CHEAP) as place:
         assert 403 == (await place.post("/v1/guests", token="", json={})).status
+
+
+# --- not refreshed in time -------------------------------------------------------------------------------------------------------
+
+EXPIRE = "UPDATE refresh_tokens SET expires_at = now() - interval '1 second'"
+
+
+async def expire(place: Place, *sids: str) -> None:
+    """As if these logins, or all, had not been refreshed for long."""
+    await place.pool.execute(f"{EXPIRE} WHERE sid = ANY($1::text[]) OR $1 = '{{}}'", list(sids))
+
+
+async def rows(place: Place, table: str) -> int:
+    counted: int = await place.pool.fetchval(f"SELECT count(*) FROM {table}")
+    return counted
+
+
+async def is_the_fold(place: Place) -> None:
+    """Are the rows of logins and logouts what the log says?"""
+    events = await place.reads.reader.read(0, 1_000)
+    async with place.pool.acquire() as connection:
+        both: tuple[AnyProjection, ...] = (logins.projection, logouts.projection)
+        for projection in both:
+            expected = fold(projection, events)
+            table: RowTable[Any] = RowTable(projection)
+            assert expected == await table.load(connection, expected.keys())
+            assert len(expected) == await rows(place, projection.name)
+
+
+async def test_a_login_that_has_expired_is_refused_whether_it_was_swept_or_not(guarded: Place) -> None:
+    gone, stays = await somebody(guarded), await logged_in(guarded, key="other")
+    await expire(guarded, gone["sid"])
+
+    for _ in ("not yet", "then"):
+        assert 401 == (await refresh(guarded, gone["refresh_token"])).status
+        devices = (await guarded.get("/v1/devices", token=stays["token"])).json["devices"]
+        assert [stays["sid"]] == [one["sid"] for one in devices]
+        told = await guarded.delete(f"/v1/devices/{gone['auth']['key']}", token=stays["token"])
+        assert told.json["unchanged"]
+        await guarded.accounts.sweep()
+
+    assert 200 == (await refresh(guarded, stays["refresh_token"])).status
+
+
+async def test_the_sweep_says_of_each_that_it_is_over_and_once(guarded: Place) -> None:
+    """Its row goes by an event, so that a rebuild makes the same rows."""
+    gone, stays = await somebody(guarded), await logged_in(guarded)
+    await expire(guarded, gone["sid"])
+
+    assert 1 == await guarded.accounts.sweep()
+    assert 0 == await guarded.accounts.sweep()
+
+    assert [stays["sid"]] == [row["sid"] for row in await guarded.pool.fetch("SELECT sid FROM logins")]
+    assert 1 == await rows(guarded, "refresh_tokens")
+    (event,) = [one for one in await guarded.reads.reader.read(0, 100) if one.type == "login_expired"]
+    assert (f"user:{gone['mid']}", LoginExpired(mid=gone["mid"], sid=gone["sid"])) == (event.stream, event.fact)
+    await is_the_fold(guarded)
+
+
+async def test_two_who_sweep_at_once_say_it_once(guarded: Place) -> None:
+    for _ in range(5):
+        await guarded.post("/v1/guests", token="", json={})
+    await expire(guarded)
+
+    assert 5 == sum(await asyncio.gather(*(guarded.accounts.sweep() for _ in range(3))))
+
+
+async def test_guests_leave_nothing(guarded: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: a few go at a time, until all have."""
+    monkeypatch.setattr(accounts, "SWEEP_LOGINS_MAX", 3)
+    guests = [(await guarded.post("/v1/guests", token="", json={})).json for _ in range(7)]
+    left = guests[0]
+    assert 200 == (await guarded.post("/v1/logout", token=left["token"], json={})).status
+    assert 401 == (await refresh(guarded, left["refresh_token"])).status
+    assert 0 == await guarded.accounts.sweep(), "what ended it is known until no token of it can be about"
+    assert (6, 1) == (await rows(guarded, "logins"), await rows(guarded, "logouts"))
+    await expire(guarded)
+    before = guarded.log.batches
+
+    assert 7 == await guarded.accounts.sweep()
+
+    assert 3 == guarded.log.batches - before
+    assert [0] * 3 == [await rows(guarded, table) for table in ("logins", "logouts", "refresh_tokens")]
+    await is_the_fold(guarded)
+
+
+async def test_a_login_that_an_end_of_all_did_not_name_goes_when_it_would_go_on(guarded: Place) -> None:
+    """It began when they were counted, or was one too many to be named."""
+    who = await somebody(guarded)
+    await guarded.accounts.end_logins(who["mid"], [], who["mid"], everywhere=True)
+    assert (1, 1) == (await rows(guarded, "logins"), await rows(guarded, "refresh_tokens"))
+
+    assert 401 == (await refresh(guarded, who["refresh_token"])).status
+
+    assert (0, 0) == (await rows(guarded, "logins"), await rows(guarded, "refresh_tokens"))
+    await is_the_fold(guarded)
+
+
+async def test_a_login_that_may_be_there_expires(guarded: Place) -> None:
+    """Its outcome was unknown, and nobody has its tokens."""
+    await registered(guarded)
+    failpoints.arm("after_commit:error")
+    try:
+        lost = await guarded.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD})
+    finally:
+        failpoints.arm("")
+    assert (503, 1) == (lost.status, await rows(guarded, "logins"))
+    await expire(guarded)
+
+    assert 1 == await guarded.accounts.sweep()
+    assert (0, 0) == (await rows(guarded, "logins"), await rows(guarded, "refresh_tokens"))
+
+
+async def test_all_logins_of_a_device_end_however_many_others_there_are(
+    guarded: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "LOGINS_MAX", 2)
+    await somebody(guarded, "bob")
+    await registered(guarded)
+    old = [await logged_in(guarded, key="old") for _ in range(3)]
+    new = [await logged_in(guarded, key="new") for _ in range(2)]
+
+    told = await guarded.delete("/v1/devices/old", token=new[0]["token"])
+
+    assert (200, True) == (told.status, "position" in told.json)
+    assert [401] * 3 + [200] * 2 == [(await show(guarded, who)).status for who in (*old, *new)]
+    assert 3 == await rows(guarded, "logins")
+
+
+async def test_a_token_does_not_outlive_its_login(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", access_token_s=900.0, refresh_token_s=60.0, **CHEAP) as place:
+        told = await somebody(place)
+
+        claims = jwt.decode(told["token"], options={"verify_signature": False})
+        assert (60, 60) == (told["expires_in_s"], claims["exp"] - claims["iat"])
 
 
 # --- how often -------------------------------------------------------------------------------------------------------------------

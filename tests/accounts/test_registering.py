@@ -10,7 +10,8 @@ from aiohttp import web
 
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, somebody
 from api.place import Place, serving
-from imcore.projections import INLINE
+from imcore import failpoints
+from imcore.projections import INLINE, code_uses
 from imcore.projections.projection import fold
 
 
@@ -76,6 +77,15 @@ async def test_what_is_no_registration_is_refused(guarded: Place, body: dict[str
     assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM events")
 
 
+async def test_a_text_of_the_wrong_length_is_told_how_many_characters_it_may_have(guarded: Place) -> None:
+    for name, said in (
+        ("", "name: string should have at least 1 character"),
+        ("x" * 65, "name: string should have at most 64 characters"),
+    ):
+        told = await guarded.post("/v1/accounts", token="", json={"login": "alice", "password": PASSWORD, "name": name})
+        assert (400, said) == (told.status, told.json["detail"])
+
+
 async def test_signs_of_sql_are_only_signs(guarded: Place) -> None:
     """In every field that takes text, and given back as they came."""
     evil = "'; DROP TABLE accounts; -- \\ % _ $$ \" {{7*7}}"
@@ -104,6 +114,8 @@ async def test_where_a_code_is_needed_it_is_good_for_as_many_as_it_says(database
             return (await place.post("/v1/accounts", token="", json=body)).status
 
         assert 403 == await register("alice", "")
+        bare = await place.post("/v1/accounts", token="", json={"login": "alice", "password": PASSWORD})
+        assert ("wrong_code", "an invitation code is needed to register here") == (bare.code, bare.json["detail"])
         assert 403 == await register("alice", "ABCDEFGHJKLMNPQRSTUV")
         assert 201 == await register("alice", typed)
         assert 409 == await register("alice", code), "and the code is not used up by that"
@@ -113,6 +125,52 @@ async def test_where_a_code_is_needed_it_is_good_for_as_many_as_it_says(database
         assert 0 == await place.pool.fetchval(
             "SELECT count(*) FROM invitation_codes WHERE encode(hash, 'escape') = $1", code
         )
+
+
+@pytest.mark.parametrize("place_", ["before_commit", "after_commit"])
+async def test_an_invitation_is_used_up_by_an_account_that_is_there(database_url: str, place_: str) -> None:
+    """Whoever is told to try again gives the same code: it leads in, or the account is there, and nobody else comes in by it."""
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        code = (await place.post("/v1/codes", json={})).json["code"]
+        body = {"login": "alice", "password": PASSWORD, "invitation": code}
+        failpoints.arm(f"{place_}:error")
+        try:
+            lost = await place.post("/v1/accounts", token="", json=body)
+        finally:
+            failpoints.arm("")
+        assert (503, True) == (lost.status, lost.json["retry"])
+
+        again = await place.post("/v1/accounts", token="", json=body)
+
+        assert (201 if place_ == "before_commit" else 409) == again.status
+        await logged_in(place)
+        assert 403 == (await place.post("/v1/accounts", token="", json={**body, "login": "bob"})).status
+
+
+async def test_an_invitation_is_not_used_up_by_a_password_that_cannot_be_kept(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        code = (await place.post("/v1/codes", json={})).json["code"]
+        body = {"login": "alice", "password": PASSWORD, "invitation": code}
+        await place.pool.execute("ALTER TABLE credentials RENAME TO elsewhere")
+        assert 503 == (await place.post("/v1/accounts", token="", json=body)).status
+        await place.pool.execute("ALTER TABLE elsewhere RENAME TO credentials")
+
+        assert 201 == (await place.post("/v1/accounts", token="", json=body)).status
+
+
+async def test_the_log_does_not_hold_the_code_but_counts_its_uses(database_url: str) -> None:
+    async with serving(database_url, auth_mode="jwt", registration="code", **CHEAP) as place:
+        code = (await place.post("/v1/codes", json={"uses": 2})).json["code"]
+        await registered(place, invitation=code)
+
+        events = await place.reads.reader.read(0, 100)
+        ((name, uses),) = fold(code_uses.projection, events).items()
+        assert 1 == uses.used
+        (digest,) = [row["hash"].hex() for row in await place.pool.fetch("SELECT hash FROM invitation_codes")]
+        bodies = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
+        assert str(name[0]) in bodies
+        assert code not in bodies
+        assert digest not in bodies
 
 
 async def test_where_admins_say_yes_nobody_can_log_in_before(database_url: str) -> None:
@@ -175,6 +233,41 @@ async def test_a_code_is_sent_by_the_backend_and_activates_its_account_only(
         assert mid == (await logged_in(place))["mid"]
         everything = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
         assert "example.com" not in everything
+
+
+@pytest.mark.parametrize("place_", ["before_commit", "after_commit"])
+async def test_a_code_whose_account_is_not_known_to_be_active_may_be_given_again(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]], place_: str
+) -> None:
+    """Whoever is told to try again can, whether it has happened or not."""
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        mid = await registered(place, "alice", email="alice@example.com")
+        path, code = f"/v1/accounts/{mid}/activation", {"code": told[0]["code"]}
+        failpoints.arm(f"{place_}:error")
+        try:
+            lost = await place.post(path, token="", json=code)
+        finally:
+            failpoints.arm("")
+        assert (503, True) == (lost.status, lost.json["retry"])
+
+        assert 200 == (await place.post(path, token="", json=code)).status
+        assert mid == (await logged_in(place))["mid"]
+        assert 403 == (await place.post(path, token="", json=code)).status, "once"
+
+
+async def test_an_account_whose_code_cannot_be_kept_is_there_all_the_same(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    """To be told to try again would lead to a name that is taken."""
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        await place.pool.execute("ALTER TABLE activation_codes RENAME TO elsewhere")
+        body = {"login": "alice", "password": PASSWORD, "email": "alice@example.com"}
+        made = await place.post("/v1/accounts", token="", json=body)
+
+        assert (201, "pending", False) == (made.status, made.json["state"], made.json["code_sent"])
+        assert [] == told
 
 
 async def test_where_admins_say_yes_no_code_does(

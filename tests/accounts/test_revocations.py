@@ -193,6 +193,21 @@ async def test_another_password_ends_all_logins_and_begins_one(guarded: Place) -
     assert 1 == await guarded.pool.fetchval("SELECT count(*) FROM credentials")
 
 
+async def test_a_device_is_who_it_was_after_another_password(guarded: Place) -> None:
+    """Its key names it in the log: with another it would be a device that was never here. What it says anew is so from then on."""
+    await registered(guarded)
+    device: dict[str, Any] = {"key": "phone", "platform": "ios", "room_id": "live://7", "accepts": [1000]}
+    phone = await logged_in(guarded, **device)
+    assert device == {name: phone["auth"][name] for name in device}
+
+    words = (PASSWORD, "another password", "a third password")
+    for old, new, said in ((*words[:2], {}), (*words[1:], {"platform": "", "accepts": [1001]})):
+        changed = await guarded.put("/v1/account/password", token=phone["token"], json={"old": old, "new": new, **said})
+        assert 200 == changed.status, changed.raw
+        phone, device = changed.json, {**device, **said}
+        assert device == {name: phone["auth"][name] for name in device}
+
+
 async def test_no_login_with_the_old_password_outlives_the_change(guarded: Place) -> None:
     """However the two race: a login that was let in before the change is ended by it, and none is let in after it."""
     for n in range(20):

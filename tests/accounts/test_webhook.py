@@ -40,6 +40,9 @@ class Backend:
                 return web.json_response({"mid": 7, "rooms": ["group://7"], "unknown": 1})
             case "x":
                 return web.json_response({"mid": 9, "rooms": ["group://9", "direct://8-9", "direct://9-10"]})
+            case "everywhere" | "in groups" | "in no room":
+                rooms = {"everywhere": ["*"], "in groups": ["live://1", "group://*"], "in no room": ["group"]}
+                return web.json_response({"mid": 7, "rooms": rooms[question["token"]]})
             case "shop":
                 return web.json_response({"service": True})
             case "nobody" | "group://8":
@@ -104,6 +107,30 @@ async def test_the_backend_says_who_it_is(database_url: str, backend: Backend) -
         assert 403 == await status(place, "alice", "/v1/accounts"), "a person is no backend"
         assert 200 == await status(place, "shop", "/v1/accounts")
         assert 403 == await status(place, "admin", "/v1/accounts"), "nor does a webhook make admins"
+
+
+async def test_a_backend_that_is_known_as_one_registers_whom_it_likes(database_url: str, backend: Backend) -> None:
+    async with asking(database_url, backend, registration="closed") as place:
+        body = {"login": "alice", "password": "correct horse battery staple"}
+        assert 403 == (await place.post("/v1/accounts", token="alice", json=body)).status
+        assert 403 == (await place.post("/v1/accounts", token="", json=body)).status
+        assert 201 == (await place.post("/v1/accounts", token="shop", json=body)).status
+
+
+async def test_the_backend_names_rooms_as_a_token_does(database_url: str, backend: Backend) -> None:
+    """Rooms, all of a type, or all."""
+    async with asking(database_url, backend) as place:
+        rooms = ("live/1", "live/2", "group/1", "team/1")
+        for type_, name in (room.split("/") for room in rooms[2:]):
+            made = await place.post("/v1/rooms", token="shop", json={"room": f"{type_}://{name}", "public": True})
+            assert 201 == made.status
+
+        async def seen(token: str) -> list[int]:
+            return [await status(place, token, f"/v1/rooms/{room}") for room in rooms]
+
+        assert [200, 404, 200, 404] == await seen("in groups")
+        assert [200, 200, 200, 200] == await seen("everywhere")
+        assert 503 == await status(place, "in no room"), "what names no room is no answer"
 
 
 async def test_no_answer_is_no(database_url: str, backend: Backend) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from api.place import Answer, Place, bearer, serving
 from api.probes import Counter, counter, probes
-from imcore.api import idempotency
+from imcore.verbs import idempotency
 
 COUNT = "/v1/count"
 

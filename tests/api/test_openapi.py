@@ -15,11 +15,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.place import Place, serving
 from api.probes import PROBES, probes
-from imcore.api.idempotency import keeps
 from imcore.api.openapi import codes, document
 from imcore.permissions import PLATFORM_ROLES, STANDINGS, table
 from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs
+from imcore.verbs.idempotency import keeps
 
 REPOSITORY = Path(__file__).parents[2]
 HTTP = [one for one in VERBS if "http" in one.doors]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from attachments.conftest import S3
+from imcore.attachments import s3 as s3_module
 from imcore.attachments.folder import Folder
-from imcore.attachments.s3 import PART_BYTES, Bucket
+from imcore.attachments.s3 import PART_BYTES, Bucket, beyond
 from imcore.attachments.store import PIECE_BYTES, Store, is_id
 from imcore.errors import BadConfiguration, StoreUnavailable
 
 LATER_S = 3_600.0
+PATIENCE_S = 15.0
 
 
 def new_id() -> str:
@@ -162,6 +166,41 @@ def test_only_hexadecimal_of_one_length_is_an_id() -> None:
         assert not is_id(text), text
 
 
+# --- a bucket ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_goes_on_past_whatever_others_keep_in_the_bucket(s3: S3) -> None:
+    """More of it than fits into a page, before, between and after the files: as logs, by date, and under names nearly like ours."""
+    store = await Bucket.opened(s3.settings())
+    ids = ["0" * 32, "5" * 32, "a" * 31 + "0", "f" * 32]
+    others = [f"{folder}{n}" for folder in ("-/", "2026/01/", "5555", "A", "archive/", "x") for n in range(4)]
+    for key in (*others, *(f"{'5' * 32}.{n}" for n in range(4)), *(f"{'a' * 31}/{n}" for n in range(4))):
+        await store._client.put_object(Bucket=store._bucket, Key=store._prefix + key, Body=b"not ours")
+    for id_ in ids:
+        await store.put(id_, pieces(b"x"))
+
+    for limit in (1, 3, 100):
+        found: list[str] = []
+        while page := await store.page(found[-1] if found else "", limit):
+            found += [kept.id for kept in page]
+        assert ids == found
+    await store.close()
+
+
+def test_what_others_keep_is_passed_without_passing_an_id() -> None:
+    """Of any two names, one of somebody else's and an id after it: what is asked for next lies between them. It always goes on."""
+    seed = random.randrange(2**32)
+    draws = random.Random(seed)
+    for _ in range(20_000):
+        id_ = "".join(draws.choices("0f9a", k=32))
+        cut = draws.randrange(33)
+        name = id_[:cut] + "".join(draws.choices("/0:9A`afgz\xff", k=draws.randrange(4)))
+        next_ = beyond(name)
+        assert next_ is None or next_ >= name, (seed, name, next_)
+        assert id_ <= name or (next_ is not None and next_ < id_), (seed, name, next_, id_)
+    assert ["20260", "b", None] == [beyond("2026/01/a.jpg"), beyond("archive/1"), beyond("x")]
+
+
 # --- a folder ------------------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +286,19 @@ async def test_a_bucket_that_cannot_be_used_is_refused_at_the_start(s3: S3, wron
     with pytest.raises(BadConfiguration, match="cannot be used") as caught:
         await Bucket.opened(s3.settings(**wrong))
     assert s3.secret not in str(caught.value)
+
+
+async def test_who_asks_a_store_that_stands_still_is_told_so(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and says nothing: botocore would wait for half a minute, three times."""
+    monkeypatch.setattr(s3_module, "ANSWER_S", 0.2, raising=False)
+    monkeypatch.setattr(s3_module, "START_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = await Bucket.opened(s3.settings(s3_endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        for asking in (read(store, new_id(), 0, 1), store.exists(new_id()), store.delete(new_id()), store.page("", 9)):
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(PATIENCE_S):
+                    await asking
+        await store.close()
 
 
 async def test_a_store_that_does_not_answer_is_unavailable(s3: S3, unused_tcp_port: int) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from attachments.conftest import S3
 from attachments.test_store import left, new_id, pieces
 from imcore.attachments.folder import Folder
+from imcore.attachments.s3 import Bucket
 from imcore.attachments.store import Store
 from imcore.attachments.sweep import ORPHAN_S, PAGE, STRANGERS, Sweeper
 from imcore.database import create_pool
@@ -60,6 +62,24 @@ async def test_the_walk_goes_through_all_pages_and_begins_again(tmp_path: Path, 
         await store.put(late, pieces(b"x"))
         assert 1 == await sweeper.step()
     assert [ids[0], ids[-1]] == await left(store)
+    await store.close()
+
+
+async def test_the_walk_comes_past_what_others_keep_in_the_bucket(s3: S3, database_url: str) -> None:
+    """More than a page of it, before the first file: the orphan behind it goes all the same, and nothing else."""
+    store = await Bucket.opened(s3.settings())
+    others = [f"2026/{n}" for n in range(PAGE + 1)]
+    for key in others:
+        await store._client.put_object(Bucket=store._bucket, Key=store._prefix + key, Body=b"")
+    orphan = "3" * 32
+    await store.put(orphan, pieces(b"x"))
+    async with create_pool(database_url) as pool:
+        sweeper = Sweeper(store, pool, now=lambda: time.time() + LATER_S)
+
+        assert 1 == await sweeper.step()
+    assert not await store.exists(orphan)
+    kept = await store._client.list_objects_v2(Bucket=store._bucket, Prefix=store._prefix)
+    assert (len(others), False) == (kept["KeyCount"], kept["IsTruncated"])
     await store.close()
 
 

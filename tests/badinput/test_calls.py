@@ -9,6 +9,7 @@ from badinput.wire import FORMS, Form, connected
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 CALL = 38
+NO_KEY = "idempotency_key is not 1 to 128 printable characters of ASCII"
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -26,6 +27,12 @@ async def test_a_verb_answers_over_every_form(place: Place, form: Form) -> None:
         ({"verb": "x" * 65}, "bad_request", "verb is longer than 64 bytes"),
         ({"verb": "server.show", "args": []}, "bad_request", "args is a list, not an object"),
         ({"verb": "server.show", "args": {"a": 1}}, "bad_request", "a: extra inputs are not permitted"),
+        ({"verb": "server.show", "idempotency_key": 7}, "bad_request", "idempotency_key is 7, not a string"),
+        ({"verb": "server.show", "idempotency_key": ["k"]}, "bad_request", "idempotency_key is a list, not a string"),
+        *(
+            ({"verb": "server.show", "idempotency_key": key}, "bad_request", NO_KEY)
+            for key in ("", "x" * 129, "a b", "ä", 'a"b', "a\\b", "a\n")
+        ),
         ({"verb": "no.such"}, "unknown_op", "there is no verb 'no.such' for connections"),
         ({"verb": "\u001b[2J"}, "unknown_op", "there is no verb '\\x1b[2J' for connections"),
     ],

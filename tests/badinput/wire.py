@@ -13,7 +13,7 @@ import socket
 import struct
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 from imcore.errors import TABLE
@@ -28,6 +28,7 @@ NORMAL, PROTOCOL_ERROR, UNSUPPORTED, INVALID_TEXT, TOO_LARGE = 1000, 1002, 1003,
 
 CLOSE_OF: Final = {error.code: error.close for error in TABLE}
 DEADLINE_S: Final = 20.0
+TRIES: Final = 3
 READ_BYTES: Final = 1 << 16
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
 ACCEPT: Final = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -193,12 +194,14 @@ class Line:
         return found
 
     async def ask(self, op: int, body: object = None, seq: int | None = None) -> Packet:
-        """The reply to one request."""
+        """The reply to one request. Raises Gone if the connection ends instead."""
         if seq is None:
             self._seq += 1
             seq = self._seq
         self.say(op, seq, body)
         (packet,) = await self.replies(1)
+        if packet.op == DISCONNECT:
+            raise Gone(f"{packet}")
         assert (op + 1, seq) == (packet.op, packet.seq), packet
         return packet
 
@@ -300,10 +303,23 @@ def claim(mid: int, /, **more: object) -> dict[str, object]:
 
 @asynccontextmanager
 async def connected(where: Where, form: Form, mid: int, /, **more: object) -> AsyncIterator[Line]:
-    """A connection that is authenticated."""
-    async with dialled(where, form) as line:
-        welcome = await line.ask(AUTH, claim(mid, **more))
-        assert not welcome.code, welcome
+    """A connection that is authenticated.
+
+    A server that stood still for two seconds, on a machine that has other things to do, tells whoever is at the door to come again.
+    Clients do, and so does this one; but a door that is shut three times is shut.
+    """
+    async with AsyncExitStack() as stack:
+        for left in reversed(range(TRIES)):
+            line = await stack.enter_async_context(dialled(where, form))
+            try:
+                welcome = await line.ask(AUTH, claim(mid, **more))
+            except Gone:
+                line.drop()
+                if not left:
+                    raise
+            else:
+                assert not welcome.code, welcome
+                break
         yield line
 
 

@@ -67,6 +67,7 @@ def test_what_may_not_be_repeated_ends_with_its_connection_and_the_rest_is_asked
         ("overloaded", False, True),
         ("unavailable", True, True),
         ("unavailable", False, False),
+        ("under_way", True, True),
         ("conflict", True, False),
         ("internal", True, False),
         ("forbidden", True, False),
@@ -217,6 +218,39 @@ async def test_a_call_whose_answer_is_lost_is_repeated_or_of_unknown_outcome(ser
                 with pytest.raises(Unavailable, match="not known"):
                     await calling
                 assert "imcore" == (await im.server.show()).name
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_is_no_good_twice_happens_once_over_a_connection_that_breaks(server: Server, way: Way) -> None:
+    """To make a room again is an error; that it was made is what the repeated call is told."""
+    mid, room = server.new_mid(), server.new_room()
+    async with (
+        Http(f"http://{server.http}", mid=mid) as http,
+        proxy(server.tcp if way == "tcp" else server.ws) as between,
+        connect(address(way, between.address), mid=mid, limits=QUICK) as im,
+    ):
+        await im.server.show()
+        between.mode = "one way"
+        making = asyncio.create_task(im.rooms.create(room, title="t"))
+        shown = await eventually(lambda: http.rooms.show(room))  # it was made, and nobody was told
+        between.cut()
+        between.mode = "open"
+        made = await making
+
+    assert (room, "t") == (made.room, shown.title)
+
+
+async def test_a_caller_may_say_that_it_is_never_asked_again(server: Server) -> None:
+    async with proxy(server.ws) as between:
+        async with connect(address("ws", between.address), mid=server.new_mid(), limits=QUICK) as im:
+            await im.server.show()
+            between.mode = "one way"
+            making = asyncio.create_task(im.call("rooms.create", {"room": server.new_room()}, retry=False))
+            await eventually(lambda: so(im._core.awaits_answer))
+            between.cut()
+            between.mode = "open"
+            with pytest.raises(Unavailable, match="not known"):
+                await making
 
 
 async def test_a_call_without_an_answer_in_time_says_so(server: Server) -> None:

@@ -193,6 +193,8 @@ async def test_what_a_message_is_about_and_what_becomes_of_it_is_typed(server: S
         assert (None, True) == (now[answer.seq].body, now[answer.seq].is_recalled)
         assert page.more
         assert page.more_after
+        late = await bob.history(room, at=2**62, limit=4)
+        assert ([late.head - 1, late.head], False) == ([event.seq for event in late.events], late.more_after)
         assert 1 == next(one for one in (await bob.inbox()).rooms if one.room == room).mentions
         assert (0, 0) == (bob.statistics.gaps, bob.statistics.resets - 1)
 

@@ -109,6 +109,28 @@ async def test_a_connection_is_given_the_next_token_before_its_own_is_over(clust
     assert {"answer"} == answer.keys()
 
 
+async def test_a_login_goes_on_with_another_password(server: Server) -> None:
+    """Its connection too, which the server ends; of other devices the login is over."""
+    name, kept = await registered(server), list[str]()
+    async with (
+        log_in(f"http://{server.http}", name, PASSWORD, key="laptop", on_change=kept.append) as login,
+        log_in(f"http://{server.http}", name, PASSWORD, key="phone") as other,
+    ):
+        async with login.connect(limits=QUICK) as im:
+            login.refused()  # with a token that is not to be given any more, too
+            await login.change_password(PASSWORD, "another password")
+            async with asyncio.timeout(10):
+                assert login.mid == (await im.account.show()).mid
+            assert ("laptop", "laptop") == (login.key, im.key)
+        assert kept[-1] == login.refresh_token
+        other.refused()
+        with pytest.raises(Unauthenticated):
+            await other()
+        with pytest.raises(WrongLogin):
+            await login.change_password(PASSWORD, "a third password")
+        await login.http.account.show()
+
+
 async def test_who_logs_out_is_disconnected_and_knows_why(server: Server) -> None:
     name = await registered(server)
     async with log_in(f"http://{server.http}", name, PASSWORD) as login, login.connect(limits=QUICK) as im:

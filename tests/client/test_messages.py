@@ -63,3 +63,20 @@ async def test_a_message_sent_by_its_verb_is_not_heard_back_and_makes_no_hole(se
 
     assert "3" == heard.body
     assert (0, 0) == (alice.statistics.gaps, alice.statistics.own)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_pins_come_with_their_messages(server: Server, api: Backend, way: Way) -> None:
+    room, one = server.new_room(), server.new_mid()
+    await api.create(room, one)
+    async with (
+        connect(url(server, way), mid=one, limits=QUICK) as alice,
+        Http(f"http://{server.http}") as http,
+    ):
+        sent = await alice.send(room, "helo")
+        await alice.messages.edit(room, sent.seq, body="hello")
+        await http.pins.add(room, sent.seq)
+        (pin,) = (await alice.pins.list(room)).pins
+
+    assert isinstance(pin.message, Message)
+    assert (sent.seq, "hello", 1) == (pin.seq, pin.message.body, pin.message.edits)

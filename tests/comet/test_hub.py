@@ -505,6 +505,8 @@ def test_what_ends_all_logins_ends_every_session_whose_token_knew_less(hub: Hub,
 
     assert isinstance(old.ended, Unauthenticated)
     assert isinstance(word.ended, Unauthenticated)
+    is_over = not isinstance(fact, PlatformRoleChanged)
+    assert is_over == ("over" in str(old.ended)), "a login with another role goes on, with a fresh token"
     assert (None, None) == (new.ended, ben.ended)
     assert [3] == new.heard
 
@@ -818,6 +820,13 @@ def test_a_session_that_somebody_else_has_closed_ends(
     assert CLOSED == anna.state
     assert newer.ended is None
     assert LIVE == newer.state
+    assert (reason == "node_lost") == hub.is_given_up
+
+
+def test_the_end_of_a_session_elsewhere_does_not_say_that_this_comet_was_given_up(hub: Hub) -> None:
+    give(hub, opened(1, ANNA, "phone"), closed(2, ANNA, "phone", 1, "node_lost"))
+
+    assert not hub.is_given_up
 
 
 # --- who was here before -----------------------------------------------------------------------------------------------------

@@ -233,7 +233,8 @@ async def test_of_two_processes_that_expect_the_same_seq_exactly_one_wins(databa
         create_pool(database_url) as pool,
     ):
         for seq in range(200):
-            for racer in (one, two):
+            # Who hears it first wins more often, on a busy machine always.
+            for racer in (one, two) if seq % 2 else (two, one):
                 assert racer.stdin is not None
                 racer.stdin.write(b"%d\n" % seq)
             answers = [await answer_of(racer) for racer in (one, two)]
@@ -244,7 +245,7 @@ async def test_of_two_processes_that_expect_the_same_seq_exactly_one_wins(databa
         events = await assert_sound(pool)
     assert [ROOM + RACED] * 200 == [event.stream for event in events]
     assert wins == [sum(event.mid == mid for event in events) for mid in (1, 2)]
-    assert min(wins) > 0, "both were fast enough to win sometimes, else it was no race"
+    assert min(wins) > 0, "both won sometimes, else it was no race"
 
 
 async def answer_of(racer: asyncio.subprocess.Process) -> dict[str, object]:

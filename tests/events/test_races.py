@@ -246,7 +246,7 @@ async def test_who_joins_while_the_room_is_dismissed_came_before_or_not_at_all(
 async def test_a_moderator_removes_nobody_after_its_role_was_taken(here: AtWork, chance: random.Random) -> None:
     """Its token says moderator all the while."""
     fact = AccountRegistered(
-        mid=MODERATOR, login="mod", handle="mod", name="mod", role="moderator", active=True, credential="c"
+        mid=MODERATOR, login="mod", handle="mod", name="mod", role="moderator", active=True, credential="c", code=""
     )
     await here.log.decide(accounts.Register(fact, SERVICE_ACTOR))
     async with appending(here.url) as elsewhere:

@@ -26,6 +26,7 @@ from imcore.events.types import (
     JoinRequested,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     MemberBanned,
     MemberJoined,
     MemberLeft,
@@ -148,7 +149,13 @@ STORED = {
     ("account_registered", 1): (
         '{"mid":7,"login":"alice","handle":"alice","name":"Alice","role":"admin","active":true,"credential":"c1"}',
         AccountRegistered(
-            mid=7, login="alice", handle="alice", name="Alice", role="admin", active=True, credential="c1"
+            mid=7, login="alice", handle="alice", name="Alice", role="admin", active=True, credential="c1", code=""
+        ),
+    ),
+    ("account_registered", 2): (
+        '{"mid":7,"login":"alice","handle":"alice","name":"Alice","role":"user","active":true,"credential":"c1","code":"n1"}',
+        AccountRegistered(
+            mid=7, login="alice", handle="alice", name="Alice", role="user", active=True, credential="c1", code="n1"
         ),
     ),
     ("account_activated", 1): ('{"mid":7}', AccountActivated(mid=7)),
@@ -172,6 +179,7 @@ STORED = {
         '{"mid":7,"sids":["s1"],"everywhere":false}',
         LoggedOut(mid=7, sids=("s1",), everywhere=False),
     ),
+    ("login_expired", 1): ('{"mid":-7,"sid":"s1"}', LoginExpired(mid=-7, sid="s1")),
     ("attachment_stored", 1): (
         '{"room":"group://r","id":"00ff","name":"Ä.png","media_type":"image/png","size":9,"sha256":"ab","width":3,"height":null}',
         AttachmentStored(
@@ -209,8 +217,8 @@ def test_every_type_is_among_the_stored_ones() -> None:
 
 def test_every_fact_is_stored_under_its_own_name() -> None:
     for (type_, version), (body, fact) in STORED.items():
-        assert (type_, version) == (fact.type, fact.version)
-        assert body == fact.model_dump_json()
+        assert type_ == fact.type
+        assert version < fact.version or body == fact.model_dump_json()
 
 
 def test_a_stored_fact_is_read_from_its_event() -> None:

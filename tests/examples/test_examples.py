@@ -194,6 +194,11 @@ async def test_a_team_talks_in_terminals(imcore: Running, tmp_path: Path) -> Non
             dave.hang_up()
             assert 0 == await dave.end()
         await carol.line_with("dave is away")
+        async with example("team_chat.py", "erin", *new) as erin:  # whom nobody invited: the room is public
+            await erin.line_with("carol: Is somebody there?")
+            await carol.line_with("erin came in")
+            erin.hang_up()
+            assert 0 == await erin.end()
         carol.hang_up()
         assert 0 == await carol.end()
 

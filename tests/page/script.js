@@ -28,9 +28,13 @@ window.WebSocket = class {
     for (const packet of packets) this.onmessage?.({ data: JSON.stringify(packet) });
   }
 
-  /** Accept the auth. */
+  /** Open, and accept the auth that comes at once. */
   welcome(facts = {}) {
     this.open();
+    this.accept(facts);
+  }
+
+  accept(facts = {}) {
     this.reply(7, {
       mid: 1, key: "k", epoch: "e", position: 100, cursor: "e.100", recovered: false, heartbeat_s: 240, rooms: [], ...facts,
     });
@@ -60,9 +64,9 @@ window.message = (seq, position = 100 + seq, facts = {}) => ({
 });
 
 /** A client at the script, with what it told in `told`: "type detail" for each event. */
-window.started = async (store = new Map()) => {
+window.started = async (store = new Map(), login = null) => {
   const { Client } = await import("/page/client.js");
-  const client = new Client({ url: "ws://script/ws", mid: 1, key: "k", store });
+  const client = new Client({ url: "ws://script/ws", mid: 1, key: "k", store, login });
   client.told = [];
   const details = {
     event: ({ seq }) => seq, state: ({ state, code }) => (code ? `${state} ${code}` : state), online: () => "",

@@ -289,6 +289,60 @@ async def test_it_stays_away_when_coming_back_is_pointless(tab: Tab, code: int) 
     assert ["stopped", 1] == [state, connections]
 
 
+LOGIN = """
+const login = {
+  given: 0, leftMs: 20, problem: null,
+  async token() {
+    if (this.problem) throw this.problem;
+    if (this.leftMs < 100) { this.given += 1; this.leftMs = this.given > 1 ? 100_000 : 20; }
+    return `token ${this.given}`;
+  },
+  refused() { this.leftMs = 0; },
+};
+const client = await started(new Map(), login);
+sockets[0].open();
+await until(() => sockets[0].asked(7).length);
+sockets[0].accept();
+"""
+
+
+async def test_who_has_logged_in_stays_with_a_fresh_token_before_the_old_one_ends(tab: Tab) -> None:
+    assert ["token 1", "account.renew", "token 2", "online"] == await saw(
+        tab,
+        LOGIN
+        + """
+        await until(() => sockets[0].asked(38).length);
+        const [{ verb, args }] = sockets[0].asked(38);
+        sockets[0].reply(38, { answer: { expires_at: 1 } });
+        return [sockets[0].asked(7)[0].token, verb, args.token, client.state];
+        """,
+    )
+
+
+async def test_who_has_logged_in_comes_back_with_a_fresh_token_until_there_is_none(tab: Tab) -> None:
+    """A machine that slept: the server ended the connection with its token. And one whose login is over stays away."""
+    assert ["waiting unauthenticated", "token 3", "stopped unauthenticated"] == await saw(
+        tab,
+        LOGIN
+        + """
+        await until(() => sockets[0].asked(38).length);
+        sockets[0].end(4401);
+        const first = client.told.at(-1).replace("state ", "");
+        client.nudge();
+        sockets[1].open();
+        await until(() => sockets[1].asked(7).length);
+        const { token } = sockets[1].asked(7)[0];
+        sockets[1].accept();
+        login.problem = Object.assign(new Error("over"), { code: "unauthenticated", retry: false });
+        sockets[1].end(4401);
+        client.nudge();
+        sockets[2].open();
+        await until(() => client.state === "stopped");
+        return [first, token, client.told.at(-1).replace("state ", "")];
+        """,
+    )
+
+
 async def test_only_what_can_be_stored_leaves(tab: Tab) -> None:
     """Half a character and U+0000 would be refused for ever, and a message above the limit too."""
     body, fits, fault = await saw(

@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import pytest_asyncio
 from chromium import Chromium, Tab
 
+from accounts.place import CHEAP
 from api.place import Place, bearer, serving
 from api.probes import PROBES, probes
 from conftest import Server
@@ -159,6 +161,49 @@ async def test_a_verb_is_tried_with_a_token(browser: Chromium, guarded: Place) -
         assert "ratelimit:" in headers
         await fill(tab, "probe.echo", limit="0")
         assert "400" in await send(tab, "probe.echo")
+
+
+async def test_the_columns_scroll_and_the_page_does_not(browser: Chromium, guarded: Place) -> None:
+    """However much is open: else the head and the index would leave, and nothing would stand below."""
+    async with reading(browser, guarded) as tab:
+        await tab.run("document.querySelectorAll('.verb').forEach(one => { one.open = true })")
+        await tab.until(
+            "document.querySelectorAll('.verb .parts').length === document.querySelectorAll('.verb').length"
+        )
+        await tab.run("[...document.querySelectorAll('.verb')].at(-1).scrollIntoView()")
+
+        main, page = "document.querySelector('main')", "document.documentElement"
+        assert await tab.run(f"{main}.scrollHeight > {main}.clientHeight")
+        assert [0, 0] == await tab.run(f"[{page}.scrollTop, {page}.scrollHeight - {page}.clientHeight]")
+
+
+@pytest.mark.parametrize("auth_mode", ["jwt", "open"])
+async def test_who_has_logged_in_asks_as_that_person(
+    browser: Chromium, server: Server, template: str, auth_mode: Literal["jwt", "open"]
+) -> None:
+    """From nothing to one's own account, by mouse: nobody copies a token out of an answer."""
+    who = {"login": "alice", "password": "correct horse battery staple"}
+    async with (
+        server.database(template) as url,
+        serving(url, auth_mode=auth_mode, **CHEAP) as api,
+        reading(browser, api, "#accounts.register") as tab,
+    ):
+        for verb, status in (("accounts.register", "201"), ("accounts.login", "200")):
+            await tab.run(f"location.hash = '#{verb}'")
+            await fill(tab, verb, body=json.dumps(who))
+            assert status in await send(tab, verb)
+        assert 0 == await tab.run(f"{part('accounts.register', '.told')}.querySelectorAll('button').length")
+        await tab.click(part("accounts.login", ".told button"))
+        await tab.run("location.hash = '#account.show'")
+
+        await tab.until(part("account.show", "button[type=submit]"))
+        assert "200" in await send(tab, "account.show")
+        told = await answer(tab, "account.show")
+        assert isinstance(told, dict)
+        assert "alice" == told["login"]
+        await tab.go(f"{api.url}/docs#account.show")
+        await tab.until("document.body.dataset.ready === 'true'")
+        assert await tab.run("document.querySelector('#who-value').value"), "it is there as long as the tab"
 
 
 async def test_a_body_and_a_key_are_sent(browser: Chromium, believing: Place) -> None:

@@ -430,6 +430,7 @@ async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_d
             await window.tab.until("document.querySelector('dialog[open]')")
             await window.tab.click("document.querySelector('#sign-in-name')")
             await window.tab.type(name)
+            await window.tab.click("document.querySelector('#sign-in summary')")
             await window.tab.click("document.querySelector('#sign-in-token')")
             await window.tab.type(token)
             await window.tab.click("document.querySelector('#sign-in .main')")
@@ -440,6 +441,49 @@ async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_d
         await window.tab.until(f"{part(7, '.empty')}?.textContent.startsWith('In no room yet')")
         await window.tab.until(f"{part(0)}.dataset.state === 'stopped'")
         assert "token" in await window.tab.run(f"{part(0, '.away')}.textContent")
+
+
+async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path) -> None:
+    """Where nobody is believed, with nothing but the page: the first makes the room that the second comes into."""
+
+    async def sign_in(window: Window, name: str, password: str, act: str) -> None:
+        await window.tab.until("document.querySelector('dialog[open]')")
+        for id_, text in (("name", name), ("password", password)):
+            await window.tab.run(f"document.querySelector('#sign-in-{id_}').select()")
+            await window.tab.type(text)
+        await window.tab.click(f"document.querySelector('#sign-in [value={act}]')")
+
+    async def member(window: Window, name: str) -> int:
+        panels = "[...document.querySelectorAll('.panel[data-state=online]')]"
+        found = f"{panels}.find(one => one.querySelector('.name').textContent === {name!r})"
+        return int(await window.tab.until(f"{found}?.dataset.mid"))
+
+    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+        await window.tab.go(imcore.page)
+        await sign_in(window, "grace", "correct horse", "login")
+        await window.tab.until("document.querySelector('#sign-in-fault').textContent")
+        await sign_in(window, "grace", "correct horse battery", "register")
+        grace = await member(window, "grace")
+        await window.tab.until(part(grace, f"[data-room='{LOBBY}']"))
+        await window.tab.click("document.querySelector('#add')")
+        await sign_in(window, "heidi", "battery staple horse", "register")
+        heidi = await member(window, "heidi")
+        await window.tab.until(part(heidi, ".notice"))
+        await window.write(grace, "hello")
+        await window.until_shown(heidi, "hello")
+        await window.write(heidi, "hello yourself")
+        await window.until_shown(grace, "hello", "hello yourself")
+        complaints = [one for one in window.tab.complaints if "401" not in one]
+        assert [] == complaints
+
+        await window.tab.go(imcore.page)
+        await window.tab.until("document.querySelector('dialog[open]')")
+        await window.tab.run("localStorage.clear()")  # as in a browser of another person: it knows nobody's name
+        await window.tab.go(imcore.page)
+        await sign_in(window, "grace", "correct horse battery", "login")
+        assert grace == await member(window, "grace")
+        await window.until_shown(grace, "hello", "hello yourself")
+        await window.tab.until(f"{part(grace, '.messages')}.innerText.includes('heidi')")
 
 
 async def test_a_keyboard_is_enough(browser: Chromium, imcore: Running) -> None:

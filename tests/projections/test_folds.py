@@ -35,6 +35,7 @@ from imcore.events.types import (
     JoinRequested,
     LoggedIn,
     LoggedOut,
+    LoginExpired,
     MemberBanned,
     MemberJoined,
     MemberLeft,
@@ -70,6 +71,7 @@ from imcore.projections import (
     accounts,
     amendments,
     attachments,
+    code_uses,
     deliveries,
     departures,
     edits,
@@ -88,6 +90,7 @@ from imcore.projections import (
 from imcore.projections.accounts import Account
 from imcore.projections.amendments import Amendment
 from imcore.projections.attachments import Attachment
+from imcore.projections.code_uses import CodeUses
 from imcore.projections.deliveries import Delivery
 from imcore.projections.departures import Departure
 from imcore.projections.edits import Edit
@@ -125,7 +128,7 @@ def given(*happened: Fact | About | int, by: int = 7, mid: int = 7) -> list[Reco
             said += 1
         else:
             stream = _stream(what, mid)
-            type_, body, who, op = what.type, what.model_dump_json(), by, 0
+            type_, version, body, who, op = what.type, what.version, what.model_dump_json(), by, 0
         seqs[stream] = seq = seqs.get(stream, 0) + 1
         count = said if stream == ROOM + R else 0
         events.append(
@@ -406,7 +409,7 @@ def test_a_thread_has_its_messages_and_not_its_first() -> None:
 
 
 def registered(*, active: bool = True) -> AccountRegistered:
-    return AccountRegistered(mid=7, login="alice", handle="alice", name="Alice", active=active, credential="c")
+    return AccountRegistered(mid=7, login="alice", handle="alice", name="Alice", active=active, credential="c", code="")
 
 
 def suspended(*sids: str) -> AccountSuspended:
@@ -455,9 +458,15 @@ def test_a_name_is_the_first_ones_for_ever() -> None:
     assert {("alice",): Handle(7)} == fold(handles.projection, log)
 
 
+def test_the_uses_of_a_code_are_counted_and_no_code_is_none() -> None:
+    log = given(registered(), *(registered().model_copy(update={"mid": mid, "code": "c"}) for mid in (8, 9)))
+
+    assert {("c",): CodeUses(2)} == fold(code_uses.projection, log)
+
+
 def test_a_login_is_there_until_it_ends() -> None:
     assert {(7, "s"): Login("key of s", "web", "::1", 1, 1001)} == fold(logins.projection, given(logged_in()))
-    for end in (logged_out(), suspended(), AccountDeactivated(mid=7, sids=("s",))):
+    for end in (logged_out(), suspended(), AccountDeactivated(mid=7, sids=("s",)), LoginExpired(mid=7, sid="s")):
         left = fold(logins.projection, given(logged_in(), logged_in("other"), end))
         assert [(7, "other")] == list(left)
 
@@ -468,6 +477,12 @@ def test_a_logout_of_one_device_is_remembered_by_its_name_for_a_while() -> None:
 
     later = [*log, log[0]._replace(position=3, time_ms=1001 + KEEP_MS)]
     assert Logout(3, 0, 0, 0, ("1002 b", "1002 c", f"{1001 + KEEP_MS} a")) == fold(logouts.projection, later)[7,]
+
+
+def test_what_ended_a_guest_is_forgotten_with_its_login() -> None:
+    ends = [LoggedOut(mid=mid, sids=("s",), everywhere=False) for mid in (7, -7)]
+    left = fold(logouts.projection, given(*ends, LoginExpired(mid=7, sid="s"), LoginExpired(mid=-7, sid="s")))
+    assert [(7,)] == list(left)
 
 
 def test_what_ends_all_logins_voids_all_tokens_before_it() -> None:
@@ -524,9 +539,10 @@ def test_a_projection_names_the_types_that_concern_it() -> None:
     everything = given(
         RoomCreated(room=R), joined(), 7, RoleChanged(room=R, mid=7, role="admin"), MemberMuted(room=R, mid=7, until_ms=1),
         marked(3, 1, 1), left(), MemberRemoved(room=R, mid=8), opened(), RoomsEntered(key="phone", opened=1, rooms=()),
-        registered(), AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
+        registered(), registered().model_copy(update={"code": "c"}),
+        AccountActivated(mid=7), ProfileChanged(mid=7, name="", avatar="", extra={}),
         PasswordChanged(mid=7, credential="c"), suspended(), SuspensionLifted(mid=7), AccountDeactivated(mid=7, sids=("s",)),
-        PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(),
+        PlatformRoleChanged(mid=7, role="admin"), logged_in(), logged_out(), LoginExpired(mid=-7, sid="s"),
         DeliveryAcked(key="phone", position=1), closed(9, delivered=1), edited(3), recalled(3),
         About(thread=3, mentions=(7,)),
         RoomChanged(room=R, title="t"), RoomMuted(room=R, until_ms=1),

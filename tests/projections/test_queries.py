@@ -341,6 +341,7 @@ async def test_changes_of_the_list_are_each_person_once_as_it_is_now(here: Place
 
 ROOMS, MEMBERS_OF_EACH, MESSAGES_OF_EACH = 20_000, 10, 5
 BIG_ROOM = 5  # everybody is in it, and 50,000 messages
+FILES = 100_000  # of the big room
 WELL_READ = 30_001  # is in 1,000 rooms and has read everything
 SEED = f"""
 INSERT INTO streams (name, seq, position, messages)
@@ -377,8 +378,13 @@ INSERT INTO bans SELECT 'group://{BIG_ROOM}', mid, 1, 1, 0, '' FROM generate_ser
 INSERT INTO invitations SELECT 'group://' || r, mid, 1, 1, 0 FROM generate_series(1, 5) r, generate_series(1, 20000) mid;
 INSERT INTO join_requests SELECT 'group://{BIG_ROOM}', mid, 1, '', 0 FROM generate_series(1, 20000) mid;
 INSERT INTO blocks SELECT 7, mid, 0 FROM generate_series(1, 20000) mid;
+INSERT INTO attachments
+SELECT md5(n::text), 'group://{BIG_ROOM}', CASE WHEN n <= 3 THEN 999 ELSE n % 50 + 1 END, 'a', 'text/plain', 1, '', NULL, NULL, n, 0
+FROM generate_series(1, {FILES}) n;
+INSERT INTO attachments SELECT md5('other' || n), 'group://' || n, 1, 'a', 'text/plain', 1, '', NULL, NULL, {FILES} + n, 0
+FROM generate_series(10, {ROOMS}) n;
 ANALYZE streams, rooms, members, inbox, deliveries, departures, sessions, seen, visibility, nodes, events;
-ANALYZE bans, invitations, join_requests, blocks, mentions, amendments;
+ANALYZE bans, invitations, join_requests, blocks, mentions, amendments, attachments;
 """
 STORM = f"ARRAY[{', '.join(map(str, range(1, 201)))}]::bigint[]"
 QUERIES = {  # what is asked, for whom, and how many blocks that may take
@@ -401,6 +407,14 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "inbox_page": (queries.INBOX_PAGE, "40, '', 50", 500),
     "inbox_page of 1,000 rooms": (queries.INBOX_PAGE, f"{WELL_READ}, '', 1000", 16_500),
     "mentions of 1,000 rooms": (queries.MENTIONS, f"{WELL_READ}, 9223372036854775807, false, 50", 45_000),
+    "files": (queries.ATTACHMENTS_PAGE, f"'group://5', {2**62}, 0, 40, 51", 60),
+    "files of who joined late": (queries.ATTACHMENTS_PAGE, f"'group://5', {2**62}, {FILES - 10}, 999, 51", 30),
+    "files of who joined late and stored many": (
+        queries.ATTACHMENTS_PAGE,
+        f"'group://5', {2**62}, {FILES - 10}, 7, 51",
+        120,
+    ),
+    "files in the middle of one's own": (queries.ATTACHMENTS_PAGE, f"'group://5', 50000, {FILES - 10}, 7, 51", 120),
     "read_facts": (queries.READ_FACTS, "'group://5', 41, 40050", 30),
     "devices": (queries.DEVICES, "ARRAY[5, 6, 7]::bigint[]", 20),
     "seen": (queries.SEEN, "ARRAY[5, 6, 7]::bigint[]", 20),
@@ -411,7 +425,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen", "mentions", "amendments"}
+BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen", "mentions", "amendments", "attachments"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

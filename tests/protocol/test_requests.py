@@ -533,6 +533,7 @@ SAMPLES: list[tuple[int, dict[str, object], Request]] = [
     (26, {"room": ROOM, "before": None, "after": None, "limit": None}, History(ROOM, None, None, 50)),
     (26, {"room": ROOM, "before": 1}, History(ROOM, 1, None, 50)),
     (26, {"room": ROOM, "around": 1, "before": None}, History(ROOM, None, None, 50, 1)),
+    (26, {"room": ROOM, "at": 0}, History(ROOM, None, None, 50, None, 0)),
     (26, {"room": ROOM, "after": 0, "limit": 1}, History(ROOM, None, 0, 1)),
     (26, {"room": ROOM, "before": INT64_MAX, "after": None, "limit": 500}, History(ROOM, INT64_MAX, None, 500)),
     (28, {"room": ROOM, "seq": 0}, Read(ROOM, 0)),
@@ -544,6 +545,8 @@ SAMPLES: list[tuple[int, dict[str, object], Request]] = [
     (32, {"after": ROOM}, Inbox(ROOM, 100)),
     (38, {"verb": "a.b", "args": {"c": 1}}, Call("a.b", {"c": 1})),
     (38, {"verb": "a.b", "args": None}, Call("a.b", {})),
+    (38, {"verb": "a.b", "idempotency_key": None}, Call("a.b", {})),
+    (38, {"verb": "a.b", "idempotency_key": "!~" * 64}, Call("a.b", {}, "!~" * 64)),
     (34, {"position": 0}, Ack(0)),
     (34, {"position": INT64_MAX}, Ack(INT64_MAX)),
 ]

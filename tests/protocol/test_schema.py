@@ -136,7 +136,7 @@ def test_an_envelope_is_of_a_room_or_of_a_stream() -> None:
 
 fields = st.sampled_from(
     ["mid", "key", "room_id", "rooms", "platform", "accepts", "token", "cursor", "room", "id", "body", "op",
-     "position", "before", "around", "reply_to", "thread", "mentions", "format",
+     "position", "before", "around", "at", "reply_to", "thread", "mentions", "format",
      "after", "limit", "seq"]
 )  # fmt: skip
 values: st.SearchStrategy[object] = st.one_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 import uuid
@@ -19,7 +20,7 @@ import pytest
 from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json_response
 
 from conftest import copy_cluster, temporary_folder
-from imcore.auth import load_or_create_keys, mint
+from imcore.auth import LEEWAY_S, OwnKeys, load_or_create_keys, mint
 from imcore.events.names import Connection
 from system.clients import FORMS, SEND, Client, Clients, Form, Gone, Refused, frame
 from system.servers import PROGRAM, Backend, Server, backend, running
@@ -29,6 +30,7 @@ CALL: Final = 38
 PASSWORD: Final = "correct horse battery staple"
 SOON_S: Final = 2.0
 WORKERS: Final = 2
+PATIENT: Final = ("--set", "auth_webhook_s=20")  # a machine may be busy
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
 
 
@@ -366,10 +368,8 @@ async def test_a_connection_stays_with_a_fresh_token_and_ends_without(
     who, other = await web.somebody(), await web.somebody()
     same = await web.log_in(who["login"])
     claims = jwt.decode(who["token"], options={"verify_signature": False})
-    brief = mint(
-        load_or_create_keys(guarded.data), now=time.time(), expires_in_s=3, mid=who["mid"], role="user",
-        sid=claims["sid"], as_of=claims["as_of"],
-    )  # fmt: skip
+    brief = _token_of(guarded, claims, expires_in_s=5 - LEEWAY_S)
+    ends_at = jwt.decode(brief, options={"verify_signature": False})["exp"] + LEEWAY_S
     kept = [await connecting.connect(guarded, form, key=f"kept {form}", token=brief) for form in V2]
     left = [await connecting.connect(guarded, form, key=f"left {form}", token=brief) for form in V2]
     for client in kept:
@@ -380,11 +380,71 @@ async def test_a_connection_stays_with_a_fresh_token_and_ends_without(
         assert claims["exp"] * 1000 == told["answer"]["expires_at"]
 
     for client in left:
-        await client.until_gone()
+        assert 4401 == await client.until_gone()
+    assert ends_at <= time.time(), "clocks may be as wrong for who is there as for who comes in"
     for client in kept:
         assert not client.is_gone
         told = await client.ask(CALL, {"verb": "account.show", "args": {}})
         assert who["mid"] == told["answer"]["mid"]
+
+
+async def test_a_ticket_lets_in_as_long_as_the_token_behind_it(guarded: Server, web: Web, connecting: Clients) -> None:
+    who, page = await web.somebody(), "http://localhost:8000"
+    claims = jwt.decode(who["token"], options={"verify_signature": False})
+    over = _token_of(guarded, claims, expires_in_s=8 - LEEWAY_S)
+    status, told = await web.ask("POST", "/v1/tickets", {}, over, page)
+    assert 201 == status
+
+    client = await connecting.connect(guarded, "json", token=told["token"], headers={"Origin": page})
+
+    assert who["mid"] == client.mid
+
+
+def _token_of(server: Server, claims: dict[str, Any], *, expires_in_s: float) -> str:
+    """Of the same login, for another time."""
+    named = {"sid": claims["sid"], "as_of": claims["as_of"], "mid": int(claims["sub"])}
+    return mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=expires_in_s, role="user", **named)
+
+
+async def test_a_key_that_is_retired_ends_the_connections_of_what_it_signed_and_no_other(
+    guarded: Server, web: Web, connecting: Clients
+) -> None:
+    """A stolen key is retired: whoever came with a token, or a ticket, that it signed is gone as soon as everybody whose login ends."""
+    who, keys = await web.somebody(), OwnKeys(guarded.data)
+    kid, page = keys.rotate(), "http://localhost:8080"
+    file = max((guarded.data / "keys").iterdir(), key=lambda one: one.stat().st_mtime_ns)
+    long_ago = time.time() - 3600
+    os.utime(file, (long_ago, long_ago))
+    signing = OwnKeys(guarded.data).signing()
+    assert kid == signing.kid
+    claims = jwt.decode(who["token"], options={"verify_signature": False})
+    stolen = mint(
+        signing,
+        now=time.time(),
+        expires_in_s=600,
+        mid=who["mid"],
+        role="user",
+        sid=claims["sid"],
+        as_of=claims["as_of"],
+    )
+
+    async def ticket() -> str:
+        _, told = await web.ask("POST", "/v1/tickets", {}, stolen, page)
+        made: str = told.get("token", "")
+        return made
+
+    ways = [partial(connecting.connect, guarded, form, key=f"stolen {form}", token=stolen) for form in FORMS]
+    gone = [await eventually(way) for way in ways]  # every process looks for new keys now and then
+    made = await eventually(ticket)
+    gone.append(await connecting.connect(guarded, "json", key="t", token=made, headers={"Origin": page}))
+    stays = [await connecting.connect(guarded, form, key=f"own {form}", token=who["token"]) for form in FORMS]
+
+    keys.retire(kid)
+
+    for client in gone:
+        await client.until_gone(SOON_S)
+    assert not any(client.is_gone for client in stays)
+    assert 401 == (await web.ask("GET", "/v1/account", None, stolen))[0]
 
 
 # --- without any configuration ------------------------------------------------------------------------------------------------------
@@ -448,15 +508,18 @@ def _created(server: Server, name: str, role: str) -> int:
 
 @pytest.fixture
 async def asked() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
-    """A backend that knows people by their numbers, lets nobody join group://no, and takes no message to group://mute."""
+    """A backend that knows people by their numbers, for as many seconds as stand behind, does not answer to "broken", lets nobody join
+    group://no, and takes no message to group://mute."""
     questions: list[dict[str, Any]] = []
 
     async def answer(request: Request) -> Response:
         question = await request.json()
         questions.append(question)
-        if question["act"] == "connect":
-            known = question["token"].isdigit()
-            return json_response({"mid": int(question["token"])} if known else {}, status=200 if known else 401)
+        if question["act"] in ("connect", "renew"):
+            mid, _, seconds = question["token"].partition(":")
+            found = {"mid": int(mid)} if mid.isdigit() else {}
+            status = 200 if found else 500 if mid == "broken" else 401
+            return json_response({**found, **({"expires_in_s": float(seconds)} if seconds else {})}, status=status)
         refused = (question["act"], question["room"]) in (("join", "group://no"), ("send", "group://mute"))
         return json_response({}, status=403 if refused else 200)
 
@@ -500,3 +563,58 @@ async def test_the_services_own_backend_is_asked_and_obeyed(
                 with pytest.raises((Refused, Gone)):
                     await connecting.connect(server, "v1 tcp", token="7", room="group://no")
             assert not server.complaints()
+
+
+async def _patiently(connecting: Clients, server: Server, form: Form, **who: Any) -> Client:
+    """A server that starts on a busy machine may ask to come again."""
+    return await eventually(lambda: connecting.connect(server, form, **who))
+
+
+async def test_a_connection_that_the_services_own_backend_knows_for_a_time_may_stay_if_it_says_so_again(
+    cluster: Path, connecting: Clients, asked: tuple[str, list[dict[str, Any]]]
+) -> None:
+    url, questions = asked
+    patiently = partial(_patiently, connecting)
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(
+            folder, "--auth", "webhook", *PATIENT, "--set", f"auth_webhook_url={url}", "--set", "auth_leeway_s=0"
+        ) as server:
+            kept = [await patiently(server, form, key=f"kept {form}", token="7:9") for form in V2]
+            left = [await patiently(server, form, key=f"left {form}", token="7:9") for form in V2]
+            for form, client in zip(V2, kept, strict=True):
+                refusals = (("8:60", "forbidden"), ("nobody", "forbidden"), ("broken", "unavailable"))
+                for token, code in refusals:
+                    with pytest.raises(Refused, match=code):
+                        await client.ask(CALL, {"verb": "account.renew", "args": {"token": token}})
+                asked_at = time.time()
+                told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": "7:60"}})
+                assert asked_at + 59 < told["answer"]["expires_at"] / 1000 < time.time() + 61
+                assert ("renew", "7:60", 7, f"kept {form}") == tuple(
+                    questions[-1][name] for name in ("act", "token", "mid", "key")
+                )
+
+            for client in left:
+                assert 4401 == await client.until_gone()
+            for client in kept:
+                assert not client.is_gone
+                await client.ask(CALL, {"verb": "inbox.list", "args": {}})
+
+
+async def test_a_logout_ends_who_the_services_own_backend_knows(
+    cluster: Path, connecting: Clients, asked: tuple[str, list[dict[str, Any]]]
+) -> None:
+    """Whoever is asked about afterwards may come in again: that is for the backend to say."""
+    patiently = partial(_patiently, connecting)
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(folder, "--auth", "webhook", *PATIENT, "--set", f"auth_webhook_url={asked[0]}") as server:
+            before = [await patiently(server, form, key=form, token="7") for form in V2]
+            async with browsing(server) as web:
+                signed = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=60, mid=7, as_of=1)
+                assert 200 == (await web.ask("POST", "/v1/logout", {"everywhere": True}, signed))[0]
+            for client in before:
+                assert 4401 == await client.until_gone(SOON_S)
+            assert 7 == (await patiently(server, "json", token="7")).mid

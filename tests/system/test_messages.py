@@ -207,6 +207,9 @@ async def test_both_doors_answer_the_same(server: Server, api: Backend, connecti
     assert await client.ask(HISTORY, {"room": room}) == await call(client, "messages.history", room=room)
     around = {"room": room, "around": root, "limit": 3}
     assert await client.ask(HISTORY, around) == await call(client, "messages.history", **around)
+    long_ago = {"room": room, "at": 0, "limit": 5}
+    assert await client.ask(HISTORY, long_ago) == await call(client, "messages.history", **long_ago)
+    assert await client.ask(HISTORY, long_ago) != await client.ask(HISTORY, {"room": room, "limit": 5})
     for name, rest in (("show", ""), ("thread", "/thread"), ("edits", "/edits")):
         assert await api.get(f"{path}/{root}{rest}") == await call(client, f"messages.{name}", room=room, seq=root)
     assert [sent["seq"]] == [

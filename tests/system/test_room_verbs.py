@@ -67,9 +67,8 @@ async def test_a_connection_switches_rooms_when_its_person_asks_over_http(
     mid = server.new_mid()
     first, second = server.new_room("live"), server.new_room("live")
     device = await connecting.connect(server, form, mid=mid, key="phone", room=first)
-    await api.sessions_once(mid, 1)
 
-    await api._call("POST", "/v1/sessions/phone/room", {}, {"room": second, "mid": mid})
+    await api._call("POST", "/v1/sessions/phone/room", {}, {"room": second, "mid": mid})  # at once: the log knows it
 
     async def moved() -> None:
         while (await api.sessions(mid))[0]["rooms"] != [second]:
@@ -80,3 +79,5 @@ async def test_a_connection_switches_rooms_when_its_person_asks_over_http(
     await api.push_room(second, 1000, b"into the new room")
     await device.until_heard("into the new room")
     assert "into the old room" not in device.texts
+    told = [(event.position, event.seq, event.body["room"]) for event in device.events if event.type == "room_switched"]
+    assert ([(0, 0, second)] if form in V2 else []) == told

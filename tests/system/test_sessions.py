@@ -21,7 +21,7 @@ from imcore.comet.returning import SPREAD_MS, SPREADS_MS
 from imcore.comet.server import AWAY_S
 from imcore.errors import TooManyConnections
 from system.checking import History, assert_sound, visit_of
-from system.clients import ACK, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
+from system.clients import ACK, HEARTBEAT, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
 from system.servers import Backend, Server, backend, running
 from waiting import eventually
 
@@ -47,6 +47,27 @@ def two(cluster: Path) -> Iterator[Server]:
         copy_cluster(cluster, folder / "imcore")
         with running(folder, "--auth", "open", "--workers", "2", "--no-rate-limits") as server:
             yield server
+
+
+async def test_a_comet_that_was_given_up_is_there_again_at_once(cluster: Path, connecting: Clients) -> None:
+    """And not when it would have renewed its lease the next time: here that is in minutes. Who came back meanwhile would be sent away
+    then, once more."""
+    with temporary_folder() as folder:
+        (folder / "imcore").mkdir()
+        copy_cluster(cluster, folder / "imcore")
+        with running(folder, "--auth", "open", "--set", "node_lease_s=600") as server:
+            client = await connecting.connect(server, "json", mid=1, key="k")
+            async with server.database() as connection:
+                assert "DELETE 1" == await connection.execute("DELETE FROM nodes WHERE node = $1", server.node)
+
+                assert 4001 == await client.until_gone()
+                await eventually(lambda: connection.fetchval("SELECT count(*) FROM nodes"))
+                again = await connecting.connect(server, "json", mid=1, key="k")
+                held = (
+                    "SELECT count(*) FROM sessions s JOIN nodes n ON n.node = s.node WHERE s.key = 'k' AND n.node <> $1"
+                )
+                assert 1 == await eventually(lambda: connection.fetchval(held, server.node))
+            await again.ask(HEARTBEAT)
 
 
 @pytest.fixture

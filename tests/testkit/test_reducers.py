@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, ClassVar
 
 import pytest
@@ -85,6 +86,37 @@ def _actor(by: int) -> Actor:
     return SERVICE_ACTOR if by == SERVICE_MID else person(by)
 
 
+@cache
+def _parse(type_: str, version: int, body: str) -> Fact:
+    return registry.parse(type_, version, body)
+
+
+def fact_of(event: Recorded) -> Fact | None:
+    """What the promises are measured by, parsed once and not at every step; None for a message."""
+    return None if event.op else _parse(event.type, event.version, event.body)
+
+
+class Past:
+    """The rows of every projection at every position of a log, each event folded once.
+
+    A fold takes one event after the other, so these are the rows of a fold from zero up to there; `Service.teardown` holds them
+    against that. Folding from zero at every step would take all the time that there is for looking at more histories.
+    """
+
+    def __init__(self, log: MemoryLog, projections: Projections) -> None:
+        self._log = log
+        self._projections = projections
+        self._rows: dict[str, list[dict[Key, Any]]] = {name: [{}] for name in projections}
+
+    def rows(self, name: str, position: int | None = None) -> dict[Key, Any]:
+        """As of this position, or of the end of the log. Not to be changed."""
+        position = self._log.head if position is None else position
+        rows, projection = self._rows[name], self._projections[name]
+        for event in self._log.events[len(rows) - 1 : position]:
+            rows.append(fold(projection, [event], dict(rows[-1])) if event.type in projection.types else rows[-1])
+        return rows[position]
+
+
 class Follower:
     """Projections behind a tail: what the tail gives is folded, each event once, in order."""
 
@@ -122,6 +154,7 @@ class Service(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.log = MemoryLog()
+        self.past = Past(self.log, self.projections)
         self.epoch = 1
         self.inlined = [self.projections[one.name] for one in INLINE]
         self.inline = self.guards(self.inlined)
@@ -200,10 +233,18 @@ class Service(RuleBasedStateMachine):
     def mute(self, room: str, mid: int, by: int, until_ms: int) -> None:
         self.decide(membership.Mute(room, mid, _actor(by), until_ms))
 
-    @rule(room=some.sampled_from(ROOMS), mid=MIDS, by=BY, until_ms=some.sampled_from([0, NOW_MS, NOW_MS + 1]))
-    def ban(self, room: str, mid: int, by: int, until_ms: int) -> None:
-        """Who is banned tries to come back."""
+    @rule(
+        room=some.sampled_from(ROOMS),
+        mid=MIDS,
+        by=BY,
+        until_ms=some.sampled_from([0, NOW_MS, NOW_MS + 1]),
+        lifted=some.booleans(),
+    )
+    def ban(self, room: str, mid: int, by: int, until_ms: int, lifted: bool) -> None:
+        """Who is banned tries to come back, perhaps after it was lifted."""
         self.decide(membership.BanMember(room, mid, _actor(by), until_ms=until_ms))
+        if lifted:
+            self.decide(membership.UnbanMember(room, mid, _actor(by)))
         self.decide(membership.Join(room, person(mid), may_create=False))
 
     @rule(choice=some.integers(0, 3), by=BY)
@@ -222,9 +263,11 @@ class Service(RuleBasedStateMachine):
     def open_direct(self, mid: int, other: int) -> None:
         self.decide(membership.OpenDirect(other, person(mid)))
 
-    @rule(by=MIDS, mid=MIDS)
-    def block(self, by: int, mid: int) -> None:
-        """Who is blocked tries to have the last word."""
+    @rule(by=MIDS, mid=MIDS, opened=some.booleans())
+    def block(self, by: int, mid: int, opened: bool) -> None:
+        """Who is blocked tries to have the last word, perhaps where the two were just about to speak."""
+        if opened:
+            self.decide(membership.OpenDirect(mid, person(by)))
         self.decide(membership.BlockPerson(mid, person(by)))
         self.asked += 1
         self._send(direct_room(by, mid), mid, f"id{self.asked}")
@@ -235,21 +278,22 @@ class Service(RuleBasedStateMachine):
 
     @rule(
         choice=some.integers(0, 5),
-        by=BY,
+        by=some.none() | BY,
         words=some.lists(some.sampled_from(["one", "two", None]), min_size=1, max_size=3),
     )
-    def amend(self, choice: int, by: int, words: list[str | None]) -> None:
-        """One message is edited and recalled (None), in any order."""
+    def amend(self, choice: int, by: int | None, words: list[str | None]) -> None:
+        """One message is edited and recalled (None), in any order, by its author (None) or by anybody."""
         said = [event for event in self.log.events if event.op]
         if not said:
             return
         event = said[-1 - choice % len(said)]
         target = amending.Target(event.room, event.seq, event.mid, event.time_ms, JSON, event.body, False)
+        actor = _actor(event.mid if by is None else by)
         for one in words:
             if one is None:
-                self.decide(amending.RecallMessage(target, _actor(by), 0))
+                self.decide(amending.RecallMessage(target, actor, 0))
             else:
-                self.decide(amending.EditMessage(target, _actor(by), 0, one, "json"))
+                self.decide(amending.EditMessage(target, actor, 0, one, "json"))
 
     @rule(target=ids, room=some.sampled_from(ROOMS + PAIRS), mid=MIDS, n=some.integers(1, 3))
     def send(self, room: str, mid: int, n: int) -> tuple[int, str, str]:
@@ -314,24 +358,35 @@ class Service(RuleBasedStateMachine):
         opened = [event for event in self.log.events if event.type == SessionOpened.type]
         return opened[-1 - choice % len(opened)] if opened else None
 
-    @rule(choice=some.integers(0, 3))
-    def take_over(self, choice: int) -> None:
-        """The same key once more, before the older session is closed."""
-        if (opened := self._opened(choice)) is not None:
-            self.fact(opened.stream, SessionOpened(key=opened.key, node="n3"), opened.mid, opened.key)
+    @rule(choice=some.integers(0, 3), late=some.sampled_from(["nothing", "rooms", "the end"]))
+    def take_over(self, choice: int, late: str) -> None:
+        """The same key once more, before the older session is closed. What that one says last may come after it."""
+        if (opened := self._opened(choice)) is None:
+            return
+        self.fact(opened.stream, SessionOpened(key=opened.key, node="n3"), opened.mid, opened.key)
+        if late == "rooms":
+            self.enter_rooms(opened, ["live://1"])
+        elif late == "the end":
+            self.close(opened)
 
     @rule(choice=some.integers(0, 3), by=some.booleans(), delivered=some.none() | some.integers(0, 50))
     def close_session(self, choice: int, by: bool, delivered: int | None) -> None:
         """Late, twice, or by the service for a node that is gone."""
         if (opened := self._opened(choice)) is not None:
-            fact = SessionClosed(key=opened.key, opened=opened.position, reason="lost", delivered=delivered)
-            self.fact(opened.stream, fact, SERVICE_MID if by else opened.mid, opened.key)
+            self.close(opened, SERVICE_MID if by else None, delivered)
+
+    def close(self, opened: Recorded, by: int | None = None, delivered: int | None = None) -> None:
+        fact = SessionClosed(key=opened.key, opened=opened.position, reason="lost", delivered=delivered)
+        self.fact(opened.stream, fact, opened.mid if by is None else by, opened.key)
 
     @rule(choice=some.integers(0, 3), rooms=some.lists(some.sampled_from(["live://1", "live://2"]), max_size=2))
     def enter(self, choice: int, rooms: list[str]) -> None:
         if (opened := self._opened(choice)) is not None:
-            fact = RoomsEntered(key=opened.key, opened=opened.position, rooms=tuple(rooms))
-            self.fact(opened.stream, fact, opened.mid, opened.key)
+            self.enter_rooms(opened, rooms)
+
+    def enter_rooms(self, opened: Recorded, rooms: list[str]) -> None:
+        fact = RoomsEntered(key=opened.key, opened=opened.position, rooms=tuple(rooms))
+        self.fact(opened.stream, fact, opened.mid, opened.key)
 
     @rule(mid=MIDS, key=KEYS, position=some.integers(0, 50))
     def ack(self, mid: int, key: str, position: int) -> None:
@@ -372,16 +427,22 @@ class Service(RuleBasedStateMachine):
             return
         kept = self.log.events[:position]
         self.log, self.batches, self.sent, self.read, self.received = MemoryLog(), [], {}, {}, {}
+        self.past = Past(self.log, self.projections)
         self.epoch += 1
         for event in kept:
-            fact = None if event.op else event.fact
+            fact = fact_of(event)
             self.append([Draft(event.stream, fact, event.mid, event.key, event.op, event.client_id)])
             if event.client_id:
                 self.sent[event.mid, event.client_id] = (event.room, self.log.events[-1])
-        self.rows = {(one.name, key): row for one in self.inlined for key, row in fold(one, self.log.events).items()}
+        self.rows = {(one.name, key): row for one in self.inlined for key, row in self.past.rows(one.name).items()}
         self.followers = [self.follower()]
         self.followers[0].catch_up()
         assert rows == self.followers[0].rows, "P14, P19"
+
+    def teardown(self) -> None:
+        """P19: what was folded event by event is what a fold from zero makes of the whole log."""
+        for name, projection in self.projections.items():
+            assert self.past.rows(name) == fold(projection, self.log.events), name
 
     # --- what must be so, always ---
 
@@ -404,15 +465,14 @@ class Service(RuleBasedStateMachine):
         """P19, of the rows that sends are checked against."""
         for projection in self.inlined:
             rows = {key: row for (name, key), row in self.rows.items() if name == projection.name and row is not None}
-            assert rows == fold(projection, self.log.events)
+            assert rows == self.past.rows(projection.name)
 
     @invariant()
     def followers_are_the_fold(self) -> None:
         """P19: from zero, from a snapshot, with batches lost, late and twice."""
         for follower in self.followers:
-            upto = self.log.events[: follower.tail.position]
-            for name, projection in self.projections.items():
-                assert follower.rows[name] == fold(projection, upto), name
+            for name in self.projections:
+                assert follower.rows[name] == self.past.rows(name, follower.tail.position), name
 
     @invariant()
     def members_are_who_is_in(self) -> None:
@@ -423,8 +483,8 @@ class Service(RuleBasedStateMachine):
             for span in spans
             if span.left == FOR_EVER
         }
-        assert now == {key: row.since for key, row in fold(self.projections["members"], self.log.events).items()}
-        for (room,), row in fold(self.projections["rooms"], self.log.events).items():
+        assert now == {key: row.since for key, row in self.past.rows("members").items()}
+        for (room,), row in self.past.rows("rooms").items():
             assert row.members == sum(where == room for where, _ in now)
 
     @invariant()
@@ -440,7 +500,7 @@ class Service(RuleBasedStateMachine):
         """From a ban until it is lifted nobody is, or comes, in; and the rows are just the bans that were not lifted."""
         banned: dict[Key, int] = {}
         for event in self.log.events:
-            match None if event.op else event.fact:
+            match fact_of(event):
                 case MemberBanned(room=room, mid=mid):
                     assert mid not in self._members_at(room, event.position)
                     banned[room, mid] = event.position
@@ -448,7 +508,7 @@ class Service(RuleBasedStateMachine):
                     banned.pop((room, mid), None)
                 case MemberJoined(room=room, mid=mid):
                     assert (room, mid) not in banned
-        assert banned == {key: row.position for key, row in fold(self.projections["bans"], self.log.events).items()}
+        assert banned == {key: row.position for key, row in self.past.rows("bans").items()}
 
     def _members_at(self, room: str, position: int) -> set[int]:
         return {
@@ -466,9 +526,9 @@ class Service(RuleBasedStateMachine):
             assert event.stream not in over
             if event.type == RoomDismissed.type:
                 over[event.stream] = event.position
-        rows = fold(self.projections["rooms"], self.log.events)
+        rows = self.past.rows("rooms")
         assert over == {f"{ROOM}{room}": row.dismissed for (room,), row in rows.items() if row.dismissed}
-        rules = fold(self.projections["restrictions"], self.log.events)
+        rules = self.past.rows("restrictions")
         assert set(over) == {f"{ROOM}{room}" for (room,), row in rules.items() if row.dismissed}
 
     @invariant()
@@ -476,7 +536,7 @@ class Service(RuleBasedStateMachine):
         """In their direct room, from the block to its end, and whenever the room was opened. Of two who are blocked none is opened."""
         blocks: set[Key] = set()
         for event in self.log.events:
-            match None if event.op else event.fact:
+            match fact_of(event):
                 case PersonBlocked(by=by, mid=mid):
                     blocks.add((by, mid))
                 case PersonUnblocked(by=by, mid=mid):
@@ -487,7 +547,7 @@ class Service(RuleBasedStateMachine):
                 assert (other, event.mid) not in blocks
             if pair is not None and event.type == MemberJoined.type:
                 assert not blocks & {pair, pair[::-1]}
-        assert blocks == set(fold(self.projections["blocks"], self.log.events))
+        assert blocks == set(self.past.rows("blocks"))
 
     @invariant()
     def what_was_recalled_stays_so_and_says_nothing(self) -> None:
@@ -496,7 +556,7 @@ class Service(RuleBasedStateMachine):
         recalls: dict[Key, tuple[int, int]] = {}
         authors = {(event.room, event.seq): event.mid for event in self.log.events if event.op}
         for event in self.log.events:
-            match None if event.op else event.fact:
+            match fact_of(event):
                 case MessageEdited(room=room, target=target, body=body):
                     assert (room, target) not in recalls
                     assert event.mid in (authors[room, target], SERVICE_MID)
@@ -514,13 +574,13 @@ class Service(RuleBasedStateMachine):
             for key in {*edits, *recalls}
         } == {
             key: (row.edits, row.body, row.recalled, row.recalled_by)
-            for key, row in fold(self.projections["amendments"], self.log.events).items()
+            for key, row in self.past.rows("amendments").items()
         }
 
     @invariant()
     def unread_is_a_count(self) -> None:
         """P16, and P15: a mark never goes back while the membership lasts."""
-        for (mid, room), row in fold(self.projections["inbox"], self.log.events).items():
+        for (mid, room), row in self.past.rows("inbox").items():
             assert isinstance(mid, int)
             assert isinstance(room, str)
             said = [event for event in self.log.events if event.room == room and event.op]
@@ -535,13 +595,13 @@ class Service(RuleBasedStateMachine):
         """P15: the highest that the device ever said, whatever came later."""
         highest: dict[Key, int] = {}
         for event in self.log.events:
-            fact = None if event.op else event.fact
+            fact = fact_of(event)
             position = fact.position if isinstance(fact, DeliveryAcked) else None
             position = fact.delivered if isinstance(fact, SessionClosed) else position
             if position is not None and isinstance(fact, DeliveryAcked | SessionClosed):
                 key = (int(event.stream.removeprefix(SESSION)), device(fact.key))
                 highest[key] = max(position, highest.get(key, position))
-        rows = {key: row.position for key, row in fold(self.projections["deliveries"], self.log.events).items()}
+        rows = {key: row.position for key, row in self.past.rows("deliveries").items()}
         assert highest == rows
         assert all(position >= self.received.get(key, 0) for key, position in rows.items())
         self.received.update(rows)
@@ -553,17 +613,11 @@ class Service(RuleBasedStateMachine):
         for event in self.log.events:
             if event.type == SessionOpened.type:
                 newest[event.mid, event.key] = event
-        closed = {
-            fact.opened
-            for event in self.log.events
-            if isinstance(fact := None if event.op else event.fact, SessionClosed)
-        }
+        closed = {fact.opened for event in self.log.events if isinstance(fact := fact_of(event), SessionClosed)}
         entered = {
-            fact.opened: fact.rooms
-            for event in self.log.events
-            if isinstance(fact := None if event.op else event.fact, RoomsEntered)
+            fact.opened: fact.rooms for event in self.log.events if isinstance(fact := fact_of(event), RoomsEntered)
         }
-        rows = fold(self.projections["sessions"], self.log.events)
+        rows = self.past.rows("sessions")
         now = {key: event.position for key, event in newest.items() if event.position not in closed}
         assert now == {key: row.opened for key, row in rows.items()}
         assert all(row.rooms == entered.get(row.opened, ()) for row in rows.values())

@@ -196,6 +196,21 @@ async def test_a_type_is_held_against_the_bytes(files: Files, kind: str, content
         assert [] == files.kept()
 
 
+async def test_what_programs_say_who_were_told_no_type_is_no_type_and_a_form_is_no_file(files: Files) -> None:
+    """curl's --data-binary and -F. The form would be kept with what stands around the file in it."""
+    told = await files.put(MEMBER, PNG, kind="application/x-www-form-urlencoded")
+    assert "image/png" == told.json["media_type"]
+    told = await files.put(MEMBER, b"a,b", kind="application/x-www-form-urlencoded")
+    assert "application/octet-stream" == told.json["media_type"]
+    kept = files.kept()
+
+    form = b"--x\r\nContent-Disposition: form-data; name=file; filename=a.png\r\n\r\n" + PNG + b"\r\n--x--\r\n"
+    told = await files.put(MEMBER, form, kind="multipart/form-data; boundary=x")
+    assert (415, "wrong_type") == (told.status, told.code)
+    assert "form" in told.json["detail"]
+    assert kept == files.kept()
+
+
 async def test_what_is_not_declared_is_recognized_and_an_argument_goes_before_the_header(files: Files) -> None:
     assert "image/png" == (await files.put(MEMBER, PNG, kind="application/octet-stream")).json["media_type"]
     told = await files.place.post(f"{FILES}?name=a&media_type=text/csv", mid=MEMBER, data=b"a,b")

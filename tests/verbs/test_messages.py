@@ -17,12 +17,12 @@ from imcore.errors import ImcoreError
 from imcore.events.reader import Head, Reader
 from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, MessageEdited, MessageRecalled
 from imcore.permissions import STANDINGS, PlatformRole, Standing, table
-from imcore.projections import amendments, edits, mentions, rebuild, threads
+from imcore.projections import amendments, edits, mentions, queries, rebuild, threads
 from imcore.projections.projection import AnyProjection
 from imcore.protocol.packet import MENTIONS_MAX
 from imcore.verbs import VERBS
-from imcore.verbs.call import Verbs, encoded
-from imcore.verbs.verb import Caller, Other, Stream
+from imcore.verbs.call import Verbs
+from imcore.verbs.verb import Caller, Stream
 
 ROOM, ELSEWHERE = "group://1", "group://2"
 ROOM_1 = "/v1/rooms/group/1"
@@ -65,7 +65,7 @@ async def call(api: Place, name: str, args: dict[str, object], mid: int, role: P
     verbs = Verbs(VERBS)
     told = await verbs.call(verbs.by_name[name], Caller(Identity(mid, role=role)), api.app[SERVICES].means, args)
     assert not isinstance(told, Stream)
-    return json.loads(encoded(told.answer if isinstance(told, Other) else told))
+    return json.loads(told.body)
 
 
 # --- about something -----------------------------------------------------------------------------------------------------------
@@ -261,6 +261,47 @@ async def test_an_edit_after_a_kick_is_not_shown_however_the_two_race(
     assert ["early", "late"] == [one["body"]["body"] for one in page["edits"]]
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+@pytest.mark.parametrize("verb", ["messages.history", "messages.show", "messages.thread", "messages.forward"])
+async def test_words_of_after_a_kick_are_in_no_answer_that_was_under_way(
+    room: Place, monkeypatch: pytest.MonkeyPatch, verb: str, is_back: bool
+) -> None:
+    """Whoever was a member when it was looked at, and no more when the words were: of a message of before too. Who is in the room again
+    may ask again, and is shown what it sees now."""
+    first = await say(room, ANNA, "x")
+    seq = await say(room, ANNA, "early", thread=first)
+    await room.room(ELSEWHERE, BEN)
+    read, to_come = queries.amendments, ["a kick"]
+
+    async def reading(*asked: Any, **rest: Any) -> queries.Amended:
+        """What became of messages, read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await room.delete(f"{ROOM_1}/members/{BEN}")
+            await room.put(f"{ROOM_1}/messages/{seq}", mid=ANNA, json={"body": "late"})
+            if is_back:
+                await room.post(f"{ROOM_1}/members", json={"mid": BEN})
+        return await read(*asked, **rest)
+
+    monkeypatch.setattr(queries, "amendments", reading)
+    method, path, body = {
+        "messages.history": ("GET", f"{ROOM_1}/messages", None),
+        "messages.show": ("GET", f"{ROOM_1}/messages/{seq}", None),
+        "messages.thread": ("GET", f"{ROOM_1}/messages/{first}/thread", None),
+        "messages.forward": (
+            "POST", f"{ROOM_1}/messages/{seq}/forward", {"to": ELSEWHERE, "id": str(uuid.uuid4())}
+        ),
+    }[verb]  # fmt: skip
+
+    told = await room.ask(method, path, mid=BEN, json=body)
+
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    assert b"late" not in told.raw
+    assert b"late" not in (await room.get("/v1/rooms/group/2/messages", mid=BEN)).raw
+    assert "late" == (await shown(room, seq, ANNA))["body"]
+
+
 async def test_only_the_author_edits(room: Place) -> None:
     seq = await say(room, BEN, "mine")
 
@@ -381,7 +422,8 @@ async def test_whom_the_platform_trusts_recalls_anything_and_that_is_audited(roo
 
     assert {"by": OUTSIDER} == {"by": (await shown(room, seq))["recalled"]["by"]}
     (acted,) = await room.reads.reader.read_on(AUDIT, 0, 9)
-    assert (OUTSIDER, AdminActed(verb="messages.recall", role=role, room=ROOM, mid=ANNA)) == (acted.mid, acted.fact)
+    said = AdminActed(verb="messages.recall", role=role, room=ROOM, mid=ANNA, detail=f"message {seq}")
+    assert (OUTSIDER, said) == (acted.mid, acted.fact)
 
 
 async def test_what_a_moderator_may_do_as_anybody_is_not_audited(room: Place) -> None:
@@ -540,6 +582,38 @@ async def test_history_around_a_seq_has_both_sides(room: Place) -> None:
     assert ([15, 16], True, False) == await around("around=9223372036854775807&limit=4")
     for query in ("around=0", "around=-1", "around=x", "around=1&after=1", "around=1&before=1", "around=1&around=1"):
         assert 400 == (await room.get(f"{ROOM_1}/messages?{query}", mid=ANNA)).status
+
+
+async def test_history_around_a_time_begins_at_the_first_event_that_is_not_before_it(room: Place) -> None:
+    """Whoever looks for a day finds it, in a long room too, and sees no more than from its join on."""
+    for n in range(10):
+        await say(room, BEN, n)  # 7 to 16
+    async with room.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # else nobody changes the log
+        await connection.execute("UPDATE events SET recorded_at = to_timestamp(1000 + seq * 10)")
+
+    async def at(time_ms: int, limit: int, mid: int = ANNA) -> tuple[list[int], bool, bool]:
+        page = (await room.get(f"{ROOM_1}/messages?at={time_ms}&limit={limit}", mid=mid)).json
+        return [event["seq"] for event in page["events"]], page["more"], page["more_after"]
+
+    for seq in range(7, 16):
+        for time_ms in (1_000_000 + seq * 10_000, 1_000_001 + (seq - 1) * 10_000):
+            assert ([seq - 1, seq], True, seq < 16) == await at(time_ms, 2)
+    assert ([8, 9, 10, 11], True, True) == await at(1_095_000, 4)
+    assert ([5, 6], False, True) == await at(0, 4), "Anna came with seq 5"
+    for late in (1_160_001, 9_223_372_036_854_775_807):
+        assert ([15, 16], True, False) == await at(late, 4)
+    for query in (
+        "at=-1",
+        "at=x",
+        "at=1.5",
+        "at=9223372036854775808",
+        "at=1&around=1",
+        "at=1&after=1",
+        "at=1&before=1",
+    ):
+        assert 400 == (await room.get(f"{ROOM_1}/messages?{query}", mid=ANNA)).status
+    assert 404 == (await room.get(f"{ROOM_1}/messages?at=1", mid=99)).status
 
 
 async def test_a_thread_is_paged_without_what_else_is_said(room: Place) -> None:

@@ -166,6 +166,14 @@ async def test_a_signal_goes_to_the_room_in_the_name_of_who_gives_it(team: Place
     ] == [(one["op"], one["payload"], one["room"], one["type_"], one["mid"]) for one in team.pushed]
 
 
+@pytest.mark.parametrize("rest", ["typing", "signals"])
+async def test_a_signal_says_up_to_where_in_the_log_its_giver_was_looked_at(team: Place, rest: str) -> None:
+    removed = (await team.log.decide(membership.RemoveMember(ROOM, CARA, SERVICE_ACTOR)))[-1]
+    await team.post(f"{PATH}/{rest}", mid=ANNA, json={"type": "wave"} if rest == "signals" else {})
+
+    assert [removed.position] == [one.get("position") for one in team.pushed]
+
+
 async def test_a_muted_member_gives_none(team: Place) -> None:
     await team.log.decide(membership.Mute(ROOM, BEN, SERVICE_ACTOR, 2**53))
     told = await team.post(f"{PATH}/typing", mid=BEN, json={})

@@ -14,14 +14,14 @@ from api.place import Answer, Place
 from imcore import membership, reacting, reads
 from imcore.errors import NoSuchMessage, NoSuchRoom
 from imcore.permissions import SERVICE_ACTOR, Actor, person
-from imcore.projections import INLINE
+from imcore.projections import INLINE, queries
 from imcore.projections.amendments import Amendment
 from imcore.projections.members import Member
 from imcore.projections.pins import Pinned
 from imcore.projections.reactions import Reaction, ReactionCounts
 from imcore.projections.rooms import Room
 from imcore.reacting import PINS_MAX, REACTIONS_MAX
-from imcore.reads import ReactionCount
+from imcore.reads import PAGE_BYTES_MAX, ReactionCount
 from imcore.verbs.reactions import PAGE
 from projections.place import Place as Rows
 
@@ -255,6 +255,73 @@ async def test_admins_pin_and_members_see_it(api: Place) -> None:
     assert 200 == (await api.delete(f"{ROOM}/pins/{first}", mid=8)).status
     assert {"unchanged": True} == (await api.delete(f"{ROOM}/pins/{first}", mid=8)).json
     assert [second] == [pin["seq"] for pin in (await api.get(f"{ROOM}/pins", mid=7)).json["pins"]]
+
+
+async def test_a_list_of_pins_says_what_the_messages_say_now(api: Place) -> None:
+    """As the history does: with the last words, who reacts, and what a message is about; however much lies between them."""
+    await api.room(G, 7, 8)
+    first, *_ = await _many(api, 6)
+    (between,) = await said(api, 7)
+    *_, last = await _many(api, 6)
+    (own,) = await said(api, 7)
+    for seq in (first, own, last):
+        await api.put(f"{ROOM}/pins/{seq}")
+    for seq in (own, between):
+        assert 200 == (await api.put(f"{ROOM}/messages/{seq}", mid=7, json={"body": "edited"})).status
+    await react(api, 8, first, HEART)
+
+    pins = (await api.get(f"{ROOM}/pins", mid=8)).json["pins"]
+
+    assert [last, own, first] == [pin["seq"] for pin in pins]
+    events = {event["seq"]: event for event in (await api.get(f"{ROOM}/messages?limit=50", mid=8)).json["events"]}
+    assert [events[seq] for seq in (last, own, first)] == [pin["message"] for pin in pins]
+    assert ("edited", 1) == (pins[1]["message"]["body"], pins[1]["message"]["edited"]["count"])
+    assert [{"reaction": HEART, "count": 1, "mine": True}] == pins[2]["message"]["reactions"]
+
+
+async def test_pins_are_paged_by_number_and_by_bytes(api: Place) -> None:
+    await api.room(G, 7)
+    large = "x" * (api.settings.text_body_bytes_max - 2)
+    seqs = [(await api.send(ROOM, None, large)).json["seq"] for _ in range(2 + PAGE_BYTES_MAX // len(large))]
+    for seq in seqs:
+        await api.put(f"{ROOM}/pins/{seq}")
+
+    for query, fewest_pages in (("", 2), ("&limit=3", len(seqs) // 3)):
+        found, after, pages = list[int](), "", 0
+        while True:
+            page = (await api.get(f"{ROOM}/pins?{query}{after}", mid=7)).json
+            found += [pin["seq"] for pin in page["pins"]]
+            pages += 1
+            if "next" not in page:
+                break
+            after = f"&after={page['next']}"
+        assert seqs[::-1] == found
+        assert pages >= fewest_pages
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_a_list_of_pins_under_way_shows_nothing_of_after_a_kick(
+    api: Place, monkeypatch: pytest.MonkeyPatch, is_back: bool
+) -> None:
+    await api.room(G, 7, 8)
+    (seq,) = await said(api, 7)
+    await api.put(f"{ROOM}/pins/{seq}")
+    read, to_come = queries.amendments, ["a kick"]
+
+    async def reading(*asked: Any, **rest: Any) -> queries.Amended:
+        if to_come:
+            to_come.clear()
+            await api.delete(f"{ROOM}/members/8")
+            await api.put(f"{ROOM}/messages/{seq}", mid=7, json={"body": "late"})
+            if is_back:
+                await api.post(f"{ROOM}/members", json={"mid": 8})
+        return await read(*asked, **rest)
+
+    monkeypatch.setattr(queries, "amendments", reading)
+
+    told = await api.get(f"{ROOM}/pins", mid=8)
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
 
 
 async def test_a_newcomer_sees_the_pins_of_what_it_sees(api: Place) -> None:

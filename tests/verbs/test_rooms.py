@@ -123,6 +123,9 @@ async def test_who_asks_is_let_in_or_not(api: Place) -> None:
     for mid in (STRANGER, 99):
         assert 200 == (await api.post(f"{ROOM_1}/requests", mid=mid, json={"text": f"{mid} here"})).status
     asked = (await api.get(f"{ROOM_1}/requests", mid=OWNER)).json["requests"]
+    assert [one["at_ms"] for one in asked] == [
+        (await api.get(ROOM_1, mid=mid)).json["asked_at_ms"] for mid in (STRANGER, 99)
+    ]
     assert [(STRANGER, "4 here"), (99, "99 here")] == [(one["mid"], one["text"]) for one in asked]
 
     assert 201 == (await api.put(f"{ROOM_1}/requests/{STRANGER}", mid=OWNER)).status
@@ -130,6 +133,8 @@ async def test_who_asks_is_let_in_or_not(api: Place) -> None:
     assert 200 == (await api.delete(f"{ROOM_1}/requests/99", mid=OWNER)).status
 
     assert {"requests": []} == (await api.get(f"{ROOM_1}/requests", mid=OWNER)).json
+    for mid in (STRANGER, 99, 5):
+        assert "asked_at_ms" not in (await api.get(ROOM_1, mid=mid)).json, "answered, or nothing was asked"
     assert 400 == (await api.put(f"{ROOM_1}/requests/99", mid=OWNER)).status
 
 
@@ -154,11 +159,15 @@ async def test_a_version_of_the_list_of_members_tells_what_changed_since(room: P
     changes = (await room.get(f"{ROOM_1}/members/changes?after={version}", mid=MEMBER)).json
     latest = (await room.get(f"{ROOM_1}/members/changes?after={changes['version']}", mid=MEMBER)).json
     few = (await room.get(f"{ROOM_1}/members/changes?after={version}&limit=1", mid=MEMBER)).json
+    rest = (await room.get(f"{ROOM_1}/members/changes?after={few['version']}&limit=1", mid=MEMBER)).json
     ahead = (await room.get(f"{ROOM_1}/members/changes?after={changes['version'] + 1}", mid=MEMBER)).json
 
     assert [(STRANGER, "member"), (ADMIN, None)] == [(one["mid"], one["role"]) for one in changes["changes"]]
     assert (False, [], False) == (latest["reload"], latest["changes"], changes["reload"])
-    assert (True, []) == (few["reload"], few["changes"])
+    assert (True, changes["changes"][:1]) == (few["more"], few["changes"]), (
+        "as many as are asked for, and then the others"
+    )
+    assert (False, changes["changes"][1:], changes["version"]) == (rest["more"], rest["changes"], rest["version"])
     assert ahead["reload"], "a version that never was, of before a restored backup perhaps"
     assert 404 == (await room.get(f"{ROOM_1}/members/changes?after=0", mid=99)).status
 

@@ -260,6 +260,31 @@ def few_recent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "RECENT", 5)
 
 
+async def test_a_message_of_before_a_kick_is_not_found_by_its_words_of_after_it(
+    api: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search was under way, and knew that its asker was a member."""
+    await api.room(G, 7, 8)
+    seq = (await api.send(ROOM_1, 7, "secret early")).json["seq"]
+    await api.followed()
+    read, to_come = search._as_they_read_now, ["a kick"]
+
+    async def reading(*asked: Any) -> list[search.Found]:
+        if to_come:
+            to_come.clear()
+            await api.delete(f"{ROOM_1}/members/8")
+            await api.ask("PUT", f"{ROOM_1}/messages/{seq}", mid=7, json={"body": "secret late"})
+            await api.followed()
+        return await read(*asked)
+
+    monkeypatch.setattr(search, "_as_they_read_now", reading)
+
+    page = (await api.get("/v1/search?q=secret", mid=8)).json
+    assert not to_come, "it has happened"
+    assert ["secret early"] == [hit["snippet"] for hit in page["hits"]]
+    assert ["secret late"] == [hit["snippet"] for hit in (await found(api, 7, "secret"))["hits"]]
+
+
 @pytest.mark.usefixtures("few_recent")
 @pytest.mark.parametrize("rooms_max", [500, 0])
 async def test_what_is_old_is_found_by_the_index_without_holes_between(

@@ -26,6 +26,7 @@ const ACK_MS = 1_000;
 const GAP_MS = 1_000;
 const BACKOFF_MS = 500; // doubles with each failure, up to:
 const BACKOFF_MAX_MS = 20_000;
+const RENEW_MS = 5_000; // between two tries to stay with a fresh token
 const STEADY_MS = 5_000; // a connection that lived for so long ends the doubling
 const PAGE_EVENTS = 500;
 const TRIES = 5;
@@ -63,7 +64,7 @@ export class Lost extends Error {
  */
 export class Client extends EventTarget {
   state = "offline";
-  #url; #who; #store;
+  #url; #who; #store; #login;
   #socket = null;
   #wanted = false;
   #failures = 0;
@@ -77,9 +78,13 @@ export class Client extends EventTarget {
   #outbox;
   #sending = false;
 
-  /** `store` has `get(name)` and `set(name, value)` for strings: a Map, or something that lasts. */
-  constructor({ url, mid, key, token = "", platform = "web", store = new Map() }) {
+  /**
+   * `store` has `get(name)` and `set(name, value)` for strings: a Map, or something that lasts. `login` gives tokens in place of `token`,
+   * as login.js has it, so that the connection outlives each of them.
+   */
+  constructor({ url, mid, key, token = "", login = null, platform = "web", store = new Map() }) {
     super();
+    this.#login = login;
     this.#url = url;
     this.#who = { mid, key, token, platform, room_id: "" };
     this.#store = store;
@@ -163,7 +168,20 @@ export class Client extends EventTarget {
   }
 
   #authenticate() {
-    const auth = { ...this.#who, cursor: this.#store.get("cursor") ?? null };
+    if (!this.#login) {
+      this.#introduce(this.#who.token);
+      return;
+    }
+    const socket = this.#socket;
+    const here = (act) => (value) => socket === this.#socket && act(value);
+    this.#login.token().then(here((token) => this.#introduce(token)), here((error) => {
+      this.#farewell = error;
+      this.#lost();
+    }));
+  }
+
+  #introduce(token) {
+    const auth = { ...this.#who, token, cursor: this.#store.get("cursor") ?? null };
     this.#ask(Op.AUTH, auth, (session, error) => {
       if (error instanceof Lost) return;
       if (error) {
@@ -181,6 +199,7 @@ export class Client extends EventTarget {
     this.#store.set("cursor", session.cursor); // where the server goes on; what lies after it is on its way
     this.#after("steady", STEADY_MS, () => (this.#failures = 0));
     this.#beat((session.heartbeat_s || 240) * 1000);
+    if (this.#login) this.#renew(this.#login.leftMs);
     for (const room of this.#rooms.keys()) this.#drain(room);
     this.#become("online");
     this.#emit("online", session);
@@ -191,11 +210,22 @@ export class Client extends EventTarget {
     this.#after("heartbeat", ms, () => this.#ask(Op.HEARTBEAT, null, () => this.#beat(ms)));
   }
 
+  /** Before the token ends that the connection began with. Without success the server ends it, and the way back has a fresh one. */
+  #renew(ms) {
+    this.#after("renew", ms, () => {
+      this.#login.token().then((token) => this.call("account.renew", { token })).catch(() => {})
+        .then(() => this.state === "online" && this.#renew(Math.max(this.#login.leftMs, RENEW_MS)));
+    });
+  }
+
   #lost(code = 0, reason = "") {
     const why = this.#farewell ?? { code: FINAL_CLOSES.get(code) ?? "", text: reason, retry: !FINAL_CLOSES.has(code) };
     this.#hangUp();
     if (!this.#wanted) return;
-    if (why.retry === false) {
+    // Of a login only the refusal of a fresh token is final, and that is said over HTTP.
+    const isStale = why.code === "unauthenticated" && this.#login?.leftMs > 0;
+    if (isStale) this.#login.refused();
+    if (why.retry === false && !isStale) {
       this.#wanted = false;
       this.#become("stopped", { code: why.code, text: why.text || why.message });
       return;

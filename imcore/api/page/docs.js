@@ -281,19 +281,35 @@ async function tell(response, state, told) {
   const kind = response.headers.get("Content-Type") ?? "";
   state.dataset.good = String(response.ok || response.status === 304);
   const parts = [];
+  let login;
   const heads = SHOWN_HEADERS.filter((name) => response.headers.has(name)).map((name) => `${name}: ${response.headers.get(name)}`);
   if (heads.length) parts.push(pre(heads.join("\n"), "Headers of the answer"));
   if (TEXT.test(kind)) {
     const text = await response.text();
     parts.push(pre(pretty(text), "The answer"));
+    login = response.ok ? loginIn(text) : undefined;
   } else if (kind) {
     const link = make("a", "", "Save the answer");
     link.href = URL.createObjectURL(await response.blob());
     link.download = "answer";
     parts.push(link);
   }
+  if (login) parts.unshift(makeButton("button", "Ask as this person from now on", () => askAs(login, state)));
   told.replaceChildren(...parts);
   setText(state, `${response.status} ${response.statusText}`.trim());
+}
+
+/** What to ask with as whom the answer has logged in, if it has; as text, because JavaScript rounds the largest ids. */
+function loginIn(text) {
+  const { token, sid } = JSON.parse(text);
+  if (typeof token !== "string" || !sid) return undefined;
+  return api.components.securitySchemes.token ? token : text.match(/"mid": ?(-?\d+)/)?.[1];
+}
+
+function askAs(who, state) {
+  $("who-value").value = who;
+  sessionStorage.setItem(KEPT, who);
+  setText(state, "What you try from now on is asked as this person.");
 }
 
 /** JSON with room around it. The numbers of a log may be larger than those of JavaScript, so nothing is read and written again. */

@@ -2,11 +2,13 @@
  * The page: who is on it, side by side, and the strip of the log below.
  *
  * `/` shows the people of the last visit (at first Alice and Bob); `/?me=3&name=Carol` shows one person alone, for a
- * window of its own; `&room=team` is the room to join. Names are this browser's own: imcore knows numbers.
+ * window of its own; `&room=team` is the room to join. Where people have no
+ * accounts, names are this browser's own.
  */
 
-import { make } from "./elements.js";
-import { Panel } from "./panel.js";
+import { make, setText } from "./elements.js";
+import { Login } from "./login.js";
+import { Panel, deviceKey } from "./panel.js";
 import { Tape } from "./tape.js";
 
 const KNOWN = ["Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi", "Ivan", "Judy"];
@@ -49,6 +51,10 @@ class Names {
     return this.#known[mid] ?? KNOWN[mid - 1] ?? (mid === 0 ? "Server" : `Person ${mid}`);
   }
 
+  knows(mid) {
+    return this.of(mid) === this.#known[mid];
+  }
+
   learn(mid, name) {
     if (mid <= 0 || name === this.of(mid)) return;
     this.#known[mid] = name;
@@ -81,11 +87,11 @@ async function start() {
   const room = query.get("room");
   const first = room ? [LOBBY, room.includes("://") ? room : `group://${room}`] : [LOBBY];
 
-  const add = (mid, { name = names.of(mid), token = "" } = {}) => {
+  const add = (mid, { name = names.of(mid), token = "", login = null } = {}) => {
     names.learn(mid, name);
     const store = new Store(`${mid}:`);
     const closed = alone ? null : close;
-    const panel = new Panel({ person: { mid, name }, token, url, names, store, tape, first, changed, closed });
+    const panel = new Panel({ person: { mid, name }, token, login, url, names, store, tape, first, changed, closed });
     panels.push(panel);
     find("people").append(panel.element);
     panel.client.connect();
@@ -94,6 +100,7 @@ async function start() {
   };
   const close = (panel) => {
     panel.client.disconnect();
+    panel.login?.end();
     panels.splice(panels.indexOf(panel), 1);
     panel.element.remove();
     remember();
@@ -184,18 +191,41 @@ function people() {
   return [1, 2];
 }
 
-/** Ask for a name and a token. The member id is what the token says it is. */
+/** Ask for a name and a password, or a token, until it is good or nobody wants to. The member id is what the server says, or the token. */
 function signIn() {
   const dialog = find("sign-in");
-  dialog.returnValue = "";
-  dialog.showModal();
+  const form = find("sign-in-form");
+  const [name, password, token, fault] = ["name", "password", "token", "fault"].map((id) => find(`sign-in-${id}`));
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      const token = find("sign-in-token").value.trim();
-      const name = find("sign-in-name").value.trim();
-      find("sign-in-token").value = find("sign-in-name").value = "";
-      resolve(dialog.returnValue === "ok" && token ? { mid: subject(token), name, token } : null);
-    }, { once: true });
+    const done = (person) => {
+      form.reset();
+      form.querySelector("details").open = false;
+      setText(fault, "");
+      form.onsubmit = dialog.onclose = null;
+      if (dialog.open) dialog.close();
+      resolve(person);
+    };
+    form.onsubmit = async (event) => {
+      event.preventDefault();
+      const { value: act } = event.submitter;
+      if (act === "") return done(null);
+      const who = { name: name.value.trim(), token: token.value.trim() };
+      if (who.token) return done({ ...who, mid: subject(who.token) });
+      for (const one of form.elements) one.disabled = true;
+      try {
+        const key = deviceKey(new Store(`login:${who.name}:`));
+        const login = await Login.begin(who.name, password.value, { key, isNew: act === "register" });
+        new Store(`${login.mid}:`).set("key", key);
+        done({ name: who.name, mid: login.mid, login });
+      } catch (error) {
+        setText(fault, error.message);
+      } finally {
+        for (const one of form.elements) one.disabled = false;
+        if (dialog.open) password.focus();
+      }
+    };
+    dialog.onclose = () => done(null); // Escape
+    dialog.showModal();
   });
 }
 

@@ -24,12 +24,12 @@ const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric"
 
 export class Panel {
   /**
-   * `person` is {mid, name}, `names` and `store` as page.js has them, `tape` the strip of the log, `first` the room
-   * to join when there is none, then those to join in any case, `changed` is called when the count of unread messages
-   * may have changed.
+   * `person` is {mid, name}, `login` is theirs where they have one (login.js), `names` and `store` as page.js has them,
+   * `tape` the strip of the log, `first` the room to join when there is none, then those to join in any case, `changed` is
+   * called when the count of unread messages may have changed.
    */
-  constructor({ person, token, url, names, store, tape, first, changed, closed }) {
-    Object.assign(this, { person, names, store, tape, first, changed });
+  constructor({ person, token, login, url, names, store, tape, first, changed, closed }) {
+    Object.assign(this, { person, login, names, store, tape, first, changed });
     this.url = url;
     this.rooms = new Map();
     this.room = null; // the one shown
@@ -41,8 +41,9 @@ export class Panel {
     this.timer = 0;
     this.items = new Map(); // key -> {element, facts}: the conversation as it is drawn
     this.opened = new Set(); // long messages that are shown whole
+    this.met = new Set(); // people whose names were asked for
     this.element = document.querySelector("#panel").content.firstElementChild.cloneNode(true);
-    this.client = new Client({ url, mid: person.mid || null, key: deviceKey(store), token, store });
+    this.client = new Client({ url, mid: person.mid || null, key: deviceKey(store), token, login, store });
     this.#label(closed);
     this.#listen();
     for (const message of this.client.unsent) this.#roomOf(message.room).pending.push(message);
@@ -241,11 +242,19 @@ export class Panel {
   }
 
   async #join(name) {
-    const { position, seq, duplicate } = await this.client.join(name);
+    const { position, seq, duplicate } = await this.client.join(name).catch((error) => this.#make(name, error));
     const room = this.#roomOf(name);
     if (!duplicate) this.tape.add({ position, room: name, seq, type: "member_joined" });
     room.head = Math.max(room.head, seq);
     return room;
+  }
+
+  /** Where a join makes no rooms, who has logged in makes them by asking for it. What cannot be made is what could not be joined. */
+  async #make(room, error) {
+    if (error.code !== "no_such_room" || !this.login) throw error;
+    return this.client.call("rooms.create", { room }).catch(() => {
+      throw error;
+    });
   }
 
   async #leave() {
@@ -543,8 +552,20 @@ export class Panel {
     }
   }
 
+  /** Where people have accounts they have names, too: asked for once, and drawn when they are known. */
+  #meet(mid) {
+    if (!this.login || mid <= 0 || this.names.knows(mid) || this.met.has(mid)) return;
+    this.met.add(mid);
+    this.client.call("accounts.profile", { mid }).then(({ name }) => {
+      this.names.learn(mid, name);
+      this.refresh();
+    }, () => this.met.delete(mid));
+  }
+
   #nameOf(mid) {
-    return mid === this.person.mid ? "You" : this.names.of(mid);
+    if (mid === this.person.mid) return "You";
+    this.#meet(mid);
+    return this.names.of(mid);
   }
 
   #actsOn(room, event, key) {
@@ -584,7 +605,7 @@ export class Panel {
 const missedText = (count) => `${count.toLocaleString("en")} missed while you were away`;
 
 /** The name of this device for this person: the server resumes, and closes a second connection, by it. */
-function deviceKey(store) {
+export function deviceKey(store) {
   if (!store.get("key")) store.set("key", `web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`);
   return store.get("key");
 }

@@ -1,9 +1,10 @@
 """Idempotency keys: a request that is repeated under the same key gets the first answer, and happens once.
 
-The header is `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header). A key belongs to whoever asks: to a member id, or to
-services together. It is *claimed* before the verb runs, and the verb's good answer is kept under it for `idempotency_s`:
+Over HTTP it is the header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), over a connection the `idempotency_key` of
+a call. A key belongs to whoever asks, over whatever: to a member id, or to services together. It is *claimed* before the verb runs, and
+the verb's good answer is kept under it for `idempotency_s`:
 
-    the same request, answered      the first answer again, with Idempotency-Replayed: true
+    the same request, answered      the first answer again, marked as such (Idempotency-Replayed: true, "replayed": true)
     the same request, under way     UnderWay, with the time to wait
     another request                 IdempotencyConflict
     the verb refused, or the answer is too large to keep
@@ -14,7 +15,8 @@ harm: what a verb has already done it finds done (a message by its id, a members
 from having to know which verb does that in which words, and is not what the safety of the log rests on.
 
 The trap: these rows hold answers, so an answer with a secret in it must never come here (`Verb.has_secrets`), nor one to nobody in
-particular, who would share keys with everybody. The table is no projection, and a rebuild does not bring it back.
+particular, who would share keys with everybody. Nor one that was given for what the verb did to a connection, or that is worthless a
+moment later. The table is no projection, and a rebuild does not bring it back.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -33,12 +34,11 @@ from imcore.auth import Identity
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import BadRequest, IdempotencyConflict, Overloaded, UnderWay
 from imcore.events.names import Pool
-from imcore.protocol.packet import shown
+from imcore.protocol.packet import IDEMPOTENCY_KEY_CHARS_MAX, is_idempotency_key, shown
 from imcore.verbs.verb import AnyVerb
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
-KEY_CHARS_MAX: Final = 128
 ANSWER_BYTES_MAX: Final = 65_536
 CLAIM_S: Final = (
     60.0  # longer than any verb takes: each waits for the log and the database, which have deadlines of seconds
@@ -48,7 +48,6 @@ TRIES_MAX: Final = 3  # a row that is there when it is claimed may be gone when 
 SWEEP_S: Final = 60.0
 SWEEP_ROWS_MAX: Final = 1_000  # in one statement
 _METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
-_key = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,128})"|([\x21\x23-\x5b\x5d-\x7e]{1,128})').fullmatch
 
 # A row that is there stands in the way, unless it has expired, or is the unfinished claim of this very request.
 CLAIM: Final = """
@@ -90,8 +89,11 @@ class Claimed(NamedTuple):
 
 
 def keeps(verb: AnyVerb) -> bool:
-    """Are answers of this verb kept under keys? Not those of reads, uploads or downloads, to strangers, or with secrets in them."""
-    return verb.method in _METHODS and not (verb.takes or verb.gives or verb.is_open or verb.has_secrets)
+    """Are answers of this verb kept under keys? Not those of reads, uploads or downloads, to strangers, or with secrets in them; of
+    signals; and of what is done to the very connection that asks."""
+    if verb.method not in _METHODS or "http" not in verb.doors:
+        return False
+    return not (verb.takes or verb.gives or verb.is_open or verb.has_secrets or verb.is_passing)
 
 
 def key_of(headers: list[str]) -> str | None:
@@ -100,10 +102,14 @@ def key_of(headers: list[str]) -> str | None:
         return None
     if len(headers) > 1:
         raise BadRequest(f"the header {HEADER} is there twice")
-    found = _key(headers[0].strip())
-    if found is None:
-        raise BadRequest(f"{HEADER} is {shown(headers[0])}, not 1 to {KEY_CHARS_MAX} printable characters of ASCII")
-    return found[1] or found[2]
+    key = headers[0].strip()
+    if len(key) > 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not is_idempotency_key(key):
+        raise BadRequest(
+            f"{HEADER} is {shown(headers[0])}, not 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable characters of ASCII"
+        )
+    return key
 
 
 def digest(verb: AnyVerb, values: Mapping[str, object]) -> bytes:

@@ -1,0 +1,49 @@
+"""Which tests run beside the others when both of a machine's cores are to be used: see `scripts/run-tests`.
+
+In the *background* is what holds however slow the machine is: folds, codecs, simulations, and what asks a server of its own and waits
+for the answer as long as it takes. Everything else is in the *foreground*, where it has the machine nearly to itself: whatever
+measures a time, kills processes, fills sockets or draws in a browser. A folder that nobody has thought about is there too.
+
+Every test is in exactly one part, for a folder or a file is in this list or is not. Each part makes its own Postgres and servers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+TESTS: Final = Path(__file__).parent
+PARTS: Final = ("foreground", "background")
+BACKGROUND: Final = frozenset(
+    {
+        "accounts",
+        "api",
+        "attachments",
+        "comet",
+        "permissions",
+        "projections",
+        "protocol",
+        "testkit",
+        "verbs",
+        "test_auth.py",
+        "test_balancer.py",
+        "test_config.py",
+        "test_database.py",
+        "test_envelope.py",
+        "test_membership.py",
+        "test_migrations.py",
+        "test_paces.py",
+        "test_parts.py",
+        "test_queues.py",
+    }
+)
+
+
+# Of those folders: what measures a time.
+FOREGROUND: Final = frozenset({"accounts/test_revocations.py", "testkit/test_proxy.py"})
+
+
+def part_of(file: Path) -> str:
+    """Where the tests of this file run. Its path is absolute, and below tests/."""
+    path = file.relative_to(TESTS)
+    return "background" if path.parts[0] in BACKGROUND and path.as_posix() not in FOREGROUND else "foreground"
