@@ -233,8 +233,9 @@ async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     """
     room, who = args.name, caller.identity
     refuse_live(means, room)
-    # Whoever has logged in here may make rooms; a token of somebody else's making says which.
-    may = means.may_create(who, room) or bool(who.sid)
+    # Whoever has logged in here may make rooms; a token of somebody else's making says which, as it does for entering. Here a type or
+    # all are named on purpose; with a join, which makes a room as well, only the very name is.
+    may = means.may_create(who, room) or bool(who.sid) or who.rooms is not None
     if not who.may_enter(room) or not (may or who.role in PRIVILEGED):
         raise Forbidden("this room is not yours to make")
     members = [somebody(mid) for mid in args.members]

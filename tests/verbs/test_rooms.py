@@ -234,6 +234,19 @@ async def test_a_token_names_the_rooms_that_the_directory_shows(guarded: Place) 
     assert ["team://1"] == [one["room"] for one in found.json["rooms"]]
 
 
+async def test_a_token_of_no_login_makes_the_rooms_that_it_names(guarded: Place) -> None:
+    """By the name, the type, or all of them; and with none named no room at all."""
+
+    async def made(room: str, rooms: list[str] | None) -> int:
+        return (await guarded.post("/v1/rooms", json={"room": room}, headers=bearer(mid=7, rooms=rooms))).status
+
+    assert 201 == await made("group://name", ["group://name"])
+    assert 201 == await made("group://type", ["team://*", "group://*"])
+    assert 201 == await made("group://all", ["*"])
+    assert 403 == await made("group://other", ["group://name", "team://*"])
+    assert 403 == await made("group://none", None)
+
+
 async def test_what_a_moderator_does_is_in_the_audit_stream(room: Place) -> None:
     """No token names a moderator yet, so the verb is asked as a door would ask it."""
     means = room.app[SERVICES].means
