@@ -37,7 +37,22 @@ from imcore.protocol.packet import (
 )
 from imcore.verbs.acting import write_down
 from imcore.verbs.means import Means
-from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Key, Limit, Line, Mid, Millis, Nothing, Place, verb, within
+from imcore.verbs.verb import (
+    Answer,
+    AnyVerb,
+    Args,
+    Caller,
+    Key,
+    Limit,
+    Line,
+    Mid,
+    Millis,
+    Nothing,
+    Place,
+    page,
+    verb,
+    within,
+)
 
 NAME_CHARACTERS_MAX: Final = 64
 AVATAR_BYTES_MAX: Final = 512
@@ -550,15 +565,9 @@ class NewRole(Args):
 @verb("accounts.list", "GET", "/v1/accounts", answer=ListedAccounts)
 async def accounts(caller: Caller, means: Means, args: AccountsPage) -> ListedAccounts:
     """The accounts that there are, page by page; with a search those whose login or name has it in."""
-    limit = args.limit
     await write_down(caller, means, "accounts.list", detail=args.search)
-    found = await queries.accounts(means.pool, args.after, args.state, args.search.casefold(), limit + 1)
-    shown = [_account(one) for one in found[:limit]]
-    return (
-        ListedAccounts(accounts=shown, next=found[limit - 1].mid)
-        if len(found) > limit
-        else ListedAccounts(accounts=shown)
-    )
+    found = await queries.accounts(means.pool, args.after, args.state, args.search.casefold(), args.limit + 1)
+    return page(ListedAccounts, "accounts", [_account(one) for one in found], args.limit, "mid")
 
 
 _ON_OTHERS: Final = (NoSuchAccount, AccountInactive, Forbidden)
@@ -644,11 +653,9 @@ async def audit(caller: Caller, means: Means, args: AuditPage) -> Audit:
 
     What a backend does in a room stands in the room, as done by nobody (`mid` 0) or by the person whom it named.
     """
-    limit = args.limit
     before = args.after or (await means.reads.reader.stream_head(AUDIT)).seq + 1
-    found = await means.reads.reader.read_back(AUDIT, before, limit + 1)
-    acts = [_act(event) for event in found[:limit]]
-    return Audit(acts=acts, next=acts[-1].seq) if len(found) > limit else Audit(acts=acts)
+    found = await means.reads.reader.read_back(AUDIT, before, args.limit + 1)
+    return page(Audit, "acts", [_act(event) for event in found], args.limit, "seq")
 
 
 # --- inside --------------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ from imcore.verbs.verb import (
     Position,
     Room,
     Stream,
+    page,
     verb,
 )
 
@@ -193,8 +194,7 @@ async def list_(caller: Caller, means: Means, args: OfRoom) -> Page:
     since = await _sees_from(caller, means, args.room, "attachments.list")
     before = INT64_MAX if args.after is None else args.after
     found = await queries.attachments_page(means.pool, args.room, before, since, caller.mid, args.limit + 1)
-    page = [_shown(id_, row) for id_, row in found[: args.limit]]
-    return Page(attachments=page, next=page[-1].position) if len(found) > args.limit else Page(attachments=page)
+    return page(Page, "attachments", [_shown(id_, row) for id_, row in found], args.limit, "position")
 
 
 @verb("attachments.show", "GET", "/v1/attachments/{id}/meta", answer=Attachment, errors=(NoSuchAttachment,))

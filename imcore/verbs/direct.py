@@ -13,7 +13,7 @@ from imcore.projections import queries
 from imcore.protocol.requests import MEMBERS_ROWS
 from imcore.verbs.acting import acting, changed, decided, joined, refuse_live, somebody
 from imcore.verbs.means import Means
-from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Limit, Mid, Millis, Other, Place, verb
+from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Limit, Mid, Millis, Other, Place, page, verb
 
 Of = Field(default=None, description="for whom a service acts; a person leaves it out")
 
@@ -95,8 +95,7 @@ async def blocks(caller: Caller, means: Means, args: MyBlocks) -> Blocks:
     """Whose direct messages one does not take."""
     actor = acting(caller, args.of)
     lines = await queries.blocks_page(means.pool, actor.mid, args.after, args.limit + 1)
-    page = [BlockedLine(**line._asdict()) for line in lines[: args.limit]]
-    return Blocks(blocks=page, next=page[-1].mid) if len(lines) > args.limit else Blocks(blocks=page)
+    return page(Blocks, "blocks", [BlockedLine(**line._asdict()) for line in lines], args.limit, "mid")
 
 
 VERBS: Final[tuple[AnyVerb, ...]] = (open_direct, block, unblock, blocks)

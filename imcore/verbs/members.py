@@ -29,6 +29,7 @@ from imcore.verbs.verb import (
     Place,
     Position,
     Room,
+    page,
     verb,
     within,
 )
@@ -381,8 +382,7 @@ async def bans(caller: Caller, means: Means, args: MembersOf) -> Bans:
     await reads.check(means.reads, "rooms.bans", args.room, caller.identity.actor)
     now_ms = time.time_ns() // 1_000_000
     lines = await queries.bans_page(means.pool, args.room, args.after, args.limit + 1, now_ms)
-    page = [BanLine(**line._asdict()) for line in lines[: args.limit]]
-    return Bans(bans=page, next=page[-1].mid) if len(lines) > args.limit else Bans(bans=page)
+    return page(Bans, "bans", [BanLine(**line._asdict()) for line in lines], args.limit, "mid")
 
 
 # --- invitations -----------------------------------------------------------------------------------------------------------------
@@ -410,10 +410,7 @@ async def invitations(caller: Caller, means: Means, args: MembersOf) -> Invitati
     refuse_live(means, args.room)
     await reads.check(means.reads, "rooms.invitations", args.room, caller.identity.actor)
     lines = await queries.invitations_page(means.pool, args.room, args.after, args.limit + 1)
-    page = [InvitationLine(**line._asdict()) for line in lines[: args.limit]]
-    return (
-        Invitations(invitations=page, next=page[-1].mid) if len(lines) > args.limit else Invitations(invitations=page)
-    )
+    return page(Invitations, "invitations", [InvitationLine(**line._asdict()) for line in lines], args.limit, "mid")
 
 
 @verb(
@@ -447,8 +444,7 @@ async def mine(caller: Caller, means: Means, args: MyInvitations) -> Invited:
     """The rooms that one is invited to."""
     actor = acting(caller, args.mid)
     lines = await queries.invited_page(means.pool, actor.mid, args.after, args.limit + 1)
-    page = [InvitedTo(**line._asdict()) for line in lines[: args.limit]]
-    return Invited(invitations=page, next=page[-1].room) if len(lines) > args.limit else Invited(invitations=page)
+    return page(Invited, "invitations", [InvitedTo(**line._asdict()) for line in lines], args.limit, "room")
 
 
 # --- requests to join ------------------------------------------------------------------------------------------------------------
@@ -468,8 +464,7 @@ async def requests(caller: Caller, means: Means, args: MembersOf) -> Requests:
     refuse_live(means, args.room)
     await reads.check(means.reads, "rooms.requests", args.room, caller.identity.actor)
     lines = await queries.requests_page(means.pool, args.room, args.after, args.limit + 1)
-    page = [RequestLine(**line._asdict()) for line in lines[: args.limit]]
-    return Requests(requests=page, next=page[-1].mid) if len(lines) > args.limit else Requests(requests=page)
+    return page(Requests, "requests", [RequestLine(**line._asdict()) for line in lines], args.limit, "mid")
 
 
 @verb(

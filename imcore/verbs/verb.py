@@ -61,6 +61,19 @@ class Empty(Answer):
     """Done; there is nothing more to say."""
 
 
+PageT = TypeVar("PageT", bound=Answer)
+
+
+def page(answer: type[PageT], listed: str, found: Sequence[Answer], limit: int, by: str) -> PageT:
+    """The first `limit` of what was found, in the field `listed`. There is a `next`, the `by` of the last of them, only if more was
+    found: so one more than `limit` is to be looked for."""
+    shown = found[:limit]
+    told: dict[str, object] = {listed: shown}
+    if len(found) > limit:
+        told["next"] = getattr(shown[-1], by)
+    return answer(**told)
+
+
 class Place(Answer):
     """Where in the log it happened: `position` in the whole log, `seq` in its conversation. `duplicate`: it had happened before;
     `unchanged`: it was so already, and nothing was stored."""
