@@ -97,6 +97,39 @@ def test_what_is_wrong_in_either_is_wrong(tmp_path: Path, part: str, tests: str,
     assert any(said.startswith(line.format(part=part)) for said in lines[lines.index("=== both together") :])
 
 
+# Fails when it is run beside others; alone it passes.
+CROWDED: Final = f"""{GOOD}
+import pathlib
+def test_three():
+    seen = pathlib.Path('seen')
+    there = seen.exists()
+    seen.touch()
+    assert there
+"""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_fails_beside_others_and_passes_by_itself_is_named(tmp_path: Path, part: str) -> None:
+    foreground, background = (CROWDED, GOOD) if part == "foreground" else (GOOD, CROWDED)
+
+    code, lines = ran(tmp_path, foreground, background)
+
+    assert 0 == code
+    assert " 5 passed in " in lines[-1]
+    assert lines[-2].startswith(f"AGAIN test_{part}.py::test_three - ")
+    assert any(line.startswith("E ") for line in lines), "what it said the first time is shown"
+
+
+def test_what_fails_in_many_places_is_not_tried_again(tmp_path: Path) -> None:
+    many = CROWDED + "import pytest\n@pytest.mark.parametrize('n', range(5))\ndef test_four(n): assert not n + 1\n"
+
+    code, lines = ran(tmp_path, many, GOOD)
+
+    assert 1 == code
+    assert " 6 failed, 4 passed in " in lines[-1]
+    assert not any("once more" in line for line in lines)
+
+
 def test_arguments_are_for_both(tmp_path: Path) -> None:
     code, lines = ran(tmp_path, GOOD, GOOD, "-k", "one")
 
