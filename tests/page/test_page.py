@@ -160,6 +160,28 @@ window.fetch = async (url, ...rest) => {
 };
 """
 
+# Of whom the page asks the profile, in `asked`, and with which codes the server refuses, in `refused`.
+OVERHEARD = """
+[window.asked, window.refused] = [[], []];
+window.WebSocket = class extends WebSocket {
+  constructor(...where) {
+    super(...where);
+    this.addEventListener("message", ({ data }) => {
+      const told = JSON.parse(data);
+      for (const { op, body } of told.op === 9 ? told.body : [told]) {
+        const error = op === 20 ? (body?.error ?? body) : body?.error;
+        if (error) refused.push(error.code);
+      }
+    });
+  }
+  send(text) {
+    const { op, body } = JSON.parse(text);
+    if (op === 38 && body.verb === "accounts.profile") asked.push(body.args.mid);
+    super.send(text);
+  }
+};
+"""
+
 # --- the promises ------------------------------------------------------------------------------------------------------------
 
 
@@ -551,6 +573,44 @@ async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium,
         assert {"here"} == await devices(imcore, "grace")
 
 
+async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, data_dir: Path) -> None:
+    """As where a backend of one's own makes the tokens: the server is not asked again with each message that comes."""
+    authors = list(range(901, 913))
+    async with (
+        looking(browser) as window,
+        serving(data_dir, "--auth", "jwt") as imcore,
+        aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as service,
+    ):
+        service.headers["Authorization"] = f"Bearer {await token_of('--service', data_dir)}"
+
+        async def say_as(mid: int, text: str) -> None:
+            message = {"mid": mid, "id": str(uuid.uuid4()), "body": {"text": text}}
+            async with service.post("/v1/rooms/group/lobby/messages", json=message):
+                pass
+
+        async with service.post("/v1/rooms", json={"room": LOBBY, "members": authors}):
+            pass
+        await register(imcore, "grace")
+        await window.tab.before_each_page(OVERHEARD)
+        await window.tab.go(imcore.page)
+        await sign_in(window, "grace", "correct horse battery", "login")
+        grace = await member(window, "grace")
+        await window.tab.until(part(grace, ".notice"))
+
+        for mid in authors:
+            await say_as(mid, "hello")
+        await window.until_shown(grace, *("hello" for _ in authors))
+        await window.tab.until(f"window.refused.length >= {len(authors)}")
+        for text in ("one", "two", "three"):
+            await say_as(authors[0], text)
+            await window.tab.until(f"{contents(grace)}.at(-1) === {text!r}")
+        await window.write(grace, "bye")
+        await window.until_sent(grace)
+
+        assert authors == sorted(await window.tab.run("window.asked"))
+        assert ["no_such_account"] * len(authors) == await window.tab.run("window.refused")
+
+
 async def test_a_keyboard_is_enough(browser: Chromium, imcore: Running) -> None:
     """Everything is reached with Tab, in the order in which it stands, and does what Enter says."""
     async with looking(browser) as window:
@@ -673,10 +733,10 @@ async def devices(imcore: Running, login: str) -> set[str]:
         return {one["key"] for one in (await answer.json())["devices"]}
 
 
-async def token_of(mid: int, data_dir: Path) -> str:
-    """A token for this person, from the server's own hand."""
+async def token_of(who: int | str, data_dir: Path) -> str:
+    """A token for this person, or for a service ("--service"), from the server's own hand."""
     process = await asyncio.create_subprocess_exec(
-        *(*PROGRAM, "token", str(mid), "--data", str(data_dir / "imcore")), stdout=asyncio.subprocess.PIPE
+        *(*PROGRAM, "token", str(who), "--data", str(data_dir / "imcore")), stdout=asyncio.subprocess.PIPE
     )
     printed, _ = await process.communicate()
     assert 0 == process.returncode
