@@ -88,8 +88,8 @@ async def history(
     (half of them before it), on both sides of a time, or the newest.
 
     A member sees the room from its join on, or from the beginning if the room shows its history. `more` says that there are
-    events beyond the page, in the direction that was asked for; with `around` those before it, and `more_after` those behind it. Raises
-    NoSuchRoom.
+    events beyond the page, in the direction that was asked for; with `around` those before it, and `more_after` those behind it. A page
+    with more beyond it has at least one event. Raises NoSuchRoom.
     """
     head = (await reads.reader.stream_head(ROOM + room)).seq
     sees = await _sees(reads, room, who, head, "messages.history")
@@ -101,14 +101,16 @@ async def history(
     if around is not None:
         rows_before = limit // 2
         rows_after = limit - rows_before
-    if after is None:
-        until = head + 1 if before is None and around is None else before or around or 0
-        older = await reads.reader.read_back(ROOM + room, min(until, head + 1), rows_before + 1)
-        older = [event for event in older if event.seq >= first]
     if after is not None or around is not None:
         since = around - 1 if around is not None else after or 0
         newer = await reads.reader.read_on(ROOM + room, max(since, first - 1), rows_after + 1)
         newer = [event for event in newer if event.seq <= head]
+    if after is None:
+        # Half of one is none, and an empty page that says `more` gives a client nothing to go on from.
+        rows_before = rows_before if newer else max(rows_before, 1)
+        until = head + 1 if before is None and around is None else before or around or 0
+        older = await reads.reader.read_back(ROOM + room, min(until, head + 1), rows_before + 1)
+        older = [event for event in older if event.seq >= first]
     shown = iter(await _as_now(reads, room, [*older, *newer], who, sees))
     bytes_max = PAGE_BYTES_MAX if around is None else PAGE_BYTES_MAX // 2
     back, more_before = _page([next(shown) for _ in older], rows_before, bytes_max)

@@ -282,7 +282,7 @@ async def show(caller: Caller, means: Means, args: InRoom) -> Shown:
         more["dismissed"] = row.dismissed
     if not caller.identity.service:
         more["standing"] = reads.standing_of(found)
-    if row.approval and member is None and not caller.identity.service:
+    if member is None and not caller.identity.service:  # a request outlives the `approval` under which it was made
         at_ms = await queries.asked(means.pool, room, actor.mid)
         more |= {"asked_at_ms": at_ms} if at_ms else {}
     if member is not None:

@@ -224,6 +224,31 @@ async def test_bytes_go_up_and_down(browser: Chromium, believing: Place) -> None
         assert "Save the answer" == await tab.run(f"{part('probe.download', '.told a')}.textContent")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("text/plain; charset=utf-8", "Dear Bob, see you: {soon}"),
+        ("text/plain", '{"token": "of", "sid": "nobody"}'),
+        ("application/json", "null"),
+        ("application/json", "[]"),
+        ("application/json", "{"),
+    ],
+)
+async def test_an_answer_is_shown_as_it_came_whatever_it_is(
+    browser: Chromium, believing: Place, kind: str, text: str
+) -> None:
+    """Of an attachment it is somebody's text, which is no JSON and logs nobody in."""
+    async with reading(browser, believing, "#probe.echo") as tab:
+        answered = f"new Response({json.dumps(text)}, {{ headers: {{ 'Content-Type': {json.dumps(kind)} }} }})"
+        await tab.run(f"(window.fetch = async () => {answered}) && null")
+        await fill(tab, "probe.echo", type="group", name="1", mid="7")
+
+        assert (await send(tab, "probe.echo")).startswith("200")
+        told = part("probe.echo", ".told pre[aria-label='The answer']")
+        assert text == (await tab.run(f"{told}.textContent")).strip()
+        assert 0 == await tab.run(f"{part('probe.echo', '.told')}.querySelectorAll('button').length")
+
+
 async def test_a_request_is_shown_as_curl(browser: Chromium, believing: Place) -> None:
     async with reading(browser, believing, "#probe.put") as tab:
         await fill(tab, "probe.put", type="group", name="it's", mid="7", body='{"limit": 3}')

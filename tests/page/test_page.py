@@ -129,6 +129,59 @@ def contents(mid: int) -> str:
     return f"[...{part(mid, '.messages')}.querySelectorAll('.content')].map(element => element.textContent)"
 
 
+async def sign_in(window: Window, name: str, password: str, act: str) -> None:
+    """Fill in the dialog, and press the button."""
+    await window.tab.until("document.querySelector('dialog[open]')")
+    for id_, text in (("name", name), ("password", password)):
+        await window.tab.run(f"document.querySelector('#sign-in-{id_}').select()")
+        await window.tab.type(text)
+    await window.tab.click(f"document.querySelector('#sign-in [value={act}]')")
+
+
+async def member(window: Window, name: str) -> int:
+    """The id of who has this name and is online."""
+    panels = "[...document.querySelectorAll('.panel[data-state=online]')]"
+    found = f"{panels}.find(one => one.querySelector('.name').textContent === {name!r})"
+    return int(await window.tab.until(f"{found}?.dataset.mid"))
+
+
+# The server's answers to logins wait, each until its function in `answers` is called; `isRead` when the page has read one.
+SLOW_LOGIN = """
+window.answers = [];
+const ask = window.fetch;
+window.fetch = async (url, ...rest) => {
+  const answer = await ask(url, ...rest);
+  if (String(url).endsWith("/v1/login")) {
+    await new Promise((go) => answers.push(() => [go()]));
+    const read = answer.json.bind(answer);
+    answer.json = () => read().finally(() => setTimeout(() => (window.isRead = true)));
+  }
+  return answer;
+};
+"""
+
+# Of whom the page asks the profile, in `asked`, and with which codes the server refuses, in `refused`.
+OVERHEARD = """
+[window.asked, window.refused] = [[], []];
+window.WebSocket = class extends WebSocket {
+  constructor(...where) {
+    super(...where);
+    this.addEventListener("message", ({ data }) => {
+      const told = JSON.parse(data);
+      for (const { op, body } of told.op === 9 ? told.body : [told]) {
+        const error = op === 20 ? (body?.error ?? body) : body?.error;
+        if (error) refused.push(error.code);
+      }
+    });
+  }
+  send(text) {
+    const { op, body } = JSON.parse(text);
+    if (op === 38 && body.verb === "accounts.profile") asked.push(body.args.mid);
+    super.send(text);
+  }
+};
+"""
+
 # --- the promises ------------------------------------------------------------------------------------------------------------
 
 
@@ -446,18 +499,6 @@ async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_d
 async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path) -> None:
     """Where nobody is believed, with nothing but the page: the first makes the room that the second comes into."""
 
-    async def sign_in(window: Window, name: str, password: str, act: str) -> None:
-        await window.tab.until("document.querySelector('dialog[open]')")
-        for id_, text in (("name", name), ("password", password)):
-            await window.tab.run(f"document.querySelector('#sign-in-{id_}').select()")
-            await window.tab.type(text)
-        await window.tab.click(f"document.querySelector('#sign-in [value={act}]')")
-
-    async def member(window: Window, name: str) -> int:
-        panels = "[...document.querySelectorAll('.panel[data-state=online]')]"
-        found = f"{panels}.find(one => one.querySelector('.name').textContent === {name!r})"
-        return int(await window.tab.until(f"{found}?.dataset.mid"))
-
     async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
         await window.tab.go(imcore.page)
         await sign_in(window, "grace", "correct horse", "login")
@@ -484,6 +525,90 @@ async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path
         assert grace == await member(window, "grace")
         await window.until_shown(grace, "hello", "hello yourself")
         await window.tab.until(f"{part(grace, '.messages')}.innerText.includes('heidi')")
+
+
+@pytest.mark.parametrize("password", ["correct horse battery", "wrong horse"])
+async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir: Path, password: str) -> None:
+    """Escape while the server looks: what it says comes too late, and touches nothing of the next one who logs in."""
+    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+        await register(imcore, "grace", "heidi")
+        await window.tab.before_each_page(SLOW_LOGIN)
+        await window.tab.go(imcore.page)
+        await sign_in(window, "grace", password, "login")
+        await window.tab.until("window.answers.length")
+        await window.tab.press("Escape")
+        await window.tab.until("!document.querySelector('dialog[open]')")
+        await window.tab.click("document.querySelector('#add')")
+        await window.tab.until("document.querySelector('dialog[open]')")
+        form = "document.querySelector('#sign-in-form')"
+        assert await window.tab.run(f"[...{form}.elements].every(one => !one.disabled)")
+
+        await window.tab.run("window.answers.pop()() && null")
+
+        async def only_this_one() -> bool:
+            return {"here"} == await devices(imcore, "grace")
+
+        await eventually(only_this_one)
+        await window.tab.until("window.isRead")
+        assert "" == await window.tab.run("document.querySelector('#sign-in-fault').textContent")
+        await sign_in(window, "heidi", "correct horse battery", "login")
+        await window.tab.until("window.answers.length")
+        await window.tab.run("window.answers.pop()() && null")
+        await member(window, "heidi")
+        assert 1 == await window.tab.run("document.querySelectorAll('.panel').length")
+
+
+@pytest.mark.parametrize("lives_s", [0, 900], ids=["its time is over", "the server took it back"])
+async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium, data_dir: Path, lives_s: int) -> None:
+    """Also after a night asleep, when the token that is at hand is none any more."""
+    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+        await register(imcore, "grace")
+        told = await log_in(imcore, "grace", key="laptop")
+        await window.tab.go(imcore.page)
+        await window.tab.until("document.querySelector('dialog[open]')")
+        at_hand = json.dumps({**told, "token": "none.any.more", "expires_in_s": lives_s})
+
+        await window.tab.run(f"import('/page/login.js').then(({{ Login }}) => new Login({at_hand}).end())")
+
+        assert {"here"} == await devices(imcore, "grace")
+
+
+async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, data_dir: Path) -> None:
+    """As where a backend of one's own makes the tokens: the server is not asked again with each message that comes."""
+    authors = list(range(901, 913))
+    async with (
+        looking(browser) as window,
+        serving(data_dir, "--auth", "jwt") as imcore,
+        aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as service,
+    ):
+        service.headers["Authorization"] = f"Bearer {await token_of('--service', data_dir)}"
+
+        async def say_as(mid: int, text: str) -> None:
+            message = {"mid": mid, "id": str(uuid.uuid4()), "body": {"text": text}}
+            async with service.post("/v1/rooms/group/lobby/messages", json=message):
+                pass
+
+        async with service.post("/v1/rooms", json={"room": LOBBY, "members": authors}):
+            pass
+        await register(imcore, "grace")
+        await window.tab.before_each_page(OVERHEARD)
+        await window.tab.go(imcore.page)
+        await sign_in(window, "grace", "correct horse battery", "login")
+        grace = await member(window, "grace")
+        await window.tab.until(part(grace, ".notice"))
+
+        for mid in authors:
+            await say_as(mid, "hello")
+        await window.until_shown(grace, *("hello" for _ in authors))
+        await window.tab.until(f"window.refused.length >= {len(authors)}")
+        for text in ("one", "two", "three"):
+            await say_as(authors[0], text)
+            await window.tab.until(f"{contents(grace)}.at(-1) === {text!r}")
+        await window.write(grace, "bye")
+        await window.until_sent(grace)
+
+        assert authors == sorted(await window.tab.run("window.asked"))
+        assert ["no_such_account"] * len(authors) == await window.tab.run("window.refused")
 
 
 async def test_a_keyboard_is_enough(browser: Chromium, imcore: Running) -> None:
@@ -581,10 +706,37 @@ async def until_heard(socket: aiohttp.ClientWebSocketResponse, *types: str) -> N
             awaited -= {each["body"]["type"]} if each["op"] == 21 else set()
 
 
-async def token_of(mid: int, data_dir: Path) -> str:
-    """A token for this person, from the server's own hand."""
+async def register(imcore: Running, *logins: str) -> None:
+    """Accounts with these names."""
+    async with aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http:
+        for login in logins:
+            async with http.post("/v1/accounts", json={"login": login, "password": "correct horse battery"}):
+                pass
+
+
+async def log_in(imcore: Running, login: str, *, key: str) -> Json:
+    """What the server says to somebody who logs in on another device."""
+    async with aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http:
+        who = {"login": login, "password": "correct horse battery", "key": key}
+        async with http.post("/v1/login", json=who) as answer:
+            told: Json = await answer.json()
+            return told
+
+
+async def devices(imcore: Running, login: str) -> set[str]:
+    """The keys of the devices that are logged in, that which asks for them among them."""
+    token = (await log_in(imcore, login, key="here"))["token"]
+    async with (
+        aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http,
+        http.get("/v1/devices", headers={"Authorization": f"Bearer {token}"}) as answer,
+    ):
+        return {one["key"] for one in (await answer.json())["devices"]}
+
+
+async def token_of(who: int | str, data_dir: Path) -> str:
+    """A token for this person, or for a service ("--service"), from the server's own hand."""
     process = await asyncio.create_subprocess_exec(
-        *(*PROGRAM, "token", str(mid), "--data", str(data_dir / "imcore")), stdout=asyncio.subprocess.PIPE
+        *(*PROGRAM, "token", str(who), "--data", str(data_dir / "imcore")), stdout=asyncio.subprocess.PIPE
     )
     printed, _ = await process.communicate()
     assert 0 == process.returncode

@@ -580,6 +580,8 @@ async def test_history_around_a_seq_has_both_sides(room: Place) -> None:
     assert ([13, 14, 15, 16], True, False) == await around("around=15&limit=4")
     assert ([5, 6, 7], False, True) == await around("around=5&limit=6")  # Anna came with seq 5
     assert ([15, 16], True, False) == await around("around=9223372036854775807&limit=4")
+    assert ([16], True, False) == await around("around=17&limit=1"), "a client that goes on has where to go on from"
+    assert ([5], False, True) == await around("around=1&limit=1")
     for query in ("around=0", "around=-1", "around=x", "around=1&after=1", "around=1&before=1", "around=1&around=1"):
         assert 400 == (await room.get(f"{ROOM_1}/messages?{query}", mid=ANNA)).status
 
@@ -603,6 +605,7 @@ async def test_history_around_a_time_begins_at_the_first_event_that_is_not_befor
     assert ([5, 6], False, True) == await at(0, 4), "Anna came with seq 5"
     for late in (1_160_001, 9_223_372_036_854_775_807):
         assert ([15, 16], True, False) == await at(late, 4)
+        assert ([16], True, False) == await at(late, 1)
     for query in (
         "at=-1",
         "at=x",

@@ -138,6 +138,19 @@ async def test_who_asks_is_let_in_or_not(api: Place) -> None:
     assert 400 == (await api.put(f"{ROOM_1}/requests/99", mid=OWNER)).status
 
 
+async def test_who_asked_sees_the_request_until_it_is_answered(api: Place) -> None:
+    """Also where nobody need ask any more: joining is the answer then."""
+    await api.post("/v1/rooms", mid=OWNER, json={"room": "group://1", "approval": True})
+    await api.post(f"{ROOM_1}/requests", mid=STRANGER, json={})
+    await api.patch(ROOM_1, mid=OWNER, json={"approval": False})
+
+    (asked,) = (await api.get(f"{ROOM_1}/requests", mid=OWNER)).json["requests"]
+    assert asked["at_ms"] == (await api.get(ROOM_1, mid=STRANGER)).json.get("asked_at_ms")
+    assert 201 == (await api.post(f"{ROOM_1}/join", mid=STRANGER)).status
+    await api.post(f"{ROOM_1}/leave", mid=STRANGER)
+    assert "asked_at_ms" not in (await api.get(ROOM_1, mid=STRANGER)).json
+
+
 async def test_ownership_is_given_away_and_then_one_may_go(room: Place) -> None:
     assert (403, "forbidden") == code(await room.post(f"{ROOM_1}/leave", mid=OWNER))
     assert 403 == (await room.put(f"{ROOM_1}/owner", mid=ADMIN, json={"mid": ADMIN})).status

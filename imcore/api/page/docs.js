@@ -11,7 +11,8 @@ import { make, makeButton, setText } from "./elements.js";
 
 const KEPT = "imcore:docs:who";
 const SHOWN_HEADERS = ["etag", "ratelimit", "retry-after", "idempotency-replayed", "allow"];
-const TEXT = /^(text\/|application\/(json|problem\+json))/;
+const JSON_TEXT = /^application\/(problem\+)?json\b/;
+const TEXT = /^text\//;
 const $ = (id) => document.getElementById(id);
 
 let api;
@@ -284,10 +285,12 @@ async function tell(response, state, told) {
   let login;
   const heads = SHOWN_HEADERS.filter((name) => response.headers.has(name)).map((name) => `${name}: ${response.headers.get(name)}`);
   if (heads.length) parts.push(pre(heads.join("\n"), "Headers of the answer"));
-  if (TEXT.test(kind)) {
+  if (JSON_TEXT.test(kind)) {
     const text = await response.text();
     parts.push(pre(pretty(text), "The answer"));
     login = response.ok ? loginIn(text) : undefined;
+  } else if (TEXT.test(kind)) {
+    parts.push(pre(await response.text(), "The answer"));
   } else if (kind) {
     const link = make("a", "", "Save the answer");
     link.href = URL.createObjectURL(await response.blob());
@@ -301,9 +304,13 @@ async function tell(response, state, told) {
 
 /** What to ask with as whom the answer has logged in, if it has; as text, because JavaScript rounds the largest ids. */
 function loginIn(text) {
-  const { token, sid } = JSON.parse(text);
-  if (typeof token !== "string" || !sid) return undefined;
-  return api.components.securitySchemes.token ? token : text.match(/"mid": ?(-?\d+)/)?.[1];
+  let told;
+  try {
+    told = JSON.parse(text);
+  } catch { // cut off on its way: it is shown as it came
+  }
+  if (typeof told?.token !== "string" || !told.sid) return undefined;
+  return api.components.securitySchemes.token ? told.token : text.match(/"mid": ?(-?\d+)/)?.[1];
 }
 
 function askAs(who, state) {

@@ -18,10 +18,17 @@ export class Login {
     this.mid = told.mid;
   }
 
-  /** Log in as `login` from the device `key`, with a new account if `isNew`. Throws Refused. */
-  static async begin(login, password, { key, isNew }) {
+  /**
+   * Log in as `login` from the device `key`, with a new account if `isNew`. Throws Refused, and the reason of `signal` when nobody wants
+   * it any more: then nobody is logged in. The request itself goes on, because who gives that up never learns what it has begun.
+   */
+  static async begin(login, password, { key, isNew, signal }) {
     if (isNew) await post("v1/accounts", { login, password });
-    return new Login(await post("v1/login", { login, password, key, platform: "web" }));
+    signal.throwIfAborted();
+    const begun = new Login(await post("v1/login", { login, password, key, platform: "web" }));
+    if (signal.aborted) begun.end();
+    signal.throwIfAborted();
+    return begun;
   }
 
   /** For how long the token that there is will be given. */
@@ -45,9 +52,17 @@ export class Login {
     this.#until = 0;
   }
 
-  /** Log out. That nobody hears of it is no harm: the page forgets it anyway. */
-  end() {
-    post("v1/logout", {}, this.#told.token).catch(() => {});
+  /** Log out, with a token that is good. A server that cannot be told has the login among the devices until it ends by itself. */
+  async end() {
+    const logOut = async () => post("v1/logout", {}, await this.token());
+    try {
+      await logOut().catch((error) => {
+        if (error.code !== "unauthenticated") throw error;
+        this.refused();
+        return logOut();
+      });
+    } catch { // the login is over, or the server away: the page forgets it anyway
+    }
   }
 
   #take(told) {

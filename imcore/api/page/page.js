@@ -196,11 +196,15 @@ function signIn() {
   const dialog = find("sign-in");
   const form = find("sign-in-form");
   const [name, password, token, fault] = ["name", "password", "token", "fault"].map((id) => find(`sign-in-${id}`));
+  const enable = (isEnabled) => [...form.elements].forEach((one) => (one.disabled = !isEnabled));
   return new Promise((resolve) => {
+    const attempt = new AbortController(); // over with this dialog: what is answered later finds the next one, which it must not touch
     const done = (person) => {
+      attempt.abort();
       form.reset();
       form.querySelector("details").open = false;
       setText(fault, "");
+      enable(true);
       form.onsubmit = dialog.onclose = null;
       if (dialog.open) dialog.close();
       resolve(person);
@@ -211,20 +215,21 @@ function signIn() {
       if (act === "") return done(null);
       const who = { name: name.value.trim(), token: token.value.trim() };
       if (who.token) return done({ ...who, mid: subject(who.token) });
-      for (const one of form.elements) one.disabled = true;
+      enable(false);
       try {
         const key = deviceKey(new Store(`login:${who.name}:`));
-        const login = await Login.begin(who.name, password.value, { key, isNew: act === "register" });
+        const login = await Login.begin(who.name, password.value, { key, isNew: act === "register", signal: attempt.signal });
         new Store(`${login.mid}:`).set("key", key);
         done({ name: who.name, mid: login.mid, login });
       } catch (error) {
+        if (attempt.signal.aborted) return;
         setText(fault, error.message);
-      } finally {
-        for (const one of form.elements) one.disabled = false;
-        if (dialog.open) password.focus();
+        enable(true);
+        password.focus();
       }
     };
-    dialog.onclose = () => done(null); // Escape
+    // Escape. The event comes a moment later than the end, and may be that of the dialog before.
+    dialog.onclose = () => dialog.open || done(null);
     dialog.showModal();
   });
 }

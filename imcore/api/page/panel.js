@@ -18,6 +18,7 @@ const PAGE_EVENTS = 50;
 const GROUP_MS = 5 * 60_000; // messages of one person within this time stand under one name
 const MARK_MS = 1_000;
 const LEARN_MS = 3_000;
+const ASKING_MAX = 4; // names at once: of a connection the server does 8 such requests, and the page has others
 const NEAR_PX = 60;
 
 const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
@@ -41,7 +42,9 @@ export class Panel {
     this.timer = 0;
     this.items = new Map(); // key -> {element, facts}: the conversation as it is drawn
     this.opened = new Set(); // long messages that are shown whole
-    this.met = new Set(); // people whose names were asked for
+    this.met = new Set(); // people whose names were asked for, or will be
+    this.unnamed = []; // those of them whose turn has not come
+    this.asking = 0; // how many are being asked for
     this.element = document.querySelector("#panel").content.firstElementChild.cloneNode(true);
     this.client = new Client({ url, mid: person.mid || null, key: deviceKey(store), token, login, store });
     this.#label(closed);
@@ -552,14 +555,28 @@ export class Panel {
     }
   }
 
-  /** Where people have accounts they have names, too: asked for once, and drawn when they are known. */
+  /** Where people have accounts they have names, too: asked for once, and drawn when they are known. Who has none keeps the number. */
   #meet(mid) {
     if (!this.login || mid <= 0 || this.names.knows(mid) || this.met.has(mid)) return;
     this.met.add(mid);
-    this.client.call("accounts.profile", { mid }).then(({ name }) => {
-      this.names.learn(mid, name);
-      this.refresh();
-    }, () => this.met.delete(mid));
+    this.unnamed.push(mid);
+    if (this.asking < ASKING_MAX) this.#askNames();
+  }
+
+  async #askNames() {
+    this.asking += 1;
+    while (this.unnamed.length > 0) {
+      const mid = this.unnamed.shift();
+      const person = await this.client.call("accounts.profile", { mid }).catch((error) => {
+        if (error instanceof Lost) this.met.delete(mid);
+        else if (error.retry) setTimeout(() => this.met.delete(mid), LEARN_MS);
+      });
+      if (person) {
+        this.names.learn(mid, person.name);
+        this.refresh();
+      }
+    }
+    this.asking -= 1;
   }
 
   #nameOf(mid) {
