@@ -894,7 +894,7 @@ class Connection(Session):
                 if "room:" + room not in person.rooms
             ]
             if joinings:  # in one batch: a commit for each of a thousand rooms would take longer than an auth may
-                await asyncio.gather(*joinings)
+                await comet.guarded(asyncio.gather(*joinings))
                 if self.phase != _AUTHENTICATING:
                     return
             self.opened = recorded.position

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 
 from conftest import copy_cluster, temporary_folder
-from system.clients import CHANGE_ROOM, JOIN, LEAVE, Clients, Form, Refused
+from system.clients import AUTH, CHANGE_ROOM, JOIN, LEAVE, Clients, Form, Refused
 from system.servers import Server, running
 
+CALL = 38
 MOST = 2
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
 LATE_S = 60  # until a server hears of what another has committed, if nothing makes it look into the log
 NARROW = ("--auth", "open", "--set", f"rooms_per_user_max={MOST}", "--set", f"quiet_s={LATE_S}")
+POOL = "FROM pg_stat_activity WHERE application_name = 'imcore'"  # the others append, project and listen
 
 
 @pytest.fixture(scope="module")
 def narrow(cluster: Path) -> Iterator[Server]:
-    """A server where people are in few rooms."""
+    """A server where people are in few rooms, and whose database may be spoilt."""
     with temporary_folder() as folder:
         (folder / "imcore").mkdir()
         copy_cluster(cluster, folder / "imcore")
@@ -92,3 +94,29 @@ async def test_an_auth_that_wants_too_many_rooms_joins_none(
     assert [rooms[0]] == [
         event.room for event in await narrow.events() if event.type == "member_joined" and event.mid == mid
     ]
+
+
+@pytest.mark.parametrize("form", V2)
+async def test_an_auth_whose_joins_cannot_be_looked_into_is_told_to_come_back(
+    narrow: Server, connecting: Clients, form: Form
+) -> None:
+    """It is one room too many only if one that is dismissed counts, and the database does not say which are."""
+    mid, rooms = narrow.new_mid(), [narrow.new_room() for _ in range(MOST + 1)]
+    device = await connecting.connect(narrow, form, mid=mid, key="phone", rooms=rooms[:MOST])
+    await device.ask(CALL, {"verb": "rooms.dismiss", "args": {"room": rooms[0]}})
+    await device.until(lambda: device.removals, "the room is dismissed")
+    await device.ack()
+    again = await connecting.open(narrow, form)
+    async with narrow.database() as connection:
+        await connection.execute("ALTER ROLE CURRENT_USER NOLOGIN")
+        try:
+            assert await connection.fetchval(f"SELECT count(pg_terminate_backend(pid)) {POOL}")
+            who = {"mid": mid, "key": "phone", "room_id": "", "platform": "test", "rooms": [rooms[MOST]]}
+            with pytest.raises(Refused) as refused:
+                await again.ask(AUTH, who)
+        finally:
+            await connection.execute("ALTER ROLE CURRENT_USER LOGIN")
+
+    assert ("unavailable", True) == (refused.value.code, refused.value.retry)
+    await again.until_gone()
+    assert ("try_later", True) == again.told
