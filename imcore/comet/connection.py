@@ -68,7 +68,7 @@ from imcore.protocol.requests import (
     Unsubscribe,
 )
 from imcore.proxies import subnet
-from imcore.verbs.acting import come_in
+from imcore.verbs.acting import come_in, come_in_after_all
 from imcore.verbs.verb import Caller, Stream
 
 if TYPE_CHECKING:
@@ -529,14 +529,18 @@ class Connection(Session):
 
     def _submit_join(self, room: str, joined: Callable[[membership.Join, list[Recorded] | ImcoreError], None]) -> None:
         """Join a room that has members. `joined` is told at once, but for who would be in too many: then it is looked which of them are
-        rooms no more."""
+        rooms no more. The hub is not asked: a leave that is on its way, or was answered elsewhere, it may not have come to."""
         comet = self.comet
-        comet.check_rooms(self.mid, self.person, [room])
         joining = self._joining(room, self._fence)
 
         def done(outcome: list[Recorded] | ImcoreError) -> None:
             if isinstance(outcome, TooManyRooms):
-                comet.spawn(self._join_after_all(joining, joined))
+                try:
+                    self._begin_reading()
+                except ImcoreError as error:
+                    joined(joining, error)
+                else:
+                    comet.spawn(self._join_after_all(joining, outcome, joined))
             else:
                 joined(joining, outcome)
 
@@ -544,12 +548,18 @@ class Connection(Session):
         comet.log.submit(joining)
 
     async def _join_after_all(
-        self, joining: membership.Join, joined: Callable[[membership.Join, list[Recorded] | ImcoreError], None]
+        self,
+        joining: membership.Join,
+        refused: TooManyRooms,
+        joined: Callable[[membership.Join, list[Recorded] | ImcoreError], None],
     ) -> None:
+        comet = self.comet
         try:
-            joined(joining, await self.comet.guarded(come_in(self.comet.means, joining)))
+            joined(joining, await comet.guarded(come_in_after_all(comet.means, joining, refused)))
         except ImcoreError as error:
             joined(joining, error)
+        finally:
+            self._end_reading()
 
     def _joining(self, room: str, fence: int) -> membership.Join:
         identity, means = self.identity, self.comet.means
@@ -670,15 +680,27 @@ class Connection(Session):
     # --- requests that read --------------------------------------------------------------------------------------------------
 
     def _read(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
-        if self.reading >= READS_MAX:
+        try:
+            self._begin_reading()
+        except ImcoreError:
             answer.close()
+            raise
+        self.comet.spawn(self._answer(op, seq, answer))
+
+    def _begin_reading(self) -> None:
+        """One request more that reads; `_end_reading` must follow. Raises RateLimited, Overloaded."""
+        if self.reading >= READS_MAX:
             raise RateLimited("too many requests under way on this connection", retry_after_ms=200)
         if self.comet.reads_under_way >= self.comet.settings.reads_under_way_max:
-            answer.close()
             raise Overloaded(retry_after_ms=self.comet.retry_ms())
         self.reading += 1
         self.comet.reads_under_way += 1
-        self.comet.spawn(self._answer(op, seq, answer))
+
+    def _end_reading(self) -> None:
+        self.reading -= 1
+        self.comet.reads_under_way -= 1
+        if self.leaving is not None and not self.calls:
+            self.end(self.leaving)
 
     async def _answer(self, op: int, seq: int, answer: Coroutine[object, object, bytes]) -> None:
         try:
@@ -688,10 +710,7 @@ class Connection(Session):
         except Exception as error:
             self._failed(op, seq, error)
         finally:
-            self.reading -= 1
-            self.comet.reads_under_way -= 1
-            if self.leaving is not None and not self.calls:
-                self.end(self.leaving)
+            self._end_reading()
 
     async def _history(self, request: History) -> bytes:
         room = request.room
@@ -863,6 +882,11 @@ class Connection(Session):
                     hub.count(person, known.sessions)
             finally:
                 recorded = await opening  # what is opened must be closed, whatever the loader says
+            # The hub must be there before the session is: what it gives goes on from here. And all marks up to here have gone by,
+            # whichever comet they came from; so have all joins and leaves that were answered before this auth.
+            await comet.tail.reached(recorded.position)
+            if self.phase != _AUTHENTICATING:
+                return
             comet.check_rooms(self.mid, person, durable)
             joinings = [
                 come_in(comet.means, self._joining(room, recorded.position))
@@ -870,12 +894,9 @@ class Connection(Session):
                 if "room:" + room not in person.rooms
             ]
             if joinings:  # in one batch: a commit for each of a thousand rooms would take longer than an auth may
-                await asyncio.gather(*joinings)
-            # The hub must be there before the session is: what it gives goes on from here. And all marks up to here have gone by,
-            # whichever comet they came from.
-            await comet.tail.reached(recorded.position)
-            if self.phase != _AUTHENTICATING:
-                return
+                await comet.guarded(asyncio.gather(*joinings))
+                if self.phase != _AUTHENTICATING:
+                    return
             self.opened = recorded.position
             self.room = auth.room
             displaced = comet.displaced(self, person)

@@ -89,6 +89,7 @@ REMEMBERED_DEVICES_MAX: Final = 64
 LEFT_MAX: Final = 64
 SESSIONS_MAX: Final = 20_000
 OPENED_MAX: Final = 1_000  # keys of one person that the log told of while a connection was opening; more are forgotten
+SWITCHES_MAX: Final = 1_000  # the same of switches of rooms
 
 
 class Session:
@@ -187,7 +188,8 @@ class Person:
     """One member id with sessions here: its durable rooms and the position of each join.
 
     While its memberships are being read from the database, what the log says of them meanwhile is kept in `changes`; while
-    connections are opening, the position of the newest session that the log says of each key is kept in `opened`.
+    connections are opening, the position of the newest session that the log says of each key is kept in `opened`, and in `switches`
+    into which room a session (by key and position of its opening) was to go that is not here, or not yet.
 
     `places` and `marks` (by device) are what was read for its connections, and the marks are kept up to date: who comes back needs
     no reading. `left` are the rooms that it left or was removed from, all of those after position `left_from`; `everywhere` are its
@@ -206,6 +208,7 @@ class Person:
         "places",
         "rooms",
         "sessions",
+        "switches",
     )
 
     def __init__(self, mid: int, position: int) -> None:
@@ -216,6 +219,7 @@ class Person:
         self.sessions: dict[str, Session] = {}
         self.changes: list[tuple[int, str, bool, Left | None]] | None = []
         self.opened: dict[str, int] = {}
+        self.switches: dict[tuple[str, int], str] = {}
         self.everywhere: dict[str, int] = {}
         self.holders = 0  # connections that are about to add a session
         self.places: dict[str, Place] = {}  # by key; "" is any that the server made for a connection
@@ -295,6 +299,7 @@ class Hub:
         person.holders -= 1
         if not person.holders:
             person.opened.clear()
+            person.switches.clear()
         self._forget(person)
 
     def know(self, person: Person, head: int, rooms: Mapping[str, int]) -> None:
@@ -346,7 +351,7 @@ class Hub:
 
     def add(self, session: Session, person: Person, start: int) -> bool:
         """Take in a session, behind at `start`. An older session of the same key is closed; False if there is a newer one, here or
-        on another comet."""
+        on another comet. If it was asked to switch rooms while it was opening, it is told so now."""
         assert person.changes is None, "memberships are read before a session is added"
         assert start <= self.position, "a session is behind the hub, never ahead of it"
         if session.opened < person.opened.get(session.key, 0):
@@ -365,6 +370,9 @@ class Hub:
         self.sessions += 1
         for stream in self._streams(session):
             self._attach(session, stream)
+        room = person.switches.pop((session.key, session.opened), None)
+        if room is not None:
+            session.switched(room)
         return True
 
     def remove(self, session: Session) -> None:
@@ -603,6 +611,10 @@ class Hub:
                     session = None if person is None else person.sessions.get(key)
                     if session is not None and session.opened == opened:
                         session.switched(room)
+                    elif person is not None and person.holders:  # the log knows a session before it is here
+                        person.switches[key, opened] = room
+                        if len(person.switches) > SWITCHES_MAX:
+                            del person.switches[next(iter(person.switches))]
             if self.watching is not None and self.watching.people:
                 self.watching.fold(fact, event)
 
@@ -775,7 +787,7 @@ class Hub:
         if (
             self._remembered_max and mid > 0 and person.changes is None and is_small
         ):  # a guest is somebody else next time
-            person.sessions, person.opened = {}, {}  # an emptied dict keeps its size
+            person.sessions, person.opened, person.switches = {}, {}, {}  # an emptied dict keeps its size
             if len(person.left) > LEFT_MAX:
                 person.left, person.left_from = {}, self.position
             self.remembered[mid] = person

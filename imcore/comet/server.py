@@ -832,11 +832,11 @@ class Comet:
         """Sessions in the room, here and as last heard of other comets."""
         return self.hub.in_room(room) + self.elsewhere.get(room, 0)
 
-    def check_rooms(self, mid: int, person: Person | None, rooms: Sequence[str]) -> None:
-        """May this person join these rooms, which have members? Raises TooManyRooms if it would be in too many, as far as the hub has
-        come: this spares a look into the log. What decides is asked there (membership)."""
-        most = self.settings.rooms_per_user_max
-        inside = {} if person is None else person.rooms
+    def check_rooms(self, mid: int, person: Person, rooms: Sequence[str]) -> None:
+        """May this person join all of these rooms, which have members? Raises TooManyRooms if it would be in too many as far as the hub
+        has come, so that who wants too many joins none. It is for the caller to wait until the hub has come far enough; and what
+        decides of each is asked in the log (membership)."""
+        most, inside = self.settings.rooms_per_user_max, person.rooms
         if rooms and len(inside) + sum(ROOM + room not in inside for room in rooms) > max(most, len(inside)):
             raise too_many_rooms(mid, most)
 

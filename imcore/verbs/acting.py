@@ -66,10 +66,15 @@ async def come_in(means: Means, decision: RoomDecision) -> list[Recorded]:
     are counted for nobody else."""
     try:
         return await means.log.decide(decision)
-    except TooManyRooms:
-        dismissed = await queries.dismissed_of(means.pool, decision.comers)
-        if not dismissed:
-            raise
+    except TooManyRooms as refused:
+        return await come_in_after_all(means, decision, refused)
+
+
+async def come_in_after_all(means: Means, decision: RoomDecision, refused: TooManyRooms) -> list[Recorded]:
+    """The same, once the log has refused it for too many rooms. Raises `refused` where none of them are dismissed."""
+    dismissed = await queries.dismissed_of(means.pool, decision.comers)
+    if not dismissed:
+        raise refused
     return await means.log.decide(decision.within(decision.rooms_max, dismissed))
 
 

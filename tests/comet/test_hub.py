@@ -68,6 +68,10 @@ def opened(position: int, mid: int, key: str) -> Recorded:
     return of_session(position, SessionOpened(key=key, node="n"), mid=mid, key=key)
 
 
+def switched(position: int, mid: int, key: str, opened_at: int, room: str) -> Recorded:
+    return of_session(position, RoomSwitched(key=key, opened=opened_at, room=room), mid=mid, key="")
+
+
 def entered(position: int, session: Session, *rooms: str) -> Recorded:
     fact = RoomsEntered(key=session.key, opened=session.opened, rooms=rooms)
     return of_session(position, fact, mid=session.mid, key=session.key)
@@ -231,12 +235,43 @@ def test_a_device_that_comes_to_others_is_told_of_a_dismissal_with_them_when_the
 def test_a_connection_that_is_told_to_switch_rooms_is_told_once_and_no_other_of_its_key(hub: Hub) -> None:
     ben = alive(hub, BEN, "ben", opened=0)
 
-    def switch(position: int, opened: int) -> Recorded:
-        return of_session(position, RoomSwitched(key="ben", opened=opened, room=STAGE), mid=BEN, key="")
-
-    give(hub, switch(1, opened=7), switch(2, opened=0))
+    give(hub, switched(1, BEN, "ben", 7, STAGE), switched(2, BEN, "ben", 0, STAGE))
 
     assert [f"into {STAGE}"] == ben.heard
+
+
+def test_a_connection_that_is_told_to_switch_rooms_while_it_opens_does_so_when_it_is_there(hub: Hub) -> None:
+    """Into the last that was said of it; what was said of an older one of its key is not meant for it, whichever came first."""
+    older, newer, person = Listener(BEN, "ben"), Listener(BEN, "ben"), hub.hold(BEN)
+    older.opened, newer.opened = 1, 2
+    give(hub, opened(1, BEN, "ben"))
+    hub.know(person, 1, {})
+    assert hub.add(older, person, 1)
+    give(hub, opened(2, BEN, "ben"))
+
+    give(hub, switched(3, BEN, "ben", 2, STAGE), switched(4, BEN, "ben", 2, HALL), switched(5, BEN, "ben", 1, STAGE))
+    assert hub.add(newer, person, 5)
+
+    assert [f"into {HALL}"] == newer.heard
+    assert [] == older.heard
+    hub.release(person)
+    again = behind(hub, BEN, "ben", opened=2)
+    assert [] == again.heard, "it is told once"
+
+
+def test_switches_are_remembered_only_while_somebody_is_opening_and_only_so_many(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "SWITCHES_MAX", 2)
+    alive(hub, BEN, "desk")
+    person = hub.hold(BEN)
+    give(hub, *(switched(n, BEN, "phone", n, STAGE) for n in range(1, 4)))
+    assert {("phone", 2): STAGE, ("phone", 3): STAGE} == person.switches
+
+    hub.release(person)
+    give(hub, switched(4, BEN, "phone", 4, STAGE))
+
+    assert {} == person.switches
 
 
 def test_a_join_of_a_member_and_a_leave_of_a_stranger_change_no_membership(hub: Hub) -> None:

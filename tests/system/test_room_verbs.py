@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from system.clients import FORMS, HEARTBEAT, Clients, Form, Refused
+from system.clients import AUTH, FORMS, HEARTBEAT, Clients, Form, Refused
 from system.servers import Backend, Server
 
 CALL = 38
@@ -75,6 +77,40 @@ async def test_a_connection_switches_rooms_when_its_person_asks_over_http(
             await device.ask(HEARTBEAT)
 
     await moved()
+    await api.push_room(first, 1000, b"into the old room")
+    await api.push_room(second, 1000, b"into the new room")
+    await device.until_heard("into the new room")
+    assert "into the old room" not in device.texts
+    told = [(event.position, event.seq, event.body["room"]) for event in device.events if event.type == "room_switched"]
+    assert ([(0, 0, second)] if form in V2 else []) == told
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_connection_that_is_just_coming_in_switches_rooms_when_its_person_asks_over_http(
+    server: Server, api: Backend, connecting: Clients, form: Form
+) -> None:
+    """The log knows it, and its comet waits still for what it has to read of the person."""
+    mid = server.new_mid()
+    first, second = server.new_room("live"), server.new_room("live")
+    device = await connecting.open(server, form)
+    async with server.database() as connection:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE departures IN ACCESS EXCLUSIVE MODE")
+            more = {} if form in V2 else {"accepts": [1000]}
+            opening = await device.post(
+                AUTH, {"mid": mid, "key": "phone", "room_id": first, "platform": "test", **more}
+            )
+            await api.sessions_once(mid, 1)
+            await api._call("POST", "/v1/sessions/phone/room", {}, {"room": second, "mid": mid})
+            assert not opening.done()
+        await device.reply(opening)
+
+    async def moved() -> None:
+        while (await api.sessions(mid))[0]["rooms"] != [second]:
+            await device.ask(HEARTBEAT)
+
+    async with asyncio.timeout(10):
+        await moved()
     await api.push_room(first, 1000, b"into the old room")
     await api.push_room(second, 1000, b"into the new room")
     await device.until_heard("into the new room")
