@@ -167,7 +167,8 @@ async def test_who_is_stopped_in_the_middle_leaves_the_key_to_the_same_request(a
         here.waiting.clear()
         values = {"wait": True}
         stopped = asyncio.create_task(verbs.call(verbs.by_name["probe.count"], caller, means, values, "k1"))
-        await here.waiting.wait()
+        async with asyncio.timeout(10):  # it runs, and is not told to wait
+            await here.waiting.wait()
         stopped.cancel()
         await asyncio.wait([stopped])
         assert (True, n + 1) == (stopped.cancelled(), here.count)
