@@ -382,6 +382,24 @@ class Note(Decision):
         return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]
 
 
+class Look(Decision):
+    """A moderator or an admin looks at what is others', by what it is on the platform. Raises what the permission table says of what it
+    is here, and Unauthenticated."""
+
+    __slots__ = ("actor", "mid", "note", "operation")
+
+    def __init__(self, operation: str, actor: Actor, mid: int | None = None, note: str = "") -> None:
+        super().__init__(roles.keys(actor), [AUDIT], creates=True)
+        self.operation, self.actor, self.mid, self.note = operation, actor, mid, note
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One line of the audit."""
+        actor = roles.now(rows, self.actor)
+        table().check(self.operation, actor)
+        fact = AdminActed(verb=self.operation, role=actor.role, mid=self.mid, detail=self.note)
+        return [draft(AUDIT, fact, actor.mid)]
+
+
 def _audit(operation: str, mid: int, actor: Actor, note: str) -> list[Draft]:
     """What is done to others is written down for those who look after this service."""
     if actor.mid == mid:

@@ -49,7 +49,10 @@ class Verb(NamedTuple):
     says: str = ""  # the argument that names the room in which it sends a message of the caller's
 
     def may_repeat(self, args: Mapping[str, object]) -> bool:
-        """Is asking twice as good as once?"""
+        """Is asking twice as good as once? Not where the answer is told once: the first may be the only one that anybody would get,
+        and what it did, such as ending the login that asks, stands in the way of the second."""
+        if self.has_secrets and self.method != "GET":
+            return False
         return self.method in IDEMPOTENT or (self.has_id and args.get("id") is not None)
 
     @property

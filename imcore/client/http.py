@@ -2,8 +2,8 @@
 `await http.rooms.create(…)`.
 
 - **A call happens once.** What changes something carries an `Idempotency-Key`, the same over all its tries, so that a try whose answer
-  was lost is answered again and not done again. Where the server keeps no answers (registering, logging in, uploads, signals), a lost
-  answer raises Unavailable.
+  was lost is answered again and not done again. Where the server keeps no answers (registering, logging in, another password, giving an
+  account up, uploads, signals), a lost answer raises Unavailable.
 - **"Later" is heeded.** What the server, or what stands before it, says may succeed later is asked again: after `Retry-After`, or after
   a random time that grows with each failure, until `timeout_s` is over.
 - **A token may be short-lived**: an async function is asked for one at each call, and once more when the server refuses what it gave.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final
@@ -163,7 +163,9 @@ class Http(Subjects):
                 while True:
                     wait_s = random.random() * min(BACKOFF_MAX_S, BACKOFF_S * 2 ** min(failures, 10))
                     try:
-                        return await self._try(verb, url, headers, body if content is None else content)
+                        return await self._try(
+                            verb, url, headers, body if content is None else content, () if may_repeat else (_once,)
+                        )
                     except Unauthenticated:
                         if not callable(self.token) or has_new_token or not may_read:
                             raise
@@ -188,7 +190,12 @@ class Http(Subjects):
             raise CallTimeout(verb.name, timeout_s) from None
 
     async def _try(
-        self, verb: Verb, url: str, headers: Mapping[str, str], body: Content | None
+        self,
+        verb: Verb,
+        url: str,
+        headers: Mapping[str, str],
+        body: Content | None,
+        around: Sequence[aiohttp.ClientMiddlewareType],
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("not open: use `async with Http(…) as http`")
@@ -196,7 +203,12 @@ class Http(Subjects):
         # An upload takes as long as it takes; the caller's deadline ends it.
         async with asyncio.timeout(None if verb.takes else TRY_S):
             response = await self._session.request(
-                verb.method, URL(f"{self.url}{url}", encoded=True), headers=headers, data=body, ssl=self._tls or True
+                verb.method,
+                URL(f"{self.url}{url}", encoded=True),
+                headers=headers,
+                data=body,
+                ssl=self._tls or True,
+                middlewares=around,
             )
         if response.status < 300:
             return response
@@ -249,6 +261,14 @@ def request_of(verb: Verb, args: Mapping[str, object]) -> tuple[str, bytes | Non
         query = [pair for name, value in rest.items() for pair in _pairs(name, value)]
         return (f"{path}?{urlencode(query, quote_via=quote)}" if query else path), None
     return path, orjson.dumps(rest)
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    # aiohttp asks for a PUT or DELETE once more by itself when the connection breaks; by these errors, and by no others.
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
 
 
 def _quoted(segment: str) -> str:

@@ -22,7 +22,9 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
+from imcore.client.calls import NOTHING_DONE
 from imcore.client.client import Client, connect
+from imcore.client.errors import ClientError, Unavailable
 from imcore.client.http import Http
 from imcore.client.verbs import LoggedIn
 
@@ -134,11 +136,37 @@ class Login:
     async def change_password(self, old: str, new: str) -> None:
         """Another password. Every other login of this person is over; this one goes on, and its connections come back by themselves.
 
-        `login.http.account.password(…)` would leave this without its login. Raises WrongLogin."""
+        It is asked once: the first try ends the login that a second would need. If its answer is lost, this logs in anew with the new
+        password, as the same device. `login.http.account.password(…)` would leave this without its login.
+
+        Raises WrongLogin, and Unavailable when it is not known which password holds: the old one was not changed, or will be yet, or
+        nobody could be asked. Then this login is good as long as the old password is; after that `log_in` with the new one."""
         async with self._refreshing:  # who is refused meanwhile waits for the token that comes with the answer
             await self._refresh()
             async with Http(self.http.url, token=self.granted.token, tls=self._tls) as http:
-                self._keep(await http.account.password(old=old, new=new))
+                name = (await http.account.show()).login  # a login that was resumed does not know it
+                try:
+                    self._keep(await http.account.password(old=old, new=new))
+                except ClientError as error:
+                    if not error.retry or error.code in NOTHING_DONE:
+                        raise
+                    self._keep(await self._again(name, new))
+
+    async def _again(self, name: str, password: str) -> LoggedIn:
+        """A login of the same device with a password that may not be the one. Raises Unavailable."""
+        device = self.granted.auth
+        try:
+            return await self._open.accounts.login(
+                login=name,
+                password=password,
+                key=device.key,
+                platform=device.platform,
+                room_id=device.room_id,
+                accepts=None if device.accepts is None else list(device.accepts),
+                retry=True,
+            )
+        except ClientError as error:
+            raise Unavailable(f"whether the password is another is not known: {error.text}") from error
 
     async def log_out(self, *, everywhere: bool = False) -> None:
         """End this login, or all of this person's. Their connections are closed."""

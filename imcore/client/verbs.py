@@ -460,8 +460,8 @@ class Code:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to
-    whom; `detail` is what the verb does not say: a reason, the role given, the seq of a message, what was
-    searched for.
+    whom; `detail` is what the verb does not say: a reason, the role given, the seq of a message, the first of
+    many people.
     """
 
     seq: int

@@ -565,7 +565,8 @@ class NewRole(Args):
 @verb("accounts.list", "GET", "/v1/accounts", answer=ListedAccounts)
 async def accounts(caller: Caller, means: Means, args: AccountsPage) -> ListedAccounts:
     """The accounts that there are, page by page; with a search those whose login or name has it in."""
-    await write_down(caller, means, "accounts.list", detail=args.search)
+    # Not what for: people search for what they know of somebody, such as an e-mail address, and the log forgets nothing.
+    await write_down(caller, means, "accounts.list", detail="a search" if args.search else "")
     found = await queries.accounts(means.pool, args.after, args.state, args.search.casefold(), args.limit + 1)
     return page(ListedAccounts, "accounts", [_account(one) for one in found], args.limit, "mid")
 
@@ -627,7 +628,7 @@ class AuditPage(Args):
 
 class Act(Answer):
     """What somebody did by a right over others: `by` is who, 0 for a backend; `room` and `mid` are where and to whom; `detail` is what
-    the verb does not say: a reason, the role given, the seq of a message, what was searched for."""
+    the verb does not say: a reason, the role given, the seq of a message, the first of many people."""
 
     seq: int
     position: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from imcore.accounts.decisions import Look
 from imcore.errors import BadRequest, Forbidden, TooManyRooms
-from imcore.events.store import Decision, draft
-from imcore.events.types import AUDIT, SERVICE_MID, AdminActed, Recorded
+from imcore.events.store import Decision
+from imcore.events.types import AUDIT, SERVICE_MID, Recorded
 from imcore.membership import RoomDecision
 from imcore.permissions import Actor, person
 from imcore.projections import queries
@@ -20,6 +21,7 @@ from imcore.roles import PRIVILEGED
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Caller, Other, Place
 
+MIDS_TOLD: Final = 8  # of whom one act was about, in its line of the audit
 LIVE: Final = "a room of this type has no members: connections enter it (operation 12, or rooms in auth)"
 
 
@@ -79,12 +81,20 @@ async def come_in_after_all(means: Means, decision: RoomDecision, refused: TooMa
 
 
 async def write_down(caller: Caller, means: Means, operation: str, mids: Sequence[int] = (), detail: str = "") -> None:
-    """Put into the audit that a moderator or an admin looks at what is others', before it is answered. Nothing for anybody else."""
+    """Put into the audit that a moderator or an admin looks at what is others', before it is answered. Nothing for anybody else.
+
+    The log keeps it for ever: so of many people it says how many, and the first. Raises what the permission table says of what the
+    caller is by then, whatever its token says.
+    """
     if caller.identity.role in PRIVILEGED:
         mid = mids[0] if len(mids) == 1 else None
-        said = detail or (",".join(map(str, mids)) if len(mids) > 1 else "")
-        acted = AdminActed(verb=operation, role=caller.identity.role, mid=mid, detail=said)
-        await means.log.appending(draft(AUDIT, acted, caller.mid))
+        said = detail or (_told(mids) if len(mids) > 1 else "")
+        await means.log.decide(Look(operation, caller.identity.actor, mid, said))
+
+
+def _told(mids: Sequence[int]) -> str:
+    first = ",".join(map(str, mids[:MIDS_TOLD]))
+    return first if len(mids) <= MIDS_TOLD else f"{len(mids)} people: {first},…"
 
 
 def changed(events: Sequence[Recorded]) -> Place:

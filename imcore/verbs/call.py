@@ -8,8 +8,10 @@ What depends on the standing in a room the verb asks itself, on the rows.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import orjson
@@ -17,7 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from imcore.database import DATABASE_ERRORS
-from imcore.errors import BadRequest, ImcoreError, NoSuchRoom
+from imcore.errors import BadRequest, ImcoreError, NoSuchRoom, Unavailable
 from imcore.permissions import Permissions, table
 from imcore.protocol.packet import shown
 from imcore.verbs import idempotency
@@ -68,16 +70,22 @@ class Verbs:
         if key is None or caller.identity.role == "anonymous" or not idempotency.keeps(verb):
             return _told(verb, await verb.run(caller, means, args))
         pool, digest = means.pool, idempotency.digest(verb, values)
-        found = await idempotency.claim(pool, caller.identity, key, digest, uuid.uuid4(), means.settings.idempotency_s)
+        claim_s, keep_s = idempotency.claim_s(means.settings), means.settings.idempotency_s
+        found = await idempotency.claim(pool, caller.identity, key, digest, uuid.uuid4(), claim_s, keep_s)
         if isinstance(found, idempotency.Kept):
             return Told(found.status, found.body, is_again=True)
         try:
-            told = _told(verb, await verb.run(caller, means, args))
-        except (ImcoreError, *DATABASE_ERRORS):
-            await idempotency.release(pool, found)
+            told = _told(verb, await verb.run(replace(caller, tried_ms=found.tried_ms), means, args))
+            assert isinstance(told, Told), "what is no JSON is not kept"
+            await idempotency.keep(pool, found, told.status, told.body)
+        except (Unavailable, *DATABASE_ERRORS, asyncio.CancelledError):
+            await idempotency.let_go(pool, found)
             raise
-        assert isinstance(told, Told), "what is no JSON is not kept"
-        await idempotency.keep(pool, found, told.status, told.body)
+        except ImcoreError as error:
+            # What can be asked again has not settled what came of an earlier try.
+            settle = idempotency.let_go if error.retry and found.tried_ms is not None else idempotency.release
+            await settle(pool, found)
+            raise
         return told
 
     def checked(self, verb: AnyVerb, caller: Caller, values: Mapping[str, object]) -> Args:

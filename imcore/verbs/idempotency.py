@@ -9,10 +9,12 @@ the verb's good answer is kept under it for `idempotency_s`:
     another request                 IdempotencyConflict
     the verb refused, or the answer is too large to keep
                                     the key is free again: asking once more is asking anew
+    nobody knows what came of it    the same request runs again, at once, and knows that it did before (`tried_ms`)
 
-A process that dies between claim and answer leaves a claim that ends by itself after `CLAIM_S`; then the verb runs again. That is no
-harm: what a verb has already done it finds done (a message by its id, a membership, a mark), and says so. So the key saves a client
-from having to know which verb does that in which words, and is not what the safety of the log rests on.
+Nobody knows when the log says `Unavailable`, when the database fails, and when the process stops in the middle of it. One that dies
+leaves a claim that ends by itself (`claim_s`); then the verb runs again. That is no harm: what a verb has already done it finds done (a
+message by its id, a membership, a mark, a room that was made by that try), and says so. So the key saves a client from having to know
+which verb does that in which words, and is not what the safety of the log rests on.
 
 The trap: these rows hold answers, so an answer with a secret in it must never come here (`Verb.has_secrets`), nor one to nobody in
 particular, who would share keys with everybody. Nor one that was given for what the verb did to a connection, or that is worthless a
@@ -25,12 +27,14 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from imcore.auth import Identity
+from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.errors import BadRequest, IdempotencyConflict, Overloaded, UnderWay
 from imcore.events.names import Pool
@@ -40,29 +44,32 @@ from imcore.verbs.verb import AnyVerb
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
 ANSWER_BYTES_MAX: Final = 65_536
-CLAIM_S: Final = (
-    60.0  # longer than any verb takes: each waits for the log and the database, which have deadlines of seconds
-)
+LET_GO_S: Final = 1.0  # for a statement while the process stops
 RETRY_MS: Final = 500  # after which it is worth asking again for an answer that is under way
 TRIES_MAX: Final = 3  # a row that is there when it is claimed may be gone when it is read
 SWEEP_S: Final = 60.0
 SWEEP_ROWS_MAX: Final = 1_000  # in one statement
 _METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 
-# A row that is there stands in the way, unless it has expired, or is the unfinished claim of this very request.
+# A row that is there stands in the way, unless it has expired, or is the unfinished claim of this very request. That keeps its first
+# time to expire, which says when it was tried first (wrong by as much as the setting has changed since).
 CLAIM: Final = """
 INSERT INTO idempotency AS held (mid, role, key, request, claim, claimed_until, expires_at)
 VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), now() + make_interval(secs => $7))
 ON CONFLICT (mid, role, key) DO UPDATE
-SET request = excluded.request, claim = excluded.claim, claimed_until = excluded.claimed_until, expires_at = excluded.expires_at,
-  status = NULL, answer = NULL
+SET request = excluded.request, claim = excluded.claim, claimed_until = excluded.claimed_until,
+  expires_at = CASE WHEN held.expires_at <= now() THEN excluded.expires_at ELSE held.expires_at END, status = NULL, answer = NULL
 WHERE held.expires_at <= now() OR (held.status IS NULL AND held.claimed_until <= now() AND held.request = excluded.request)
-RETURNING claim
+RETURNING CASE WHEN expires_at <> now() + make_interval(secs => $7)
+  THEN floor(extract(epoch FROM expires_at - make_interval(secs => $7)) * 1000)::bigint - 1 END
 """
 HELD: Final = "SELECT request, status, answer FROM idempotency WHERE mid = $1 AND role = $2 AND key = $3"
 # Only its own claim: a verb that took too long finds another request's there.
 KEEP: Final = "UPDATE idempotency SET status = $5, answer = $6 WHERE mid = $1 AND role = $2 AND key = $3 AND claim = $4"
 RELEASE: Final = "DELETE FROM idempotency WHERE mid = $1 AND role = $2 AND key = $3 AND claim = $4"
+LET_GO: Final = """
+UPDATE idempotency SET claimed_until = now() WHERE mid = $1 AND role = $2 AND key = $3 AND claim = $4 AND status IS NULL
+"""
 # The oldest first; what another process sweeps at this moment is not waited for.
 SWEEP: Final = """
 DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
@@ -80,12 +87,14 @@ class Kept(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A key that is this request's until it is kept or released."""
+    """A key that is this request's until it is kept, released or let go. `tried_ms`: not before then it ran first, and nobody knows
+    what came of it."""
 
     mid: int
     role: str
     key: str
     claim: UUID
+    tried_ms: int | None = None
 
 
 def keeps(verb: AnyVerb) -> bool:
@@ -117,15 +126,24 @@ def digest(verb: AnyVerb, values: Mapping[str, object]) -> bytes:
     return hashlib.sha256(verb.name.encode() + b"\n" + orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-async def claim(pool: Pool, who: Identity, key: str, request: bytes, token: UUID, keep_s: float) -> Claimed | Kept:
-    """The key, for this request to run under, or the answer that was kept under it.
+def claim_s(settings: Settings) -> float:
+    """After so long a claim ends by itself: as long as the log may take to say what came of a decision, in the line, without a
+    connection and at work. Beside who takes longer (a verb may ask the log twice, or a backend before it) the same request may run."""
+    return settings.send_wait_max_s + 1.5 * settings.append_timeout_s
+
+
+async def claim(
+    pool: Pool, who: Identity, key: str, request: bytes, token: UUID, claim_s: float, keep_s: float
+) -> Claimed | Kept:
+    """The key, for this request to run under for `claim_s`, or the answer that was kept under it.
 
     Raises IdempotencyConflict when another request has it, and UnderWay while the same one is being answered.
     """
     claimed = Claimed(who.mid, who.role, key, token)
     for _ in range(TRIES_MAX):
-        if await pool.fetchval(CLAIM, *claimed[:3], request, token, CLAIM_S, keep_s) is not None:
-            return claimed
+        mine = await pool.fetchrow(CLAIM, *claimed[:3], request, token, claim_s, keep_s)
+        if mine is not None:
+            return claimed._replace(tried_ms=mine[0])
         held = await pool.fetchrow(HELD, *claimed[:3])
         if held is None:
             continue
@@ -139,23 +157,33 @@ async def claim(pool: Pool, who: Identity, key: str, request: bytes, token: UUID
 
 async def keep(pool: Pool, claimed: Claimed, status: int, body: bytes) -> None:
     """Keep the answer; one that is too large frees the key. What cannot be written is not: the claim ends by itself."""
-    try:
-        if len(body) > ANSWER_BYTES_MAX:
-            await pool.execute(RELEASE, *claimed)
-        else:
-            await pool.execute(KEEP, *claimed, status, body)
-    except DATABASE_ERRORS as error:
-        heed_cancellation()
-        logger.warning("an answer cannot be kept under its idempotency key: %s", error)
+    if len(body) > ANSWER_BYTES_MAX:
+        await _write(pool, RELEASE, claimed)
+    else:
+        await _write(pool, KEEP, claimed, status, body)
 
 
 async def release(pool: Pool, claimed: Claimed) -> None:
     """Free the key, because the verb refused. If that cannot be written, the claim ends by itself."""
+    await _write(pool, RELEASE, claimed)
+
+
+async def let_go(pool: Pool, claimed: Claimed) -> None:
+    """End the claim, because nobody knows what came of the verb: the same request may have the key at once, and no other. For whom is
+    cancelled too: it takes LET_GO_S at the longest. If that cannot be written, the claim ends by itself."""
+    writing = asyncio.ensure_future(_write(pool, LET_GO, claimed))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            await asyncio.shield(writing)
+    writing.cancel()
+
+
+async def _write(pool: Pool, statement: str, claimed: Claimed, *rest: object) -> None:
     try:
-        await pool.execute(RELEASE, *claimed)
+        await pool.execute(statement, *claimed[:4], *rest)
     except DATABASE_ERRORS as error:
         heed_cancellation()
-        logger.warning("an idempotency key cannot be freed: %s", error)
+        logger.warning("what became of an idempotency key cannot be written: %s", error)
 
 
 async def sweep(pool: Pool) -> int:

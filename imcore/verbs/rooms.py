@@ -11,7 +11,7 @@ from pydantic import Field
 
 from imcore import membership, reads
 from imcore.errors import BadRequest, Forbidden, NoSuchRoom, RoomExists, TooManyRooms, Unavailable
-from imcore.events.types import ROOM, History, Writers
+from imcore.events.types import ROOM, History, Recorded, Writers
 from imcore.membership import Settings
 from imcore.projections import queries
 from imcore.protocol.packet import ROOM_BYTES_MAX
@@ -243,8 +243,26 @@ async def create(caller: Caller, means: Means, args: NewRoom) -> Made:
     decision = membership.CreateRoom(
         room, who.actor, settings=args.settings(), members=members, by_privilege=not may, key=caller.key
     )
-    made = await decided(caller, means, decision)
+    try:
+        made = await decided(caller, means, decision)
+    except RoomExists:
+        made = await _made_before(caller, means, room)
+        if not made:
+            raise
     return Made(room=room, position=made[-1].position, seq=made[-1].seq)
+
+
+async def _made_before(caller: Caller, means: Means, room: str) -> list[Recorded]:
+    """What made this room, if an earlier try of the same request did. Else nothing: it is another's, or was there."""
+    if caller.tried_ms is None:
+        return []
+    found = await means.reads.reader.read_on(
+        ROOM + room, 0, NEW_MEMBERS_MAX + 3
+    )  # it, its rules, its owner, and its members
+    first = found[0]
+    if first.mid != caller.mid or first.time_ms < caller.tried_ms:
+        return []
+    return [event for event in found if (event.mid, event.time_ms) == (first.mid, first.time_ms)]
 
 
 @verb("rooms.show", "GET", "/v1/rooms/{room}", answer=Shown, errors=(NoSuchRoom, Forbidden))

@@ -191,7 +191,8 @@ class Caller:
 
     `key` and `fence` are those of the connection ("" and UNFENCED over HTTP): what is appended in its name carries them. `address` is
     the client's. `origin` is that of the page that asks, or "". `headers` are those of an HTTP request (by name in any case), for
-    the few verbs whose answer is part of HTTP: ranges, what is known already.
+    the few verbs whose answer is part of HTTP: ranges, what is known already. `tried_ms`: the very same was asked before under the same
+    idempotency key, not before then, and nobody knows what came of it.
     """
 
     identity: Identity
@@ -202,6 +203,7 @@ class Caller:
     connection: LiveConnection | None = field(default=None, repr=False)
     upload: Upload | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tried_ms: int | None = None
 
     @property
     def mid(self) -> int:

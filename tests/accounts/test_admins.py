@@ -11,9 +11,14 @@ from accounts.place import PASSWORD, logged_in, registered, show, somebody
 from api.place import Answer, Place
 from imcore import reads
 from imcore.accounts.decisions import Note, Register
+from imcore.api.services import SERVICES
+from imcore.auth import Identity
 from imcore.errors import AccountInactive, Forbidden, NoSuchRoom, Unauthenticated
 from imcore.events.types import AccountRegistered
 from imcore.permissions import Actor
+from imcore.verbs import VERBS
+from imcore.verbs.call import Verbs
+from imcore.verbs.verb import Caller
 
 Who = dict[str, Any]
 
@@ -131,6 +136,34 @@ async def test_who_is_no_admin_any_more_registers_nobody_and_makes_no_codes(guar
         await guarded.log.decide(Note("codes.create", claimed))
 
 
+async def test_who_is_no_moderator_any_more_lists_no_accounts_and_no_sessions(guarded: Place) -> None:
+    """Whatever its token says, until every door knows. What it lists, it lists as what it is by then."""
+    mod, other = await somebody(guarded, "mod", role="admin"), await somebody(guarded, "other")
+    verbs, means = Verbs(VERBS), guarded.app[SERVICES].means
+    claimed = Caller(Identity(mod["mid"], role="admin"))
+
+    async def lists() -> None:
+        await verbs.call(verbs.by_name["accounts.list"], claimed, means, {})
+        await verbs.call(verbs.by_name["sessions.list"], claimed, means, {"mid": [other["mid"]]})
+
+    async def told() -> list[tuple[str, str]]:
+        acts = (await guarded.get("/v1/audit")).json["acts"]
+        return [(act["verb"], act["role"]) for act in acts if act["by"] == mod["mid"]]
+
+    assert 200 == (await guarded.put(f"/v1/accounts/{mod['mid']}/role", json={"role": "moderator"})).status
+    await lists()
+    before = await told()
+    assert [("sessions.list", "moderator"), ("accounts.list", "moderator")] == before
+    assert 200 == (await guarded.put(f"/v1/accounts/{mod['mid']}/role", json={"role": "user"})).status
+    for name, values in (("accounts.list", {}), ("sessions.list", {"mid": [other["mid"]]})):
+        with pytest.raises(Forbidden):
+            await verbs.call(verbs.by_name[name], claimed, means, values)
+    assert 200 == (await suspend(guarded, mod["mid"], {"token": None})).status
+    with pytest.raises((Forbidden, Unauthenticated)):
+        await lists()
+    assert before == await told(), "nothing was seen"
+
+
 async def test_who_is_no_moderator_any_more_looks_into_no_room(guarded: Place) -> None:
     """And nothing is audited, for nothing was seen."""
     mod = await somebody(guarded, "mod", role="moderator")
@@ -212,7 +245,7 @@ async def test_what_is_done_and_seen_by_right_alone_is_written_down_with_what_it
     assert 201 == (await guarded.post("/v1/rooms", token=one["token"], json=made)).status
     said = {"id": "0190a5d2-7c1e-7b3a-9f00-1234567890ab", "body": "hi"}
     seq = (await guarded.post(f"{room}/messages", token=one["token"], json=said)).json["seq"]
-    member = f"{room}/members/{two['mid']}"
+    member, many = f"{room}/members/{two['mid']}", 10**15
     before = (await guarded.get("/v1/audit?limit=1", token=token)).json["acts"][0]["seq"]
 
     for told in [
@@ -222,9 +255,11 @@ async def test_what_is_done_and_seen_by_right_alone_is_written_down_with_what_it
         await guarded.put(f"{room}/bans/{two['mid']}", token=token, json={"reason": "too loud"}),
         await guarded.put(f"{room}/pins/{seq}", token=token, json={}),
         await guarded.delete(f"{room}/messages/{seq}", token=token),
-        await guarded.get("/v1/accounts?search=bo", token=token),
+        await guarded.get("/v1/accounts?search=bo%40example.org", token=token),
+        await guarded.get("/v1/accounts", token=token),
         await guarded.get(f"/v1/sessions?mid={one['mid']}", token=token),
         await guarded.get(f"/v1/sessions?mid={one['mid']}&mid={two['mid']}", token=token),
+        await guarded.get("/v1/sessions?" + "&".join(f"mid={many + n}" for n in range(500)), token=token),
         await guarded.get(f"/v1/sessions?mid={boss['mid']}", token=token),
         await guarded.get(f"/v1/sessions?mid={one['mid']}"),
     ]:
@@ -239,8 +274,10 @@ async def test_what_is_done_and_seen_by_right_alone_is_written_down_with_what_it
         ("rooms.ban", ours, b, "too loud"),
         ("pins.add", ours, None, f"message {seq}"),
         ("messages.recall", ours, a, f"message {seq}"),
-        ("accounts.list", "", None, "bo"),
+        ("accounts.list", "", None, "a search"),
+        ("accounts.list", "", None, ""),
         ("sessions.list", "", a, ""),
         ("sessions.list", "", None, f"{a},{b}"),
+        ("sessions.list", "", None, "500 people: " + "".join(f"{many + n}," for n in range(8)) + "…"),
     ] == [(act["verb"], act["room"], act["mid"], act["detail"]) for act in reversed(acts) if act["seq"] > before]
     assert {boss["mid"]} == {act["by"] for act in acts if act["seq"] > before}

@@ -109,6 +109,7 @@ class Counter:
 
     def __init__(self) -> None:
         self.count = 0
+        self.tried: list[bool] = []  # of each try: had there been one before of which nobody knows what came of it?
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
 
@@ -125,6 +126,7 @@ async def count(caller: Caller, means: Means, args: Count) -> Counted | Other:
     """Count on."""
     here = counter(means)
     here.count += args.by
+    here.tried.append(caller.tried_ms is not None)
     if args.wait:
         here.waiting.set()
         await here.go_on.wait()

@@ -11,7 +11,12 @@ import pytest
 
 from api.place import Answer, Place, bearer, serving
 from api.probes import Counter, counter, probes
+from imcore import failpoints
+from imcore.auth import Identity
+from imcore.client import Limits, http
+from imcore.config import Settings
 from imcore.verbs import idempotency
+from imcore.verbs.verb import Caller
 
 COUNT = "/v1/count"
 
@@ -134,14 +139,110 @@ async def test_of_many_at_once_one_happens(api: Place) -> None:
     assert 1 == len({one.raw for one in answers if one.status == 200})
 
 
-@pytest.mark.parametrize("refuse", ["exists", "unavailable"])
-async def test_a_refusal_frees_the_key(api: Place, refuse: str) -> None:
-    """Nothing came of it, or nobody knows: to ask again is to ask anew."""
+async def test_a_refusal_frees_the_key(api: Place) -> None:
+    """Nothing came of it: to ask again is to ask anew."""
     assert [409, 409] == [(await ask(api, "k1", refuse="exists")).status for _ in range(2)]
     assert 0 == await rows(api)
-    first = await ask(api, "k1", refuse=refuse)
-    assert first.status in (409, 503)
-    assert 200 == (await ask(api, "k1", by=0 if counting(api).count % 2 else 1)).status
+    assert 200 == (await ask(api, "k1", by=1)).status
+    assert [False] * 3 == counting(api).tried
+
+
+async def test_what_nobody_knows_the_outcome_of_runs_again_at_once_and_knows_that_it_did(api: Place) -> None:
+    """The key stays that of the same request, until one of its tries has an outcome."""
+    here = counting(api)
+    told = [await ask(api, "k1", refuse="unavailable") for _ in range(2)]
+    assert [(503, "unavailable")] * 2 == [(one.status, one.code) for one in told]
+    assert 422 == (await ask(api, "k1")).status, "another request"
+    assert [False, True] == here.tried
+    assert (200, False) == ((await ask(api, "k2")).status, here.tried[-1]), "another key"
+
+
+async def test_who_is_stopped_in_the_middle_leaves_the_key_to_the_same_request(api: Place) -> None:
+    """A server that stops does so to whatever is under way; the next one is asked at once."""
+    from imcore.api.services import SERVICES
+
+    here, verbs, means = counting(api), probes(), api.app[SERVICES].means
+    caller = Caller(Identity(7))
+    for n in range(2):
+        here.waiting.clear()
+        values = {"wait": True}
+        stopped = asyncio.create_task(verbs.call(verbs.by_name["probe.count"], caller, means, values, "k1"))
+        async with asyncio.timeout(10):  # it runs, and is not told to wait
+            await here.waiting.wait()
+        stopped.cancel()
+        await asyncio.wait([stopped])
+        assert (True, n + 1) == (stopped.cancelled(), here.count)
+
+    here.go_on.set()
+    assert (200, 422) == ((await ask(api, "k1", wait=True)).status, (await ask(api, "k1")).status)
+    assert [False, True, True] == here.tried
+
+
+async def test_who_is_stopped_does_not_wait_long_for_a_database_that_does_not_answer(
+    api: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imcore.api.services import SERVICES
+
+    monkeypatch.setattr(idempotency, "LET_GO_S", 0.1)
+    here, verbs, means = counting(api), probes(), api.app[SERVICES].means
+    running = verbs.call(verbs.by_name["probe.count"], Caller(Identity(7)), means, {"wait": True}, "k1")
+    stopped = asyncio.create_task(running)
+    await here.waiting.wait()
+    async with api.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE idempotency")
+        stopped.cancel()
+        await asyncio.wait([stopped], timeout=5)
+        assert stopped.cancelled()
+    assert (409, "under_way") == ((again := await ask(api, "k1", wait=True)).status, again.code)
+
+
+async def test_a_claim_is_over_before_a_client_gives_up(api: Place) -> None:
+    """So whose server died in the middle is answered by the next one, by clients as they are when nothing is said."""
+    await ask(api, "k1", refuse="bug")
+    claimed_s = await api.pool.fetchval(
+        "SELECT extract(epoch FROM claimed_until - (expires_at - make_interval(secs => $1)))::float FROM idempotency",
+        Settings().idempotency_s,
+    )
+    assert idempotency.claim_s(Settings()) == pytest.approx(claimed_s)
+    assert claimed_s + http.BACKOFF_MAX_S + idempotency.RETRY_MS / 1000 < min(http.CALL_S, Limits().call_s)
+    slow = Settings(append_timeout_s=40, send_wait_max_s=5)
+    assert 65 == idempotency.claim_s(slow), "no shorter than the log may take"
+
+
+@pytest.mark.parametrize("lost", ["before_commit", "after_commit"])
+async def test_a_room_that_a_lost_try_made_is_its_makers(database_url: str, lost: str) -> None:
+    """The log says that nobody knows; the same request again, under the same key, is told of the room and not that there is one."""
+    key, body = {"Idempotency-Key": "k1"}, {"room": "group://1", "title": "Tea", "topic": "green", "members": [8, 9]}
+    async with serving(database_url) as place:
+        failpoints.arm(f"{lost}:error")
+        try:
+            unknown = await place.post("/v1/rooms", mid=7, json=body, headers=key)
+        finally:
+            failpoints.arm("")
+        assert (503, "unavailable") == (unknown.status, unknown.code)
+        made = await place.post("/v1/rooms", mid=7, json=body, headers=key)
+        again = await place.post("/v1/rooms", mid=7, json=body, headers=key)
+        others = await place.post("/v1/rooms", mid=8, json=body, headers=key)
+        anew = await place.post("/v1/rooms", mid=7, json=body, headers={"Idempotency-Key": "k2"})
+        head = await place.reads.reader.stream_head("room:group://1")
+
+    assert (201, "group://1", 5) == (made.status, made.json["room"], made.json["seq"])
+    assert (head.seq, head.position) == (made.json["seq"], made.json["position"])
+    assert (made.raw, "true") == (again.raw, again.headers["Idempotency-Replayed"])
+    assert [(409, "room_exists")] * 2 == [(one.status, one.code) for one in (others, anew)]
+
+
+async def test_a_room_that_was_there_before_a_lost_try_is_no_new_one(database_url: str) -> None:
+    key, body = {"Idempotency-Key": "k1"}, {"room": "group://1"}
+    async with serving(database_url) as place:
+        assert 201 == (await place.post("/v1/rooms", mid=7, json=body)).status
+        failpoints.arm("before_commit:error")
+        try:
+            unknown = await place.post("/v1/rooms", mid=7, json=body, headers=key)
+        finally:
+            failpoints.arm("")
+        again = await place.post("/v1/rooms", mid=7, json=body, headers=key)
+    assert ("unavailable", "room_exists") == (unknown.code, again.code)
 
 
 async def test_a_claim_that_nobody_answers_ends_by_itself(api: Place) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, web
 
 from client.lines import QUICK
 from conftest import copy_cluster, temporary_folder
-from imcore.client import Http, State, Unauthenticated, WrongLogin, come_as_guest, log_in, resume
+from imcore.client import Http, State, Unauthenticated, Unavailable, WrongLogin, come_as_guest, log_in, resume
 from imcore.client.login import Login
 from imcore.protocol.packet import Op
 from system.servers import Server, running
@@ -129,6 +132,78 @@ async def test_a_login_goes_on_with_another_password(server: Server) -> None:
         with pytest.raises(WrongLogin):
             await login.change_password(PASSWORD, "a third password")
         await login.http.account.show()
+
+
+@asynccontextmanager
+async def losing(server: Server, path: str, *, is_heard: bool) -> AsyncIterator[tuple[str, list[str]]]:
+    """A line to the API on which no answer to this path comes back; and what was asked of it. The server hears it, or not even that."""
+    asked: list[str] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        is_lost = request.path == path
+        asked.extend([request.method] if is_lost else [])
+        if is_heard or not is_lost:
+            kept = {
+                name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers
+            }
+            there = f"http://{server.http}{request.raw_path}"
+            async with here.request(request.method, there, data=body or None, headers=kept) as response:
+                answer = web.Response(body=await response.read(), status=response.status)
+                answer.content_type = response.content_type
+        if is_lost:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    try:
+        async with ClientSession() as here:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_login_outlives_the_lost_answer_to_another_password(server: Server) -> None:
+    """The change has ended the login that asked. It is not asked again: the new password is tried instead."""
+    name, kept = await registered(server), list[str]()
+    async with (
+        losing(server, "/v1/account/password", is_heard=True) as (url, asked),
+        log_in(url, name, PASSWORD, key="laptop", on_change=kept.append) as login,
+    ):
+        before = login.granted
+        await login.change_password(PASSWORD, "another password")
+        assert (["PUT"], login.mid) == (asked, (await login.http.account.show()).mid)
+        assert (before.mid, "laptop", before.auth.platform) == (login.mid, login.key, login.granted.auth.platform)
+        assert (kept[-1], True) == (login.refresh_token, before.sid != login.granted.sid)
+        login.refused()
+        assert login.mid == (await login.http.account.show()).mid
+
+
+async def test_a_password_of_which_nobody_knows_whether_it_was_changed_is_said_to_be_that(server: Server) -> None:
+    name = await registered(server)
+    async with (
+        losing(server, "/v1/account/password", is_heard=False) as (url, asked),
+        log_in(url, name, PASSWORD) as login,
+    ):
+        with pytest.raises(Unavailable, match="not known"):
+            await login.change_password(PASSWORD, "another password")
+        assert (["PUT"], login.mid) == (asked, (await login.http.account.show()).mid), "it was not: the login goes on"
+
+
+async def test_to_give_an_account_up_is_asked_once(server: Server) -> None:
+    """Asked again, with a token that the first try ended, it would be said to be somebody's who is not logged in."""
+    name = await registered(server)
+    async with (
+        losing(server, "/v1/account", is_heard=True) as (url, asked),
+        log_in(url, name, PASSWORD) as login,
+    ):
+        with pytest.raises(Unavailable, match="not known"):
+            await login.http.account.deactivate()
+    assert ["DELETE"] == asked
 
 
 async def test_who_logs_out_is_disconnected_and_knows_why(server: Server) -> None:

@@ -323,6 +323,13 @@ async def test_only_what_is_as_good_twice_is_repeated(probe: ModuleType) -> None
     assert (("connection",), ("http",)) == (table["probe.import"].doors, table["probe.upload"].doors)
 
 
+def test_what_is_told_once_is_asked_once() -> None:
+    """What it did to the login that asks, it would be told of in the second try."""
+    once = {name for name, one in written.VERBS.items() if one.has_secrets and one.method != "GET"}
+    assert {"account.password", "account.deactivate"} < once
+    assert not [name for name in once if written.VERBS[name].may_repeat({}) or written.VERBS[name].takes_key]
+
+
 def test_docstrings_say_what_it_does_what_it_takes_and_what_it_raises(probe: ModuleType) -> None:
     said = probe.ProbeVerbs.make.__doc__
     assert said is not None
