@@ -329,6 +329,7 @@ class Accounts:
         return self._granted(fact, login.role, event.position, told, refresh)
 
     async def _keep_refresh(self, fact: LoggedIn, told: Told) -> str:
+        self._issuer.check()
         return await keeping.keep_refresh(self._pool, fact.mid, fact.sid, told.text(), self.settings.refresh_token_s)
 
     def _granted(self, fact: LoggedIn, role: PlatformRole, as_of: int, told: Told, refresh: str) -> Granted:
@@ -339,9 +340,10 @@ class Accounts:
         """A new access token, and a refresh token in the place of this one. One that was used before, and longer than
         `refresh_grace_s` ago, ends the login: two have it.
 
-        Raises Unauthenticated.
+        Raises Unauthenticated, and Unavailable while nothing can be signed.
         """
         self._pace(self.comings, subnet(address))
+        self._issuer.check()  # a token that is used up for no answer would be of two, soon
         found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s, self.settings.refresh_grace_s)
         if found is None:
             raise Unauthenticated("the refresh token is none, or the login is over")
