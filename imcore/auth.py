@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -48,6 +49,8 @@ from imcore.config import AuthKey, Settings
 from imcore.errors import BadConfiguration, BadRequest, Unauthenticated
 from imcore.permissions import Actor, PlatformRole
 from imcore.protocol.packet import INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, TOKEN_BYTES_MAX, check_room
+
+log = logging.getLogger(__name__)
 
 AUDIENCE: Final = "imcore"
 ISSUER: Final = "imcore"
@@ -481,6 +484,9 @@ class OwnKeys:
 
     The newest signs; one that is only `SETTLE_S` old does not yet, so that all processes know it. All verify. The folder is looked
     at again twice a second, when somebody asks.
+
+    A key ends by its file being taken away while another stays. That all are gone says nothing of any of them: a mount was lost, or
+    somebody deletes too much. Then those that are known verify on, none signs, and none is made.
     """
 
     def __init__(self, data_dir: Path, now: Callable[[], float] = time.time) -> None:
@@ -490,10 +496,12 @@ class OwnKeys:
         self._state: tuple[tuple[str, int], ...] = ()
         self._keys: list[tuple[SigningKey, float]] = []  # the oldest first, and since when each is there
         self._verifying: dict[str, Key] = {}
+        self._lost = ""  # why the folder does not show the keys that are known
 
     def signing(self) -> SigningKey:
-        """The key to sign with, made if there is none. Raises BadConfiguration."""
-        self._look()
+        """The key to sign with, made if there never was one. Raises BadConfiguration, too when all that are known are gone: what
+        they sign nobody who starts now could verify."""
+        self._look_for_all()
         if not self._keys:
             self._make(self.folder / KEY_FILE)
         now = self._now()
@@ -513,7 +521,7 @@ class OwnKeys:
 
     def rotate(self) -> str:
         """Make a new key; its name."""
-        self._look()
+        self._look_for_all()
         number = max((_number(file) for file, _ in self._state), default=0) + 1
         self._make(self.folder / (KEY_FILE if number == 1 else f"ed25519-{number}.pem"))
         return self._keys[-1][0].kid
@@ -521,14 +529,15 @@ class OwnKeys:
     def retire(self, kid: str) -> None:
         """Take a key away: what it signed is worth nothing from now on. Raises BadConfiguration for the only one, and one that is
         not there."""
-        self._look()
+        self._look_for_all()
         if kid not in self._verifying:
             raise BadConfiguration(f"there is no key {kid}")
         if len(self._keys) == 1:
             raise BadConfiguration("this is the only key: rotate first")
         for name, _ in self._state:
-            if _own_key(self.folder / name).kid == kid:
-                (self.folder / name).unlink()
+            with suppress(FileNotFoundError):
+                if _own_key(self.folder / name).kid == kid:
+                    (self.folder / name).unlink()
         self._look(again=True)
 
     def _make(self, path: Path) -> None:
@@ -538,24 +547,52 @@ class OwnKeys:
             raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None
         self._look(again=True)
 
+    def _look_for_all(self) -> None:
+        """Raises BadConfiguration when all that are known are gone."""
+        self._look()
+        if self._lost:
+            raise BadConfiguration(self._lost)
+
     def _look(self, *, again: bool = False) -> None:
         now = self._now()
         if not again and now - self._looked_at < LOOK_S and now >= self._looked_at:
             return
         self._looked_at = now
+        state = tuple(sorted(self._files(), key=lambda file: _number(file[0])))
+        if state == self._state and not self._lost and not again:
+            return
+        keys: list[tuple[SigningKey, float]] = []
+        for name, at in state:
+            with suppress(FileNotFoundError):  # retired since the folder was looked at; the next look sees that, too
+                keys.append((_own_key(self.folder / name), at / 1e9))
+        if self._keys and not keys:
+            self._lose(f"all keys in {self.folder} are gone; put them back")
+            return
+        if self._lost:
+            log.warning("the keys in %s are there again", self.folder)
+        self._lost = ""
+        self._keys, self._state = keys, state
+        self._verifying = {key.kid: key.verifying for key, _ in keys}
+
+    def _files(self) -> list[tuple[str, int]]:
+        """The names of the keys, and since when each is there."""
+        found: list[tuple[str, int]] = []
         try:
-            files = [
-                (entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(self.folder) if _is_own_file(entry.name)
-            ]
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if _is_own_file(entry.name):
+                        with suppress(FileNotFoundError):  # retired meanwhile: that says nothing of the others
+                            found.append((entry.name, entry.stat().st_mtime_ns))
         except FileNotFoundError:
-            files = []
+            pass
         except OSError as error:
             raise BadConfiguration(f"the keys in {self.folder} cannot be read: {error.strerror}") from None
-        state = tuple(sorted(files, key=lambda file: _number(file[0])))
-        if state != self._state or again:
-            self._keys = [(_own_key(self.folder / name), at / 1e9) for name, at in state]
-            self._verifying = {key.kid: key.verifying for key, _ in self._keys}
-            self._state = state
+        return found
+
+    def _lose(self, why: str) -> None:
+        if not self._lost:
+            log.error("%s; those that are known verify on, and none signs", why)
+        self._lost = why
 
 
 _is_own_file = re.compile(r"ed25519(?:-([0-9]{1,9}))?\.pem").fullmatch
@@ -568,8 +605,11 @@ def _number(name: str) -> int:
 
 
 def _own_key(path: Path) -> SigningKey:
+    """Raises FileNotFoundError where it is not there, and BadConfiguration."""
     try:
         private = _private(path.read_bytes())
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None
     if not isinstance(private, Ed25519PrivateKey):

@@ -2,7 +2,8 @@
 
 A token says it too, but may be older than what it says: whoever was a moderator a moment ago has one that says so still, and it takes a
 moment until every door knows. So what hangs on a privilege asks the row of the account, under the lock of the log: what was taken at
-one position is worth nothing at the next.
+one position is worth nothing at the next. And a token may say less than the account: whoever made it gave no more away. So the lesser
+of the two counts.
 
 The trap: who is known here by another issuer's word, or is a service, has no account. Then the token stands, as long as it is not taken
 back.
@@ -46,7 +47,8 @@ def keys(actor: Actor) -> list[Key]:
 
 
 def now(rows: Rows, actor: Actor) -> Actor:
-    """The same, if its token says that it has a privilege as what its account says instead. Its rows must have been named.
+    """The same; if its token says that it has a privilege, as the lesser of that and what its account says. Its rows must have been
+    named.
 
     Raises Unauthenticated for whose account is suspended or given up.
     """
@@ -57,4 +59,9 @@ def now(rows: Rows, actor: Actor) -> Actor:
         return actor
     if own.state in (SUSPENDED, DEACTIVATED):
         raise Unauthenticated("the account is suspended or was given up")
-    return Actor(actor.mid, role_of(own))
+    return lesser(actor, own)
+
+
+def lesser(actor: Actor, own: Account) -> Actor:
+    """The same as the lesser of what its token and its own account say."""
+    return Actor(actor.mid, min(actor.role, role_of(own), key=PLATFORM_RANK_OF.__getitem__))

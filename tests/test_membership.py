@@ -575,9 +575,19 @@ def test_a_privilege_is_what_the_account_says_and_not_the_token(operation: str) 
 
 def test_what_is_done_by_privilege_is_audited_as_what_the_account_says() -> None:
     world = a_room()
+    world.rows[account_key(9)] = an_account("moderator")
+
+    assert AdminActed(verb="rooms.kick", role="moderator", room=R, mid=3) in world.facts(
+        RemoveMember(R, 3, Actor(9, "admin"))
+    )
+
+
+def test_a_token_that_says_less_than_the_account_is_not_made_more_of() -> None:
+    """Whoever made it gave no more away: the lesser of the two counts."""
+    world = a_room()
     world.rows[account_key(MODERATOR.mid)] = an_account("admin")
 
-    assert AdminActed(verb="rooms.kick", role="admin", room=R, mid=3) in world.facts(RemoveMember(R, 3, MODERATOR))
+    assert AdminActed(verb="rooms.kick", role="moderator", room=R, mid=3) in world.facts(RemoveMember(R, 3, MODERATOR))
 
 
 def test_who_may_make_a_room_by_privilege_alone_has_it_still() -> None:

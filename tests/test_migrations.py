@@ -22,6 +22,7 @@ from imcore.database import connect
 from imcore.database.embedded import programs
 from imcore.database.migrations import ADVISORY_LOCK, SchemaBusy, current, downgrade, newest, upgrade
 from imcore.projections import ASYNCHRONOUS, LEISURELY, PROJECTIONS
+from waiting import eventually
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -183,9 +184,13 @@ def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
     ]
     named = re.findall(r"^imcore rebuild ([a-z_ ]+?) +#", section, re.MULTILINE)
 
-    assert ["0006", "0009", "0013"] == speaking
+    assert ["0006", "0009", "0013", "0014"] == speaking
     assert [revision for revision in speaking if revision in section] == speaking
-    assert {"rooms", "members", "seen", "room_counts", "uploads"} <= set(" ".join(named).split()) <= set(PROJECTIONS)
+    assert (
+        {"rooms", "members", "seen", "room_counts", "code_uses", "uploads"}
+        <= set(" ".join(named).split())
+        <= set(PROJECTIONS)
+    )
 
 
 async def test_everybody_is_in_as_many_rooms_as_there_are_memberships(empty_database_url: str) -> None:
@@ -220,3 +225,30 @@ async def test_rooms_of_before_have_their_owners_and_their_members_a_version(emp
         assert [2, 3, 4] == [row[0] for row in await connection.fetch("SELECT changed FROM members ORDER BY changed")]
     finally:
         await connection.close()
+
+
+async def test_an_index_on_what_may_be_many_rows_is_built_beside_those_who_write(empty_database_url: str) -> None:
+    """Also where somebody died while he built it."""
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "0014")
+    before, after = [await connect(empty_database_url) for _ in range(2)]
+    try:
+        await before.execute("CREATE INDEX attachments_room_mid_idx ON attachments (room)")
+        async with asyncio.TaskGroup() as tasks:
+            async with before.transaction():
+                await before.execute("LOCK TABLE attachments IN ROW EXCLUSIVE MODE")
+                tasks.create_task(upgrade(empty_database_url, "0015"))
+                waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                await eventually(lambda: after.fetchval(waiting))
+                async with after.transaction():
+                    await after.execute("SET LOCAL lock_timeout = '2s'")
+                    await after.execute("LOCK TABLE attachments IN ROW EXCLUSIVE MODE")
+
+        definition = (
+            "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indisvalid AND indexrelid = $1::text::regclass"
+        )
+        made = await after.fetchval(definition, "attachments_room_mid_idx")
+        assert made.endswith('(room, mid, "position")')
+    finally:
+        await before.close()
+        await after.close()

@@ -1,5 +1,9 @@
 """A login whose refresh token is gone has one that has expired, so that the sweep finds it and says that it is over; and the log
-counts the uses of invitation codes, by their names."""
+counts the uses of invitation codes, by their names.
+
+Code of before sees nothing of `code_uses`: it counts `uses` down, beside it. Going down takes what was used off `uses`, and forgets the
+names; so after going up again, `imcore rebuild code_uses` makes the rows what the log says, of codes that have no such name any more.
+"""
 
 from __future__ import annotations
 

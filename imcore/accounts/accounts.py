@@ -61,6 +61,7 @@ from imcore.paces import Paces
 from imcore.permissions import Actor, PlatformRole
 from imcore.projections.accounts import ACTIVE, PENDING
 from imcore.projections.inline import InlineProjections
+from imcore.protocol.packet import INT64_MIN
 from imcore.proxies import subnet
 from imcore.roles import role_named
 
@@ -70,6 +71,7 @@ MID_BELOW: Final = 2**53  # what JavaScript can count
 MID_TRIES: Final = 8
 SWEEP_S: Final = 60.0
 SWEEP_LOGINS_MAX: Final = 100  # in one append
+STRAYS_S: Final = 3_600.0  # between looks at all logins, for those that no refresh token is of
 LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
 
 Nodes = Callable[[], Awaitable[Sequence[AliveNode]]]
@@ -119,6 +121,7 @@ class Accounts:
         self._pool = pool
         self._issuer = Issuer(settings, keys)
         self._clock = clock
+        self._strays_at = clock()  # when to look for logins without a refresh token again
         self.tries: Paces[str] = Paces(settings.logins_per_account_per_s, settings.logins_per_account_burst)
         self.comings: Paces[str] = Paces(settings.logins_per_address_per_s, settings.logins_per_address_burst)
 
@@ -137,14 +140,27 @@ class Accounts:
     async def sweep(self) -> int:
         """Say of each login that has expired that it is over, a few in an append, and forget secrets that have; how many logins.
 
+        The first time and once an hour also of each that no refresh token is of: processes of before migration 0014 forget those
+        alone.
+
         Any number of processes may: of a login that another has swept meanwhile nothing is said. Raises what the database raises,
         Overloaded and Unavailable.
         """
         swept = 0
-        while expired := await keeping.expired(self._pool, SWEEP_LOGINS_MAX):
+        while expired := await keeping.take_expired(self._pool, SWEEP_LOGINS_MAX):
             swept += len(await self._log.decide(ExpireLogins([(one.mid, one.sid) for one in expired])))
             await keeping.forget_read(self._pool, expired)
         await keeping.sweep(self._pool)
+        if self._clock() >= self._strays_at:
+            swept += await self._sweep_strays()
+            self._strays_at = self._clock() + STRAYS_S
+        return swept
+
+    async def _sweep_strays(self) -> int:
+        swept, after = 0, (INT64_MIN, "")
+        while found := await keeping.strays(self._pool, after, SWEEP_LOGINS_MAX):
+            swept += len(await self._log.decide(ExpireLogins(found)))
+            after = found[-1]
         return swept
 
     async def close(self) -> None:
@@ -329,6 +345,7 @@ class Accounts:
         return self._granted(fact, login.role, event.position, told, refresh)
 
     async def _keep_refresh(self, fact: LoggedIn, told: Told) -> str:
+        self._issuer.check()
         return await keeping.keep_refresh(self._pool, fact.mid, fact.sid, told.text(), self.settings.refresh_token_s)
 
     def _granted(self, fact: LoggedIn, role: PlatformRole, as_of: int, told: Told, refresh: str) -> Granted:
@@ -339,9 +356,10 @@ class Accounts:
         """A new access token, and a refresh token in the place of this one. One that was used before, and longer than
         `refresh_grace_s` ago, ends the login: two have it.
 
-        Raises Unauthenticated.
+        Raises Unauthenticated, and Unavailable while nothing can be signed.
         """
         self._pace(self.comings, subnet(address))
+        self._issuer.check()  # a token that is used up for no answer would be of two, soon
         found = await keeping.rotate(self._pool, token, self.settings.refresh_token_s, self.settings.refresh_grace_s)
         if found is None:
             raise Unauthenticated("the refresh token is none, or the login is over")

@@ -36,7 +36,7 @@ from imcore.events.types import (
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
 from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
 from imcore.projections.code_uses import CodeUses
-from imcore.roles import account_key, account_of, role_of
+from imcore.roles import account_key, account_of, lesser, role_of
 
 GUEST: Final[PlatformRole] = "guest"
 
@@ -124,7 +124,7 @@ class OnAccount(Decision):
             if own is not None:
                 if own.state != ACTIVE:
                     raise AccountInactive(f"your account is {own.state}")
-                actor = Actor(actor.mid, role_of(own))
+                actor = lesser(actor, own)
         account = account_of(rows, self.mid) if self.mid > 0 else None
         rank = 0 if account is None else PLATFORM_RANK_OF[role_of(account)]
         table().check(self.operation, actor, is_own=self.is_own, target_rank=rank)
@@ -377,7 +377,7 @@ class Note(Decision):
         if own is not None:
             if own.state != ACTIVE:
                 raise AccountInactive(f"your account is {own.state}")
-            actor = Actor(actor.mid, role_of(own))
+            actor = lesser(actor, own)
         table().check(self.operation, actor)
         return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]
 

@@ -46,8 +46,21 @@ FORGET_FAMILIES = "DELETE FROM refresh_tokens WHERE mid = $1 AND sid = ANY($2::t
 END_GUEST = """
 UPDATE refresh_tokens SET hash = '', before = NULL, expires_at = now() + interval '1 hour' WHERE mid = $1 AND sid = ANY($2::text[])
 """
-EXPIRED = "SELECT family, mid, sid FROM refresh_tokens WHERE expires_at <= now() ORDER BY expires_at LIMIT $1"
-# Nothing revives one that has expired, so whoever reads it may forget it later.
+# Worth nothing from here on. A refresh that began in time may wait for the row beyond it: so the row is taken before anything is said.
+# Whoever has it now is not waited for, and has made it good for long when it lets go; who comes to it after this finds nothing that he
+# could say. Whoever dies between this and FORGET_READ leaves it to the next who looks.
+TAKE_EXPIRED = """
+UPDATE refresh_tokens SET hash = '', before = NULL WHERE family = ANY (ARRAY(
+  SELECT family FROM refresh_tokens WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+RETURNING family, mid, sid
+"""
+# Logins that no refresh token is of: code that does not say that a login is over forgets the tokens alone. The row of a token is there
+# before its login, and goes after it; so what is here never comes back to life.
+STRAYS = """
+SELECT l.mid, l.sid FROM logins l
+WHERE (l.mid, l.sid) > ($1, $2) AND NOT EXISTS (SELECT FROM refresh_tokens r WHERE r.mid = l.mid AND r.sid = l.sid)
+ORDER BY l.mid, l.sid LIMIT $3
+"""
 FORGET_READ = "DELETE FROM refresh_tokens WHERE family = ANY($1::bytea[])"
 # What another process sweeps at this moment is not waited for.
 SWEEP = """
@@ -192,9 +205,14 @@ async def forget_families(source: Source, mid: int, sids: list[str]) -> None:
     await source.execute(FORGET_FAMILIES if mid > 0 else END_GUEST, mid, sids)
 
 
-async def expired(source: Source, limit: int) -> list[Expired]:
-    """Logins that were not refreshed in time, the oldest first."""
-    return [Expired(*row) for row in await source.fetch(EXPIRED, limit)]
+async def take_expired(source: Source, limit: int) -> list[Expired]:
+    """Logins that were not refreshed in time, the oldest of them; from here on nobody refreshes them."""
+    return [Expired(*row) for row in await source.fetch(TAKE_EXPIRED, limit)]
+
+
+async def strays(source: Source, after: tuple[int, str], limit: int) -> list[tuple[int, str]]:
+    """Logins (mid, sid) that no refresh token is of, in their order."""
+    return [(mid, sid) for mid, sid in await source.fetch(STRAYS, *after, limit)]
 
 
 async def forget_read(source: Source, expired: list[Expired]) -> None:

@@ -6,6 +6,7 @@ It goes unchanged into goim's auth JSON, as `token`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -15,8 +16,12 @@ import orjson
 from imcore import auth
 from imcore.auth import Identity, OwnKeys
 from imcore.config import Settings
+from imcore.errors import BadConfiguration, Unavailable
 from imcore.permissions import PLATFORM_ROLES, PlatformRole
 
+log = logging.getLogger(__name__)
+
+RETRY_MS: Final = 2_000  # somebody must put the keys back
 ACCEPTS_MAX: Final = 100  # of a login: they are in its tokens, which have a limit
 
 
@@ -54,6 +59,14 @@ class Issuer:
         self._settings = settings
         self._keys = keys
         self._now = now
+
+    def check(self) -> None:
+        """Could a token be signed now? Raises Unavailable. To be asked before anything is used up or written for one."""
+        try:
+            self._keys.signing()
+        except BadConfiguration as error:
+            log.error("no token can be signed: %s", error)
+            raise Unavailable("no token can be given at the moment; try again", retry_after_ms=RETRY_MS) from None
 
     def access(self, mid: int, role: PlatformRole, sid: str, as_of: int, told: Told) -> Access:
         """A token of this login, which knows the log up to `as_of`, and not of longer life. Raises BadConfiguration when no key can be

@@ -1,14 +1,18 @@
 """The user's own backend, asked over HTTP: who is this (mode webhook), and may he do that? And told of codes that it is to mail.
 
 A question is a POST of a JSON object with `act`; 200 is yes, with who it is, and 401, 403 or 404 is no. Everything else is no answer:
-another status, no JSON, nothing within the deadline. Then it hangs on `auth_webhook_fails`. There is no second try, and only so many
-questions at a time: whoever waits for a slow backend holds a place.
+another status, what is no JSON of the form below, nothing within the deadline. Then it hangs on `auth_webhook_fails`; but who is here
+already and wants to stay (`renew`) is never believed, since that would make more of it than it was let in as. There is no second try,
+and only so many questions at a time: whoever waits for a slow backend holds a place.
+
+The trap: all who are refused because it is down were refused at the same time. Each is told a time of its own to come back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import Final
 
 import aiohttp
@@ -23,7 +27,7 @@ from imcore.protocol.packet import INT64_MAX, INT64_MIN
 log = logging.getLogger(__name__)
 
 ANSWER_BYTES_MAX: Final = 65_536
-RETRY_MS: Final = 1_000
+RETRY_MS: Final = 1_000  # at least; and at most three times that
 ROOMS_MAX: Final = 1_000
 NO: Final = (401, 403, 404)
 
@@ -46,15 +50,16 @@ class _NoAnswer(Exception):
 class Webhook:
     """Asks. `close` lets its connections go."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, chance: random.Random | None = None) -> None:
         self._settings = settings
+        self._chance = chance or random.Random()
         self._session: aiohttp.ClientSession | None = None
         self.under_way = 0  # at most auth_webhook_under_way_max
         self.asked = 0
         self.failed = 0
 
     async def identify(self, claim: Claim, *, act: str, address: str, origin: str, now: float) -> Identity:
-        """Who this is. Raises Unauthenticated, and TryLater when nobody answers (and that means no)."""
+        """Who this is. Raises Unauthenticated, and TryLater when nobody answers (and that means no, as it always does for renew)."""
         question: dict[str, object] = {
             "act": act,
             "token": claim.token,
@@ -72,9 +77,9 @@ class Webhook:
             return _identity(found, now)
         except _NoAnswer:
             self.failed += 1
-            if self._settings.auth_webhook_fails == "open":
+            if self._settings.auth_webhook_fails == "open" and act != "renew":
                 return believe(claim)
-            raise TryLater("it cannot be asked who you are", retry_after_ms=RETRY_MS) from None
+            raise TryLater("it cannot be asked who you are", retry_after_ms=self._retry_ms()) from None
 
     async def allow(self, act: str, mid: int, room: str, key: str, *, by: int = 0) -> None:
         """May this person do that (join, send) in this room, or be brought in by another one? Raises Forbidden, and Unavailable when
@@ -86,7 +91,7 @@ class Webhook:
         except _NoAnswer:
             self.failed += 1
             if self._settings.auth_webhook_fails == "closed":
-                raise Unavailable("it cannot be asked whether you may", retry_after_ms=RETRY_MS) from None
+                raise Unavailable("it cannot be asked whether you may", retry_after_ms=self._retry_ms()) from None
 
     async def tell(self, url: str, news: dict[str, object]) -> None:
         """Tell a backend something, once. Raises Unavailable when it does not take it."""
@@ -99,7 +104,10 @@ class Webhook:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             said = type(error).__name__
         log.warning("a webhook did not take what it was told: %s", said)
-        raise Unavailable("the code cannot be sent now", retry_after_ms=RETRY_MS)
+        raise Unavailable("the code cannot be sent now", retry_after_ms=self._retry_ms())
+
+    def _retry_ms(self) -> int:
+        return self._chance.randrange(RETRY_MS, 3 * RETRY_MS)
 
     async def close(self) -> None:
         """Ask nothing more."""
@@ -121,7 +129,7 @@ class Webhook:
         settings = self._settings
         assert settings.auth_webhook_url is not None, "the settings have checked it"
         if self.under_way >= settings.auth_webhook_under_way_max:
-            raise TryLater("too many ask at the same time", retry_after_ms=RETRY_MS)
+            raise TryLater("too many ask at the same time", retry_after_ms=self._retry_ms())
         self.under_way += 1
         self.asked += 1
         try:

@@ -10,7 +10,7 @@ import pytest
 from accounts.place import PASSWORD, logged_in, registered, show, somebody
 from api.place import Answer, Place
 from imcore import reads
-from imcore.accounts.decisions import Note, Register
+from imcore.accounts.decisions import Note, Register, Suspend
 from imcore.api.services import SERVICES
 from imcore.auth import Identity
 from imcore.errors import AccountInactive, Forbidden, NoSuchRoom, Unauthenticated
@@ -162,6 +162,22 @@ async def test_who_is_no_moderator_any_more_lists_no_accounts_and_no_sessions(gu
     with pytest.raises((Forbidden, Unauthenticated)):
         await lists()
     assert before == await told(), "nothing was seen"
+
+
+async def test_a_token_that_says_less_than_the_account_may_no_more_than_it_says(guarded: Place) -> None:
+    boss, mod = await somebody(guarded, "boss", role="admin"), await somebody(guarded, "mod", role="moderator")
+    one = await registered(guarded)
+
+    for decision in (
+        Suspend(mod["mid"], Actor(boss["mid"], "moderator"), reason="", sids=[]),
+        Suspend(one, Actor(boss["mid"], "user"), reason="", sids=[]),
+        Note("codes.create", Actor(boss["mid"], "moderator")),
+    ):
+        with pytest.raises(Forbidden):
+            await guarded.log.decide(decision)
+    assert await guarded.log.decide(Suspend(one, Actor(boss["mid"], "moderator"), reason="", sids=[]))
+    acts = (await guarded.get("/v1/audit")).json["acts"]
+    assert ("accounts.suspend", "moderator") == (acts[0]["verb"], acts[0]["role"])
 
 
 async def test_who_is_no_moderator_any_more_looks_into_no_room(guarded: Place) -> None:

@@ -12,7 +12,7 @@ import pytest
 from accounts.place import CHEAP, PASSWORD, logged_in, registered, show, somebody
 from api.place import Place, node, serving
 from imcore import failpoints
-from imcore.accounts import accounts
+from imcore.accounts import accounts, keeping
 from imcore.database import connect
 from imcore.events.types import LoginExpired
 from imcore.projections import logins, logouts
@@ -251,6 +251,8 @@ async def test_where_guests_may_not_come_none_does(database_url: str) -> None:
 
 # --- not refreshed in time -------------------------------------------------------------------------------------------------------
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+OVER = "SELECT bool_and(expires_at <= now()) FROM refresh_tokens"
 EXPIRE = "UPDATE refresh_tokens SET expires_at = now() - interval '1 second'"
 
 
@@ -382,6 +384,107 @@ async def test_a_token_does_not_outlive_its_login(database_url: str) -> None:
 
         claims = jwt.decode(told["token"], options={"verify_signature": False})
         assert (60, 60) == (told["expires_in_s"], claims["exp"] - claims["iat"])
+
+
+async def test_a_login_whose_refresh_token_is_gone_is_over_too(guarded: Place) -> None:
+    """A process of a version that does not say it forgot the token alone, while others were upgraded already."""
+    gone = await somebody(guarded)
+    guests = [(await guarded.post("/v1/guests", token="", json={})).json for _ in range(3)]
+    stays = await logged_in(guarded)
+    forgotten = [gone["sid"], *(one["sid"] for one in guests)]
+    await guarded.pool.execute("DELETE FROM refresh_tokens WHERE sid = ANY($1::text[])", forgotten)
+
+    assert 4 == await guarded.accounts.sweep()
+
+    assert [stays["sid"]] == [row["sid"] for row in await guarded.pool.fetch("SELECT sid FROM logins")]
+    assert 200 == (await refresh(guarded, stays["refresh_token"])).status
+    await is_the_fold(guarded)
+
+
+async def test_all_logins_are_looked_at_once_an_hour_a_few_at_a_time(
+    guarded: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "SWEEP_LOGINS_MAX", 2)
+    now = time.monotonic()
+    monkeypatch.setattr(guarded.accounts, "_clock", lambda: now)
+    assert 0 == await guarded.accounts.sweep()
+    for _ in range(2):
+        for _ in range(5):
+            await guarded.post("/v1/guests", token="", json={})
+        now += accounts.STRAYS_S - 1
+        await guarded.pool.execute("DELETE FROM refresh_tokens")
+        assert 0 == await guarded.accounts.sweep()
+        now += 1
+        assert 5 == await guarded.accounts.sweep()
+
+
+async def test_a_refresh_that_came_in_time_and_waits_goes_on(guarded: Place, database_url: str) -> None:
+    """Nobody says meanwhile that the login is over, though its row looks so."""
+    who = await somebody(guarded)
+    holder = await connect(database_url)
+    try:
+        await guarded.pool.execute("UPDATE refresh_tokens SET expires_at = clock_timestamp() + interval '3 seconds'")
+        async with holder.transaction():
+            await holder.execute("SELECT FROM refresh_tokens FOR UPDATE")
+            waiting = asyncio.create_task(refresh(guarded, who["refresh_token"]))
+            await eventually(lambda: guarded.pool.fetchval(WAITING))
+            await eventually(lambda: guarded.pool.fetchval(OVER))
+            assert 0 == await asyncio.wait_for(guarded.accounts.sweep(), 5)
+    finally:
+        await holder.close()
+    told = await waiting
+    assert 200 == told.status
+    assert 0 == await guarded.accounts.sweep()
+    assert 200 == (await refresh(guarded, told.json["refresh_token"])).status
+
+
+async def test_who_comes_when_a_login_was_taken_for_over_is_too_late(guarded: Place) -> None:
+    """Whatever its own clock says."""
+    who = await somebody(guarded)
+    await expire(guarded)
+    assert [who["sid"]] == [one.sid for one in await keeping.take_expired(guarded.pool, 10)]
+    await guarded.pool.execute("UPDATE refresh_tokens SET expires_at = now() + interval '1 day'")
+
+    assert 401 == (await refresh(guarded, who["refresh_token"])).status
+
+
+async def test_what_is_refreshed_at_the_last_moment_is_not_swept(guarded: Place, database_url: str) -> None:
+    """The sweep sees the row of before, and asks whose it is before it says anything."""
+    who = await somebody(guarded)
+    late = await connect(database_url)
+    try:
+        await guarded.pool.execute("UPDATE refresh_tokens SET expires_at = clock_timestamp() + interval '2 seconds'")
+        async with late.transaction():
+            found = await keeping.rotate(late, who["refresh_token"], 60.0, 0.0)
+            assert isinstance(found, tuple)
+            await eventually(lambda: guarded.pool.fetchval(OVER))
+            assert 0 == await asyncio.wait_for(guarded.accounts.sweep(), 5)
+    finally:
+        await late.close()
+    assert isinstance(found[1], str)
+    assert 0 == await guarded.accounts.sweep()
+    assert 200 == (await refresh(guarded, found[1])).status
+
+
+async def test_where_nothing_can_be_signed_no_refresh_token_is_used_up(strict: Place) -> None:
+    """Else whoever asks again, as it is told to, would be taken for a thief."""
+    who, folder = await somebody(strict), strict.keys.folder
+    folder.rename(folder.with_name("elsewhere"))
+    strict.keys._looked_at = float("-inf")
+    before = await rows(strict, "logins")
+
+    for told in (
+        await refresh(strict, who["refresh_token"]),
+        await strict.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD}),
+        await strict.post("/v1/guests", token="", json={}),
+    ):
+        assert (503, "unavailable") == (told.status, told.code)
+    assert before == await rows(strict, "logins")
+    assert 200 == (await show(strict, who)).status
+
+    folder.with_name("elsewhere").rename(folder)
+    strict.keys._looked_at = float("-inf")
+    assert 200 == (await refresh(strict, who["refresh_token"])).status
 
 
 # --- how often -------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,68 @@ def test_other_files_in_the_folder_are_no_keys(own: OwnKeys) -> None:
         (own.folder / name).write_text("rubbish")
 
     assert 1 == len(OwnKeys(own.folder.parent).kids)
+
+
+class Listing(list["os.DirEntry[str]"]):
+    """What os.scandir gives, when it was read to its end."""
+
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_key_that_goes_while_the_folder_is_looked_at_says_nothing_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was listed, and is not there any more when its time is read."""
+    clock = Clock()
+    own = OwnKeys(tmp_path, clock)
+    stays, goes = own.signing(), own.rotate()
+    look = os.scandir
+
+    def and_one_goes(folder: Path) -> Listing:
+        with look(folder) as found:
+            entries = Listing(found)
+        (own.folder / "ed25519-2.pem").unlink()
+        return entries
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", and_one_goes)
+        clock.now += 1
+        assert [stays.kid] == own.kids
+    standing = Identity(7, kid=goes)
+    assert not verifier(own).stands(standing)
+    assert verifier(own).stands(replace(standing, kid=stays.kid))
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["an empty folder", "no folder"])
+def test_a_folder_of_keys_that_is_lost_ends_nobody_and_no_key_is_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_there: bool
+) -> None:
+    """A mount that is away is no retirement. What is known verifies; nothing is signed, for nobody who starts now could verify it."""
+    clock = Clock()
+    own = OwnKeys(tmp_path, clock)
+    key = own.signing()
+    token = auth.mint(key, now=NOW, expires_in_s=900, mid=7)
+    own.folder.rename(tmp_path / "elsewhere")
+    if is_there:
+        own.folder.mkdir()
+
+    for _ in range(3):
+        clock.now += 1
+        assert 7 == verifier(own).verify(token).mid
+        assert verifier(own).stands(Identity(7, kid=key.kid))
+        for asked in (own.signing, own.rotate):
+            with pytest.raises(BadConfiguration, match="are gone"):
+                asked()
+    assert is_there == own.folder.exists()
+    assert 1 == caplog.text.count("are gone"), "it is complained of once"
+
+    if is_there:
+        own.folder.rmdir()
+    (tmp_path / "elsewhere").rename(own.folder)
+    clock.now += 1
+    assert key.kid == own.signing().kid
+    assert "there again" in caplog.text

@@ -13,8 +13,9 @@ from aiohttp import web
 from accounts.place import CHEAP
 from api.place import Place, serving
 from imcore import auth
-from imcore.accounts.webhook import ANSWER_BYTES_MAX
-from imcore.errors import Overloaded
+from imcore.accounts.webhook import ANSWER_BYTES_MAX, RETRY_MS
+from imcore.auth import Claim
+from imcore.errors import Overloaded, Unavailable
 
 Asked = list[dict[str, Any]]
 
@@ -64,6 +65,8 @@ class Backend:
                 return web.Response(status=307, headers={"Location": self.url})
             case "nonsense":
                 return web.Response(text="<html>")
+            case "a list":
+                return web.json_response([{"mid": 7}])
             case "admin":
                 return web.json_response({"mid": 7, "role": "admin"})
             case "mid zero":
@@ -136,9 +139,9 @@ async def test_the_backend_names_rooms_as_a_token_does(database_url: str, backen
 async def test_no_answer_is_no(database_url: str, backend: Backend) -> None:
     """Whatever it is that is no answer; to be tried again."""
     async with asking(database_url, backend) as place:
-        for token in ("broken", "moved", "nonsense", "mid zero", "long", "silent"):
+        for token in ("broken", "moved", "nonsense", "mid zero", "a list", "long", "silent"):
             assert 503 == await status(place, token), token
-        assert 6 == place.accounts.webhook.failed
+        assert 7 == place.accounts.webhook.failed
 
 
 async def test_no_answer_is_yes_where_that_was_chosen(database_url: str, backend: Backend) -> None:
@@ -146,6 +149,27 @@ async def test_no_answer_is_yes_where_that_was_chosen(database_url: str, backend
         assert 200 == await status(place, "broken")
         assert 401 == await status(place, "nobody"), "no is no"
         assert 403 == await status(place, "broken", "/v1/accounts")
+
+
+async def test_nobody_is_believed_who_wants_to_stay(database_url: str, backend: Backend) -> None:
+    """It would be let into every room for ever, by any token, because the backend is down."""
+    async with asking(database_url, backend, auth_webhook_fails="open") as place:
+        doors = place.accounts.doors
+        known = await doors.admit(Claim("alice", mid=7))
+        for token in ("broken", "nonsense", "mid zero", "a list"):
+            with pytest.raises(Unavailable) as told:
+                await doors.renewed(known, Claim(token, mid=7), origin="", address="")
+            assert told.value.retry_after_ms
+        assert known == await doors.renewed(known, Claim("alice", mid=7), origin="", address="")
+
+
+async def test_each_who_is_refused_because_nobody_answers_is_told_another_time(
+    database_url: str, backend: Backend
+) -> None:
+    async with asking(database_url, backend) as place:
+        told = [(await place.get("/v1/inbox", token="broken")).json["retry_after_ms"] for _ in range(8)]
+        assert len(set(told)) > 4
+        assert all(RETRY_MS <= one < 3 * RETRY_MS for one in told)
 
 
 async def test_only_so_many_are_asked_about_at_a_time(database_url: str, backend: Backend) -> None:
