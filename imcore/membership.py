@@ -9,7 +9,7 @@ decision says so in the audit stream.
 
 The trap: a decision must name every row that its events change. A join changes six besides the room's: membership, departure, ban,
 invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are too
-many.
+many; only who is written to is not asked: then it is the other side that acts.
 """
 
 from __future__ import annotations
@@ -306,12 +306,25 @@ class RoomDecision(Decision):
 
     # --- what happens ---
 
-    def _comes_in(self, rows: Rows, mid: int, role: Role = "member") -> Draft:
-        """The join of somebody who is no member. Raises TooManyRooms, which says whose."""
+    def _comes_in(self, rows: Rows, mid: int, role: Role = "member", *, is_wanted: bool = False) -> Draft:
+        """The join of somebody who is no member. `is_wanted`: it has asked for it, though somebody else decides.
+
+        Raises TooManyRooms, which says whose. How many rooms somebody is in is told to nobody else, and other people bring nobody into
+        so many that none would be left for what it enters itself.
+        """
         count = row_of(rows, RoomCount, "room_counts", mid)
         inside = (0 if count is None else count.rooms) - self.dismissed.get(mid, 0)
-        if inside >= self.rooms_max:
-            raise too_many_rooms(mid, self.rooms_max)
+        if mid == self.actor.mid:
+            if inside >= self.rooms_max:
+                raise too_many_rooms(mid, self.rooms_max)
+        else:
+            is_free = is_wanted or self.actor.role in ("service", *PRIVILEGED)
+            if inside >= (self.rooms_max if is_free else brought_max(self.rooms_max)):
+                raise TooManyRooms(f"mid {mid} cannot be brought into more rooms")
+        return self._joins(mid, role)
+
+    def _joins(self, mid: int, role: Role = "member") -> Draft:
+        """The join itself, however many rooms that makes."""
         return self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
 
     def _in_room(self, fact: Fact) -> Draft:
@@ -468,9 +481,9 @@ class _Joining(RoomDecision):
         super().__init__(room, actor, mid, keys=join_keys(room, mid), creates=creates, key=key)
         self.existing: Member | None = None
 
-    def _joined(self, rows: Rows, role: Role = "member") -> Draft:
+    def _joined(self, rows: Rows, role: Role = "member", *, is_wanted: bool = False) -> Draft:
         assert self.mid is not None
-        return self._comes_in(rows, self.mid, role)
+        return self._comes_in(rows, self.mid, role, is_wanted=is_wanted)
 
     def _refuse_banned(self, rows: Rows) -> None:
         assert self.mid is not None
@@ -574,7 +587,7 @@ class ApproveRequest(_Joining):
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             raise BadRequest("this person does not ask to join")
         self._check_place(self._there(rows))
-        return [self._joined(rows), *audited]
+        return [self._joined(rows, is_wanted=True), *audited]
 
 
 class Invite(RoomDecision):
@@ -853,8 +866,13 @@ class Mute(RoomDecision):
 
 
 def too_many_rooms(mid: int, rooms_max: int) -> TooManyRooms:
-    """Who is in too many."""
+    """Who is in too many; this is for nobody else to know."""
     return TooManyRooms(f"mid {mid} is in {rooms_max} rooms already, and nobody may be in more")
+
+
+def brought_max(rooms_max: int) -> int:
+    """How many rooms somebody is in when other people bring it into no more: half of those that it may be in, rounded up."""
+    return (rooms_max + 1) // 2
 
 
 # --- two people --------------------------------------------------------------------------------------------------------------
@@ -863,7 +881,7 @@ def too_many_rooms(mid: int, rooms_max: int) -> TooManyRooms:
 class OpenDirect(RoomDecision):
     """The direct conversation of `actor` and `mid`: one room for the two, made by whoever comes first. Opening it again changes
     nothing (`existing` is the actor's membership), and neither does a block; but where one of the two has blocked the other, none is
-    made."""
+    made. Who opens it must not be in too many rooms; whom it is with is not asked, or nobody in many could be written to."""
 
     __slots__ = ("existing",)
     operation = "direct.open"
@@ -894,7 +912,7 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._comes_in(rows, mid) for mid in missing),
+            *(self._comes_in(rows, mid) if mid == me else self._joins(mid) for mid in missing),
         ]
 
 

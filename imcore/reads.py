@@ -9,7 +9,8 @@ were read, so that what is recalled before the answer is made is not in it.
 
 Pages are bounded in rows and in bytes. The order of reading matters for history: the head first, then the membership, then events up
 to that head. A member then, joined no later than the page begins, was a member all the way; what is said after a removal is never in
-the page, however the two race. What became of messages is read last, and with it whether the membership is the same still.
+the page, however the two race. What became of messages, and the reactions to them, are read last, each in one statement with whether
+the membership is the same still (`check_still`). The same goes for pins.
 
 The trap: inbox and unread come from rows that follow the log. They are read only once the rows have reached the log's head as it was
 when the request came, so that people read their own writes. If that takes longer than a second the answer is Unavailable, not an old
@@ -199,8 +200,11 @@ async def pins(reads: Reads, room: str, who: Actor, *, after: int | None = None,
     now. A message that the log does not hold any more is left out of its pin. Raises NoSuchRoom."""
     head = (await reads.reader.stream_head(ROOM + room)).seq
     sees = await _sees(reads, room, who, head, "pins.list")
-    lines = await queries.pins(reads.pool, room, sees.first, INT64_MAX if after is None else after, limit + 1)
-    events = await reads.reader.read_seqs(ROOM + room, [line.seq for line in lines if line.seq <= head])
+    before = INT64_MAX if after is None else after
+    lines, since = await queries.pins(reads.pool, room, sees.first, head, before, limit + 1, mid=who.mid)
+    if lines:
+        check_still(sees.since, since)
+    events = await reads.reader.read_seqs(ROOM + room, [line.seq for line in lines])
     messages_of = dict(zip([event.seq for event in events], await _as_now(reads, room, events, who, sees), strict=True))
     shown = [
         b'{"seq":%d,"by":%d,"position":%d,"time":%d%b}'
@@ -273,16 +277,26 @@ async def _amendments(
     """What became of messages of a room from one seq to another, and of others. Raises NoSuchRoom if who asks has gone since it was
     looked at, because it would be told what was said after that; Unavailable if it is back already."""
     found = await queries.amendments(reads.pool, room, first, last, others, mid=who.mid)
-    if sees.since is not None and found.rows and found.since != sees.since:
-        if found.since is None:
-            raise NoSuchRoom
-        raise Unavailable("you left the room and are in it again; ask again", retry_after_ms=1)
+    if found.rows:
+        check_still(sees.since, found.since)
     return found.rows
+
+
+def check_still(before: int | None, now: int | None) -> None:
+    """Pass who is in the room by the membership that was looked at `before`; `now` is the one that was read with what is to be shown.
+
+    Who needs no membership has None before, and passes. Raises NoSuchRoom, and Unavailable for who is back already.
+    """
+    if before is None or now == before:
+        return
+    if now is None:
+        raise NoSuchRoom
+    raise Unavailable("you left the room and are in it again; ask again", retry_after_ms=1)
 
 
 async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor, sees: _Sees) -> list[bytes]:
     """Events of a room as they read now, and messages with the reactions to them: one query a page for each. What is looked up after
-    the page was read is no older than it."""
+    the page was read is no older than it. Raises NoSuchRoom and Unavailable, as `_amendments` and `reactions_of` do."""
     targets = [messages.target(event) for event in events]
     own = [event.seq for event in events if event.op]
     others = {target for target, event in zip(targets, events, strict=True) if target and not event.op}
@@ -296,7 +310,7 @@ async def _as_now(reads: Reads, room: str, events: list[Recorded], who: Actor, s
     rows = await _amendments(reads, room, first, last, who, sees, others)
     shown = [as_now(event, rows.get(target)) for event, target in zip(events, targets, strict=True)]
     left = [seq for seq in own if (row := rows.get(seq)) is None or not row.recalled]
-    reactions = await reactions_of(reads, room, left, who.mid)
+    reactions = await reactions_of(reads, room, left, who.mid, sees.since)
     if not reactions:
         return shown
     return [
@@ -396,9 +410,9 @@ async def mark_read(reads: Reads, room: str, mid: int, seq: int, *, key: str = "
 # --- about messages ----------------------------------------------------------------------------------------------------------
 
 # What others react to these messages with, and which of it this person does too: looked up for each reaction, of which there are few.
-# (EXISTS would be answered by reading all reactions to the message.)
+# (EXISTS would be answered by reading all reactions to the message.) With it, since when this person was a member then.
 REACTIONS_OF: Final = """
-SELECT c.seq, c.reactions, c.counts, ARRAY(
+SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $3) AS since, c.seq, c.reactions, c.counts, ARRAY(
   SELECT (
     SELECT count(*) FROM reactions r
     WHERE r.room = c.room AND r.seq = c.seq AND r.reaction = named.reaction AND r.mid = $3) > 0
@@ -415,24 +429,33 @@ class ReactionCount(NamedTuple):
     mine: bool
 
 
-async def reactions_of(reads: Reads, room: str, seqs: Sequence[int], mid: int) -> dict[int, list[ReactionCount]]:
-    """The reactions to these messages, in the order in which they came up; messages without any are left out. One query. Whoever
-    calls has checked that the person sees them."""
+async def reactions_of(
+    reads: Reads, room: str, seqs: Sequence[int], mid: int, since: int | None
+) -> dict[int, list[ReactionCount]]:
+    """The reactions to these messages, in the order in which they came up; messages without any are left out. One query.
+
+    Whoever calls has checked that the person sees them, by the membership `since` if that takes one. Raises NoSuchRoom if it has gone
+    since then, because it would be told what others did after that; Unavailable if it is back already.
+    """
     if not seqs:
         return {}
     rows = await reads.pool.fetch(REACTIONS_OF, room, list(seqs), mid)
+    if rows:
+        check_still(since, rows[0]["since"])
     return {
         seq: [ReactionCount(*one) for one in zip(reactions, counts, mine, strict=True)]
-        for seq, reactions, counts, mine in rows
+        for _, seq, reactions, counts, mine in rows
     }
 
 
 class Sight(NamedTuple):
-    """What somebody sees of a room: from this seq on. `members` is how many are in it, `shows_all` whether newcomers see everything."""
+    """What somebody sees of a room: from this seq on. `members` is how many are in it, `shows_all` whether newcomers see everything.
+    `since` is the membership by which it sees that (the position of its join), None where that takes none."""
 
     first: int
     members: int
     shows_all: bool
+    since: int | None
 
 
 async def sight(reads: Reads, operation: str, room: str, actor: Actor, *, is_audited: bool = True) -> Sight:
@@ -441,7 +464,8 @@ async def sight(reads: Reads, operation: str, room: str, actor: Actor, *, is_aud
         raise BadRequest("a room of this type has no members")
     found = await check(reads, operation, room, actor, is_audited=is_audited)
     shows_all = found.room.history == "all"
-    return Sight(1 if shows_all or found.member is None else found.member.since_seq, found.room.members, shows_all)
+    first = 1 if shows_all or found.member is None else found.member.since_seq
+    return Sight(first, found.room.members, shows_all, None if found.member is None else found.member.since)
 
 
 async def message_at(reads: Reads, room: str, seq: int, *, first: int = 1) -> Recorded:

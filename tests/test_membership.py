@@ -317,9 +317,12 @@ WAYS: dict[str, Callable[[], RoomDecision]] = {
     "approve": lambda: ApproveRequest(R, 4, ADMIN),
     "make a room": lambda: CreateRoom("group://new", STRANGER),
     "be brought into a new room": lambda: CreateRoom("group://new", OTHER, members=[4]),
+    "be brought into a new room by a service": lambda: CreateRoom("group://new", SERVICE_ACTOR, members=[4]),
+    "add by a moderator": lambda: AddMember(R, 4, MODERATOR),
     "open a direct room": lambda: OpenDirect(5, STRANGER),
-    "be written to": lambda: OpenDirect(4, OTHER),
 }
+BY_PEOPLE = ("add", "be brought into a new room")  # without asking
+BY_ITSELF = ("join", "join that makes the room", "accept", "make a room", "open a direct room")
 
 
 def in_one_room(way: str = "") -> World:
@@ -332,12 +335,39 @@ def in_one_room(way: str = "") -> World:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nobody_is_in_more_rooms_than_a_person_may_whichever_way_it_comes_in(way: str) -> None:
-    """And whoever does it is told whose rooms are too many."""
+    """And whoever does it is told whose rooms are too many; how many those are only who is in them."""
+    world = in_one_room(way)
+    told = r"^mid 4 is in 1 rooms already" if way in BY_ITSELF else r"^mid 4 cannot be brought into more rooms$"
+
+    with pytest.raises(TooManyRooms, match=told):
+        world.when(WAYS[way]().within(1))
+    assert MemberJoined in map(type, world.facts(WAYS[way]().within(3 if way in BY_PEOPLE else 2)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_other_people_leave_everybody_half_of_its_rooms(way: str) -> None:
+    """Of two the other is its own to enter. Whom it asked to let it in, a service and who looks after the server may fill it."""
     world = in_one_room(way)
 
-    with pytest.raises(TooManyRooms, match=r"^mid 4 is in 1 rooms already"):
-        world.when(WAYS[way]().within(1))
-    assert MemberJoined in map(type, world.facts(WAYS[way]().within(2)))
+    assert (TooManyRooms if way in BY_PEOPLE else None) is world.refusal(WAYS[way]().within(2))
+
+
+def test_nobody_is_locked_out_by_what_others_do() -> None:
+    world = in_one_room()
+    for n in range(10):
+        world.refusal(CreateRoom(f"group://{n}", OTHER, members=[4]).within(4))
+
+    assert 2 == len([key for key in world.rows if key[0] == "members" and key[1][1] == 4])
+    for own in (AcceptInvitation(R, STRANGER), OpenDirect(3, STRANGER)):
+        assert MemberJoined in map(type, world.facts(own.within(4)))
+
+
+def test_who_is_in_many_rooms_is_written_to_nevertheless() -> None:
+    world = in_one_room()
+
+    assert [MemberJoined(room=direct_room(5, 4), mid=mid) for mid in (5, 4)] == world.facts(
+        OpenDirect(4, OTHER).within(1)
+    )[1:]
 
 
 @pytest.mark.parametrize("end", ["leave", "kick", "ban"])

@@ -204,9 +204,11 @@ ORDER BY m.room
 LIMIT $3
 """
 
-# The pins of a room from a seq on, the newest first. There are never more than reacting.PINS_MAX.
+# The pins of a room between two seqs, the newest first; and since when somebody was a member then. There are never more than
+# reacting.PINS_MAX.
 PINS: Final = """
-SELECT seq, position, by, time_ms FROM pins WHERE room = $1 AND seq >= $2 AND position < $3 ORDER BY position DESC LIMIT $4
+SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $6) AS since, seq, position, by, time_ms
+FROM pins WHERE room = $1 AND seq BETWEEN $2 AND $3 AND position < $4 ORDER BY position DESC LIMIT $5
 """
 # What became of the messages of a room between two seqs, and of these; and since when somebody was a member then.
 AMENDMENTS: Final = """
@@ -814,9 +816,18 @@ class PinLine(NamedTuple):
     time_ms: int
 
 
-async def pins(source: Source, room: str, first: int, before: int, limit: int) -> list[PinLine]:
-    """The last pins of a room before a position, of messages from `first` on, the newest first."""
-    return [PinLine(*row) for row in await source.fetch(PINS, room, first, before, limit)]
+class Pins(NamedTuple):
+    """Pins, and since when who asked for them was a member, as the rows were then: None if it was none, or if there are no pins."""
+
+    lines: list[PinLine]
+    since: int | None
+
+
+async def pins(source: Source, room: str, first: int, last: int, before: int, limit: int, *, mid: int) -> Pins:
+    """The last pins of a room before a position, of messages from one seq to another, the newest first; and whether `mid` was a member
+    of it then."""
+    rows = await source.fetch(PINS, room, first, last, before, limit, mid)
+    return Pins([PinLine(*line) for _, *line in rows], rows[0]["since"] if rows else None)
 
 
 class Judged(NamedTuple):

@@ -36,9 +36,11 @@ REACTION_BYTES_MAX: Final = 64
 JOINER, VARIATION, KEYCAP = "\u200d", "\ufe0f", "\u20e3"
 _NAME_SIGNS: Final = "_+-"
 
-# What stands for others in reactions.list; positions grow for ever, so the page does too.
+# What stands for others in reactions.list; positions grow for ever, so the page does too. With it, since when who asks ($6) was a
+# member then.
 PAGE: Final = """
-SELECT reaction, mid, position, time_ms FROM reactions
+SELECT (SELECT m.since FROM members m WHERE m.room = $1 AND m.mid = $6) AS since, reaction, mid, position, time_ms
+FROM reactions
 WHERE room = $1 AND seq = $2 AND position > $3 AND ($4::text IS NULL OR reaction = $4)
 ORDER BY position LIMIT $5
 """
@@ -168,15 +170,18 @@ async def list_(caller: Caller, means: Means, args: Reactions) -> ReactionsPage:
     actor = caller.identity.actor
     sight = await reads.sight(means.reads, "reactions.list", args.room, actor)
     await reads.message_at(means.reads, args.room, args.seq, first=sight.first)
-    counted = (await reads.reactions_of(means.reads, args.room, [args.seq], actor.mid)).get(args.seq, [])
-    rows = await means.pool.fetch(PAGE, args.room, args.seq, args.after, args.reaction, args.limit + 1)
+    counts = await reads.reactions_of(means.reads, args.room, [args.seq], actor.mid, sight.since)
+    counted = counts.get(args.seq, [])
+    rows = await means.pool.fetch(PAGE, args.room, args.seq, args.after, args.reaction, args.limit + 1, actor.mid)
+    if rows:
+        reads.check_still(sight.since, rows[0]["since"])
     told = ReactionsPage(
         room=args.room,
         seq=args.seq,
         summary=[Counted(reaction=one.reaction, count=one.people, mine=one.mine) for one in counted],
         reactions=[
             Reacted(reaction=reaction, mid=mid, position=position, time=time_ms)
-            for reaction, mid, position, time_ms in rows[: args.limit]
+            for _, reaction, mid, position, time_ms in rows[: args.limit]
         ],
     )
     if len(rows) > args.limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from typing import Any
 from urllib.parse import quote
 
@@ -95,8 +96,8 @@ async def test_the_reactions_to_a_page_of_messages_are_one_query(api: Place) -> 
     assert {
         first: [ReactionCount(HEART, 2, mine=True)],
         third: [ReactionCount("+1", 1, mine=False)],
-    } == await reads.reactions_of(api.reads, G, [first, second, third], 8)
-    assert {} == await reads.reactions_of(api.reads, G, [], 8)
+    } == await reads.reactions_of(api.reads, G, [first, second, third], 8, None)
+    assert {} == await reads.reactions_of(api.reads, G, [], 8, None)
 
 
 async def test_a_message_takes_so_many_different_reactions_and_the_known_ones_for_ever(api: Place) -> None:
@@ -324,6 +325,127 @@ async def test_a_list_of_pins_under_way_shows_nothing_of_after_a_kick(
     assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_a_pin_of_after_a_kick_is_in_no_list_that_was_under_way(
+    api: Place, monkeypatch: pytest.MonkeyPatch, is_back: bool
+) -> None:
+    """Of a message of before too."""
+    await api.room(G, 7, 8)
+    (seq,) = await said(api, 7)
+    read, to_come = queries.pins, ["a kick"]
+
+    async def reading(*asked: Any, **rest: Any) -> Any:
+        """The pins, read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await api.delete(f"{ROOM}/members/8")
+            await api.put(f"{ROOM}/pins/{seq}")
+            if is_back:
+                await api.post(f"{ROOM}/members", json={"mid": 8})
+        return await read(*asked, **rest)
+
+    monkeypatch.setattr(queries, "pins", reading)
+
+    told = await api.get(f"{ROOM}/pins", mid=8)
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    assert [seq] == [pin["seq"] for pin in (await api.get(f"{ROOM}/pins", mid=7)).json["pins"]]
+
+
+async def test_a_list_of_pins_names_no_message_that_was_said_after_it_was_asked_for(
+    api: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be a pin without its message. Nor does it take the place of another pin."""
+    await api.room(G, 7, 8)
+    seqs = await said(api, 7, 7)
+    for seq in seqs:
+        await api.put(f"{ROOM}/pins/{seq}")
+    read, late = queries.pins, list[int]()
+
+    async def reading(*asked: Any, **rest: Any) -> Any:
+        """The pins, read after the room's head was."""
+        if not late:
+            late.extend(await said(api, 7))
+            await api.put(f"{ROOM}/pins/{late[0]}")
+        return await read(*asked, **rest)
+
+    monkeypatch.setattr(queries, "pins", reading)
+
+    page = (await api.get(f"{ROOM}/pins?limit=2", mid=8)).json
+    assert late, "it has happened"
+    assert seqs[::-1] == [pin["message"]["seq"] for pin in page["pins"]]
+    assert "next" not in page
+    assert late + seqs[:0:-1] == [pin["seq"] for pin in (await api.get(f"{ROOM}/pins?limit=2", mid=8)).json["pins"]]
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+@pytest.mark.parametrize("verb", ["history", "show", "thread", "pins", "reactions"])
+async def test_reactions_of_after_a_kick_are_in_no_answer_that_was_under_way(
+    api: Place, monkeypatch: pytest.MonkeyPatch, verb: str, is_back: bool
+) -> None:
+    """Whoever was a member when it was looked at, and no more when the reactions were: though the messages read as they were sent."""
+    await api.room(G, 7, 8)
+    (first,) = await said(api, 7)
+    answer = {"id": str(uuid.uuid4()), "body": "hello", "thread": first}
+    seq = (await api.post(f"{ROOM}/messages", mid=7, json=answer)).json["seq"]
+    await api.put(f"{ROOM}/pins/{seq}")
+    read, to_come = reads.reactions_of, ["a kick"]
+
+    async def reading(*asked: Any) -> dict[int, list[ReactionCount]]:
+        """The reactions, read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await _kicked(api, seq, is_back=is_back)
+        return await read(*asked)
+
+    monkeypatch.setattr(reads, "reactions_of", reading)
+    path = {
+        "history": "messages",
+        "show": f"messages/{seq}",
+        "thread": f"messages/{first}/thread",
+        "pins": "pins",
+        "reactions": f"messages/{seq}/reactions",
+    }[verb]
+
+    told = await api.get(f"{ROOM}/{path}", mid=8)
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    assert b"late" not in told.raw
+    assert b"late" in (await api.get(f"{ROOM}/{path}", mid=7)).raw
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_who_reacts_after_a_kick_is_in_no_list_that_was_under_way(
+    api: Place, monkeypatch: pytest.MonkeyPatch, is_back: bool
+) -> None:
+    await api.room(G, 7, 8)
+    (seq,) = await said(api, 7)
+    read, to_come = reads.reactions_of, ["a kick"]
+
+    async def reading(*asked: Any) -> dict[int, list[ReactionCount]]:
+        """How many react, read before the kick, and who does after it."""
+        counted = await read(*asked)
+        if to_come:
+            to_come.clear()
+            await _kicked(api, seq, is_back=is_back)
+        return counted
+
+    monkeypatch.setattr(reads, "reactions_of", reading)
+
+    told = await api.get(f"{ROOM}/messages/{seq}/reactions", mid=8)
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    assert b"late" not in told.raw
+
+
+async def _kicked(api: Place, seq: int, *, is_back: bool) -> None:
+    """8 is taken out of the room, then 7 reacts there."""
+    await api.delete(f"{ROOM}/members/8")
+    assert 200 == (await react(api, 7, seq, "late")).status
+    if is_back:
+        await api.post(f"{ROOM}/members", json={"mid": 8})
+
+
 async def test_a_newcomer_sees_the_pins_of_what_it_sees(api: Place) -> None:
     await api.room(G, 7)
     (early,) = await said(api, 7)
@@ -459,7 +581,7 @@ async def test_what_a_page_shows_is_looked_up_however_many_react(api: Place) -> 
     assert "reactions_pkey" in plan
     assert "reaction_counts_pkey" in plan
     assert "Seq Scan on reactions" not in plan
-    rows = await api.pool.fetch(f"EXPLAIN {PAGE}", G, 1, 5_000, None, 101)
+    rows = await api.pool.fetch(f"EXPLAIN {PAGE}", G, 1, 5_000, None, 101, 7)
     assert "reactions_room_seq_position_idx" in "\n".join(row[0] for row in rows)
 
 
