@@ -104,6 +104,7 @@ def test_three():
     seen = pathlib.Path('seen')
     there = seen.exists()
     seen.touch()
+    print('ERROR of a server')
     assert there
 """
 

@@ -372,7 +372,7 @@ async def test_the_rows_are_read_with_their_fold_as_far_as_they_have_come(databa
             caught_up = await judged(here)
             task.cancel()
 
-    inline = {"rooms": 1, "members": 2}
+    inline = {"rooms": 1, "members": 2, "room_counts": 2}
     following = {"sessions": 1, "seen": 1, "deliveries": 1, "inbox": 2, "receipts": 2}
     for log, rows in ((behind, inline), (caught_up, inline | following)):
         assert rows == {name: len(log.projected[name].live) for name in HELD if log.projected[name].live}
