@@ -25,6 +25,7 @@ SAID: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 SERVING: Final = (
     "attachments",
     "paces.py",
+    "places.py",
     "receipts.py",
     "nodes.py",
     "server.py",

@@ -6,10 +6,8 @@ waits: who comes when too many are under way is told so at once.
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from aiohttp import web
@@ -18,38 +16,20 @@ from prometheus_client.registry import Collector
 
 from imcore.api.metrics import Requests
 from imcore.config import Settings
-from imcore.errors import Overloaded, RateLimited
-
-RETRY_MS_MAX: Final = 5_000
+from imcore.places import Places
 
 
-class Downloads(Collector):
-    """The downloads of this process."""
+class Downloads(Places[str], Collector):
+    """The downloads of this process, by address."""
 
     def __init__(self) -> None:
-        # downloads_max and downloads_per_address_max bound them.
-        self._by_address: Counter[str] = Counter()
-        self.under_way = 0
-        self.refused = 0
+        super().__init__("downloads of this address")
 
-    @contextmanager
-    def place(self, address: str, settings: Settings) -> Iterator[None]:
+    def place(self, address: str, settings: Settings) -> AbstractContextManager[None]:
         """One of the places, while the block runs. Raises Overloaded, RateLimited (too many of this address)."""
-        if self.under_way >= settings.downloads_max:
-            self.refused += 1
-            raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
-        if settings.rate_limits and self._by_address[address] >= settings.downloads_per_address_max:
-            self.refused += 1
-            raise RateLimited("too many downloads of this address at once", retry_after_ms=1_000)
-        self.under_way += 1
-        self._by_address[address] += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+        return self.hold(
+            address, settings.downloads_max, settings.downloads_per_address_max if settings.rate_limits else None
+        )
 
     def collect(self) -> Iterable[Metric]:
         """The figures of this moment."""

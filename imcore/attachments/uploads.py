@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from imcore.attachments import kinds
 from imcore.attachments.kinds import HEAD_BYTES, Extent
 from imcore.attachments.store import Store
 from imcore.config import Settings
-from imcore.errors import BadRequest, Overloaded, RateLimited, TooLarge, UploadTimeout
+from imcore.errors import BadRequest, TooLarge, UploadTimeout
+from imcore.places import Places
 
-RETRY_MS_MAX: Final = 5_000
 SNIFFED_BYTES: Final = 64  # enough for every signature
 
 
@@ -33,17 +30,14 @@ class Taken(NamedTuple):
     extent: Extent | None
 
 
-class Uploads:
-    """The uploads of this process."""
+class Uploads(Places[int]):
+    """The uploads of this process, by person."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
+        super().__init__("uploads of this user")
         self._settings = settings
         self._store = store
-        # Each is an HTTP request under way; attachment_uploads_max and attachment_uploads_per_user_max bound them.
-        self._by_person: Counter[int] = Counter()
-        self.under_way = 0
         self.taken = 0
-        self.refused = 0
 
     async def take(
         self, id_: str, mid: int, chunks: AsyncIterator[bytes], *, declared: str, size: int | None = None
@@ -57,10 +51,13 @@ class Uploads:
         kinds.check_allowed(plain, self._settings.attachment_types)
         if size is not None:
             self._check_size(size)
-        with self._place(mid):
+        settings = self._settings
+        per_user = settings.attachment_uploads_per_user_max if mid and settings.rate_limits else None
+        # Each is an HTTP request under way, too.
+        with self.hold(mid, settings.attachment_uploads_max, per_user):
             file = _Passing(self, plain)
             try:
-                async with asyncio.timeout(self._settings.attachment_upload_s):
+                async with asyncio.timeout(settings.attachment_upload_s):
                     await self._store.put(id_, file.pieces(chunks, size))
             except TimeoutError:
                 raise UploadTimeout from None
@@ -71,25 +68,6 @@ class Uploads:
     def _check_size(self, size: int) -> None:
         if size > self._settings.attachment_bytes_max:
             raise TooLarge(f"a file may have {self._settings.attachment_bytes_max} bytes")
-
-    @contextmanager
-    def _place(self, mid: int) -> Iterator[None]:
-        settings = self._settings
-        if self.under_way >= settings.attachment_uploads_max:
-            self.refused += 1
-            raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
-        if mid and settings.rate_limits and self._by_person[mid] >= settings.attachment_uploads_per_user_max:
-            self.refused += 1
-            raise RateLimited("too many uploads of this user at once", retry_after_ms=1_000)
-        self.under_way += 1
-        self._by_person[mid] += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
-            self._by_person[mid] -= 1
-            if not self._by_person[mid]:
-                del self._by_person[mid]
 
 
 class _Passing:
