@@ -464,8 +464,8 @@ async def sight(reads: Reads, operation: str, room: str, actor: Actor, *, is_aud
         raise BadRequest("a room of this type has no members")
     found = await check(reads, operation, room, actor, is_audited=is_audited)
     shows_all = found.room.history == "all"
-    first = 1 if shows_all or found.member is None else found.member.since_seq
-    return Sight(first, found.room.members, shows_all, None if found.member is None else found.member.since)
+    first, since = _seen_by(found)
+    return Sight(first, found.room.members, shows_all, since)
 
 
 async def message_at(reads: Reads, room: str, seq: int, *, first: int = 1) -> Recorded:
@@ -519,7 +519,10 @@ async def _sees(reads: Reads, room: str, who: Actor, head: int, operation: str) 
         if head == 0:
             raise NoSuchRoom
         return _Sees(1, None)
-    found = await check(reads, operation, room, who)
+    return _seen_by(await check(reads, operation, room, who))
+
+
+def _seen_by(found: queries.Standings) -> _Sees:
     if found.member is None:
         return _Sees(1, None)
     return _Sees(1 if found.room.history == "all" else found.member.since_seq, found.member.since)

@@ -118,13 +118,7 @@ class OnAccount(Decision):
 
     def account(self, rows: Rows) -> Account:
         """The account, if it may be done to it by who asks."""
-        actor = self.actor
-        if actor.mid > 0:
-            own = account_of(rows, actor.mid)
-            if own is not None:
-                if own.state != ACTIVE:
-                    raise AccountInactive(f"your account is {own.state}")
-                actor = lesser(actor, own)
+        actor = _active(rows, self.actor)
         account = account_of(rows, self.mid) if self.mid > 0 else None
         rank = 0 if account is None else PLATFORM_RANK_OF[role_of(account)]
         table().check(self.operation, actor, is_own=self.is_own, target_rank=rank)
@@ -372,12 +366,7 @@ class Note(Decision):
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One line of the audit."""
-        actor = self.actor
-        own = account_of(rows, actor.mid) if actor.mid > 0 else None
-        if own is not None:
-            if own.state != ACTIVE:
-                raise AccountInactive(f"your account is {own.state}")
-            actor = lesser(actor, own)
+        actor = _active(rows, self.actor)
         table().check(self.operation, actor)
         return [draft(AUDIT, AdminActed(verb=self.operation, role=actor.role, detail=self.note), actor.mid)]
 
@@ -398,6 +387,16 @@ class Look(Decision):
         table().check(self.operation, actor)
         fact = AdminActed(verb=self.operation, role=actor.role, mid=self.mid, detail=self.note)
         return [draft(AUDIT, fact, actor.mid)]
+
+
+def _active(rows: Rows, actor: Actor) -> Actor:
+    """Whoever does something by an account, as the lesser of what its token and the account say. Raises AccountInactive."""
+    own = account_of(rows, actor.mid) if actor.mid > 0 else None
+    if own is None:
+        return actor
+    if own.state != ACTIVE:
+        raise AccountInactive(f"your account is {own.state}")
+    return lesser(actor, own)
 
 
 def _audit(operation: str, mid: int, actor: Actor, note: str) -> list[Draft]:

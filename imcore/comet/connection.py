@@ -397,8 +397,7 @@ class Connection(Session):
             raise Overloaded("too many sends under way on this connection", retry_after_ms=100)
         identity = self.identity
         assert identity is not None
-        if identity.rooms is not None and not identity.may_enter(room):
-            raise NoSuchRoom
+        self._check_named(room)
         if identity.ops is not None and op not in identity.ops:
             raise Forbidden(f"operation {op} is not allowed to you")
         if comet.rate_limits:
@@ -428,7 +427,7 @@ class Connection(Session):
         """To a token that names rooms no other is there, whatever its person is in. Raises NoSuchRoom."""
         identity = self.identity
         assert identity is not None
-        if identity.rooms is not None and not identity.may_enter(room):
+        if not identity.may_enter(room):
             raise NoSuchRoom
 
     def _check_first(self, draft: Draft, extra: Extra | None) -> None:

@@ -299,7 +299,7 @@ async def remove(caller: Caller, means: Means, args: OfId) -> Place:
 async def _check_may_store(caller: Caller, means: Means, room: str, size: int) -> None:
     """What the decision asks again. Here it spares those who are refused the sending, and us the bytes."""
     now_ms = time.time_ns() // 1_000_000
-    await _checked(caller, means, room, "attachments.store")
+    await reads.check(means.reads, "attachments.store", room, caller.identity.actor)
     if caller.mid != SERVICE_MID:
         uploaded = await queries.uploaded(means.pool, caller.mid)
         membership.check_allowance(uploaded, size, means.settings.attachment_bytes_per_day_max, now_ms)
@@ -321,14 +321,9 @@ async def _seen(caller: Caller, means: Means, id_: str, operation: str) -> rows.
 
 async def _sees_from(caller: Caller, means: Means, room: str, operation: str) -> int:
     """After which position whoever asks sees what happened in the room. Raises NoSuchRoom."""
-    found = await _checked(caller, means, room, operation)
+    found = await reads.check(means.reads, operation, room, caller.identity.actor)
     member = found.member
     return 0 if member is None or found.room.history == "all" else member.since
-
-
-async def _checked(caller: Caller, means: Means, room: str, operation: str) -> queries.Standings:
-    """What whoever asks is to the room, if the table lets it do this there. Raises what the table says."""
-    return await reads.check(means.reads, operation, room, caller.identity.actor)
 
 
 def _shown(id_: str, row: rows.Attachment) -> Attachment:
