@@ -23,11 +23,16 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from imcore.database import connect
 from imcore.database.embedded import embedded
 from imcore.database.migrations import upgrade
 from parts import PARTS, TESTS, part_of
+
+# How long an example takes hangs on what else the machine does.
+settings.register_profile("imcore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("imcore")
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 4 << 30
