@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import random
 import resource
 import time
 import uuid
@@ -707,10 +706,6 @@ class Comet:
             then()
 
         self.loop.call_later(HOLD_S, over)
-
-    def retry_ms(self) -> int:
-        """For requests that are refused while nothing says when there will be room: not all at the same time."""
-        return random.randrange(1_000, 10_000)
 
     def opened(self, connection: Connection) -> None:
         """A connection came in."""
