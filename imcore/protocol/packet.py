@@ -100,6 +100,9 @@ _room_type = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
 # What a header may hold bare or between quotes: printable ASCII, without quotes and backslashes.
 _idempotency_key = re.compile(rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}").fullmatch
 _unprinted = re.compile(f"[{_UNPRINTED}]").search
+# In a set of a regular expression: what could forge a line of a log or of a header, and what is no text.
+CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+find_control: Final = re.compile(f"[{CONTROLS}]").search
 
 
 def check_room(name: str) -> str:
