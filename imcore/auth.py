@@ -1,6 +1,6 @@
 """Who asks: from what a client claims to an identity that everything behind believes.
 
-The seam is one callable, `Authenticate`: a claim in, an identity out, or Unauthenticated. It never waits, because ten thousand
+A claim comes in, and an identity goes out, or Unauthenticated. Nothing here waits, because ten thousand
 clients may come back in the same second: verifying an Ed25519 signature is 0.1 ms of CPU and no I/O.
 
 `believe` takes goim's unsigned JSON at its word (mode open). `Verifier` takes only a signed token. A key is found by the
@@ -116,8 +116,6 @@ class Identity:
         rooms = self.rooms
         return rooms is None or room in rooms or "*" in rooms or f"{room.partition('://')[0]}://*" in rooms
 
-
-Authenticate: TypeAlias = Callable[[Claim], Identity]
 
 SERVICE: Final = Identity(mid=0, role="service")
 ANONYMOUS: Final = Identity(mid=0, role="anonymous")

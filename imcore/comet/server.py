@@ -235,7 +235,6 @@ class Comet:
         self.connects = 0
         self.auth_failures = 0
         self.limited = 0
-        self.fell_behind = 0
         self.too_far = 0
         self.refusals: Counter[str] = Counter()
         self.turned_away: Counter[str] = Counter()
@@ -633,9 +632,9 @@ class Comet:
             self._is_looking = True
             away_s = self.now() - self.sure_until + AWAY_S
             log.warning("this process was away for %.1f s; it looks at the log before it goes on", away_s)
-            self.spawn(self._be_sure(away_s))
+            self.spawn(self._be_sure())
 
-    async def _be_sure(self, away_s: float) -> None:
+    async def _be_sure(self) -> None:
         while True:
             try:
                 await self.tail.catch_up()

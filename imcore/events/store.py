@@ -190,12 +190,11 @@ def draft(
     *,
     key: str = "",
     fence: int = UNFENCED,
-    origin: object = None,
     done: Callable[[Draft, Outcome, bool], None] = ignore,
 ) -> Draft:
     """A draft of a fact."""
     body = fact.model_dump_json()
-    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, origin=origin, done=done)
+    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, done=done)
 
 
 class Decision(ABC):

@@ -21,7 +21,6 @@ PACKET_BYTES_MAX: Final = 65_536  # header and body; the default of the setting
 GOIM_BODY_BYTES_MAX: Final = 4_096  # goim's own limit, on goim's requests in version 1
 TEXT_BODY_BYTES_MAX: Final = 16_384  # the body of a message, as compact JSON text
 DEPTH_MAX: Final = 32  # of a request's JSON: what we store is read by parsers that stop long before orjson's 1,024
-ROOM_TYPE_BYTES_MAX: Final = 32
 ROOM_NAME_BYTES_MAX: Final = 128
 ROOM_BYTES_MAX: Final = 160  # type, "://" and name together
 ROOMS_MAX: Final = 1_000  # live rooms entered by one auth
