@@ -40,6 +40,7 @@ from urllib.parse import quote
 
 from imcore.database.connections import connect
 from imcore.errors import ImcoreError
+from imcore.flushing import flush_folder
 
 logger = logging.getLogger(__name__)
 
@@ -329,7 +330,7 @@ class _Server:
             raise EmbeddedFailed(f"initdb failed; {said} ends: {_tail(said)}")
         said.unlink()
         unfinished.rename(self.folder)
-        _fsync(self.folder.parent)
+        flush_folder(self.folder.parent)
 
     def _spawn(self) -> None:
         _bound(self.log)
@@ -552,11 +553,3 @@ def _bound(log: Path) -> None:
         if log.stat().st_size > LOG_BYTES_MAX:
             shutil.copyfile(log, log.with_name(log.name + ".1"))
             os.truncate(log, 0)
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
