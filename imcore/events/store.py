@@ -111,6 +111,15 @@ def row_of(rows: Rows, kind: type[R], name: str, *key: str | int) -> R | None:
     return row
 
 
+def _resolve(future: asyncio.Future[R], outcome: R | ImcoreError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, ImcoreError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
 def _ignore_all(outcome: list[Recorded] | ImcoreError) -> None:
     """For decisions whose outcome nobody waits for."""
 
@@ -375,15 +384,7 @@ class Log:
         """Append one draft; the future is its place, or raises what refused it. Raises Overloaded at once."""
         future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
 
-        def done(item: Draft, outcome: Outcome, duplicate: bool) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, ImcoreError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        item.done = done
+        item.done = lambda _, outcome, __: _resolve(future, outcome)
         self.submit(item)
         return future
 
@@ -394,15 +395,7 @@ class Log:
         """
         future: asyncio.Future[list[Recorded]] = asyncio.get_running_loop().create_future()
 
-        def done(outcome: list[Recorded] | ImcoreError) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, ImcoreError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        decision.done = done
+        decision.done = partial(_resolve, future)
         self.submit(decision)
         return await future
 
