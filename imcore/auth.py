@@ -1,7 +1,7 @@
 """Who asks: from what a client claims to an identity that everything behind believes.
 
-A claim comes in, and an identity goes out, or Unauthenticated. Nothing here waits, because ten thousand
-clients may come back in the same second: verifying an Ed25519 signature is 0.1 ms of CPU and no I/O.
+A claim comes in, and an identity goes out, or Unauthenticated. Nothing here waits, because ten thousand clients may come back in the
+same second: verifying an Ed25519 signature is 0.1 ms of CPU and no I/O.
 
 `believe` takes goim's unsigned JSON at its word (mode open). `Verifier` takes only a signed token. A key is found by the
 token's `kid`, and each key is for one algorithm: the token's header chooses neither. Nothing is ever

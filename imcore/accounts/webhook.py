@@ -27,7 +27,7 @@ from imcore.protocol.packet import INT64_MAX, INT64_MIN
 log = logging.getLogger(__name__)
 
 ANSWER_BYTES_MAX: Final = 65_536
-RETRY_MS_MAX: Final = 3_000
+RETRY_MS_MAX: Final = 3_000  # until who could not be asked about may come again
 ROOMS_MAX: Final = 1_000
 NO: Final = (401, 403, 404)
 

@@ -383,7 +383,6 @@ class Log:
     def appending(self, item: Draft) -> asyncio.Future[Recorded]:
         """Append one draft; the future is its place, or raises what refused it. Raises Overloaded at once."""
         future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-
         item.done = lambda _, outcome, __: _resolve(future, outcome)
         self.submit(item)
         return future
@@ -394,7 +393,6 @@ class Log:
         Raises the error that refused it, Overloaded, or Unavailable when the outcome is unknown.
         """
         future: asyncio.Future[list[Recorded]] = asyncio.get_running_loop().create_future()
-
         decision.done = partial(_resolve, future)
         self.submit(decision)
         return await future
