@@ -19,6 +19,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     for verb in (
         Verb("server.show", "GET", "/v1/server", is_open=True),
         Verb("accounts.register", "POST", "/v1/accounts", is_open=True),
+        Verb("accounts.send_code", "POST", "/v1/accounts/activation", is_open=True, has_secrets=True),
         Verb("accounts.activate", "POST", "/v1/accounts/{mid}/activation", is_open=True),
         Verb("accounts.login", "POST", "/v1/login", doors=("http",), is_open=True),
         Verb("accounts.refresh", "POST", "/v1/refresh", doors=("http",), is_open=True),
@@ -175,7 +176,7 @@ class Registered:
     mid: int
     login: str
     state: str
-    # a code to activate it is on its way; false: it could not be sent, ask an admin
+    # a code to activate it is on its way; false: it could not be sent: have it sent again, or ask an admin
     code_sent: bool | None = None
 
     @classmethod
@@ -1448,6 +1449,24 @@ class AccountsVerbs(Subject):
                     {"name": None, "invitation": "", "email": ""},
                 ),
                 retry=retry,
+            )
+        )
+
+    async def send_code(self, *, login: str, password: str, email: str, retry: bool = False) -> Registered:
+        """Have a code to activate an account sent again, to the same address or to another; the one before it is
+        worth nothing then.
+
+        Who asks gives the name and the password that the account was registered with, and is told its `mid` and
+        `state`. An account that is active needs no code and is sent none. A name that nobody has is told the same
+        as a wrong password.
+
+        - `email`: where the code is sent to, the same address as before or another; it is not kept
+
+        Raises WrongLogin, AccountInactive, Forbidden, Overloaded.
+        """
+        return Registered.of(
+            await self._calls.perform(
+                VERBS["accounts.send_code"], {"login": login, "password": password, "email": email}, retry=retry
             )
         )
 
