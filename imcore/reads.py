@@ -10,7 +10,7 @@ were read, so that what is recalled before the answer is made is not in it.
 Pages are bounded in rows and in bytes. The order of reading matters for history: the head first, then the membership, then events up
 to that head. A member then, joined no later than the page begins, was a member all the way; what is said after a removal is never in
 the page, however the two race. What became of messages, and the reactions to them, are read last, each in one statement with whether
-the membership is the same still (`check_still`). The same goes for pins.
+the membership is the same still (`check_still`). The same goes for pins and receipts.
 
 The trap: inbox and unread come from rows that follow the log. They are read only once the rows have reached the log's head as it was
 when the request came, so that people read their own writes. If that takes longer than a second the answer is Unavailable, not an old
