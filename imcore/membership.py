@@ -321,10 +321,6 @@ class RoomDecision(Decision):
             is_free = is_wanted or self.actor.role in ("service", *PRIVILEGED)
             if inside >= (self.rooms_max if is_free else brought_max(self.rooms_max)):
                 raise TooManyRooms(f"mid {mid} cannot be brought into more rooms")
-        return self._joins(mid, role)
-
-    def _joins(self, mid: int, role: Role = "member") -> Draft:
-        """The join itself, however many rooms that makes."""
         return self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
 
     def _in_room(self, fact: Fact) -> Draft:
@@ -881,7 +877,7 @@ def brought_max(rooms_max: int) -> int:
 class OpenDirect(RoomDecision):
     """The direct conversation of `actor` and `mid`: one room for the two, made by whoever comes first. Opening it again changes
     nothing (`existing` is the actor's membership), and neither does a block; but where one of the two has blocked the other, none is
-    made. Who opens it must not be in too many rooms; whom it is with is not asked, or nobody in many could be written to."""
+    made. It counts as any other room: of who is brought into it others fill half of its rooms. What is open stays so."""
 
     __slots__ = ("existing",)
     operation = "direct.open"
@@ -912,7 +908,7 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._comes_in(rows, mid) if mid == me else self._joins(mid) for mid in missing),
+            *(self._comes_in(rows, mid) for mid in missing),
         ]
 
 
