@@ -200,14 +200,23 @@ class Bucket:
 
     async def tidy(self, before_s: float) -> int:
         """See Store."""
-        async with _working(strict=True):
-            answer = await self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix)
+        asked: dict[str, object] = {"Bucket": self._bucket, "Prefix": self._prefix}
+        markers: tuple[str, str] = ("", "")  # the key, and the upload of it, after which a page begins
         dropped = 0
-        for one in answer.get("Uploads", ()):
-            if one["Initiated"].timestamp() < before_s and is_id(one["Key"].removeprefix(self._prefix)):
-                await self._abort({"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]})
-                dropped += 1
-        return dropped
+        while True:
+            async with _working(strict=True):
+                answer = await self._client.list_multipart_uploads(**asked)
+            for one in answer.get("Uploads", ()):
+                if one["Initiated"].timestamp() < before_s and is_id(one["Key"].removeprefix(self._prefix)):
+                    await self._abort({"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]})
+                    dropped += 1
+            next_ = (answer.get("NextKeyMarker", ""), answer.get("NextUploadIdMarker", ""))
+            if not answer.get("IsTruncated") or next_ in (markers, ("", "")):  # where it begins anew there is no end
+                return dropped
+            markers = next_
+            asked["KeyMarker"] = markers[0]
+            if markers[1]:
+                asked["UploadIdMarker"] = markers[1]
 
     async def close(self) -> None:
         """See Store."""

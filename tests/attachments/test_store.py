@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,6 +281,50 @@ async def test_what_a_killed_upload_left_in_a_bucket_is_tidied_when_it_is_old(s3
     assert 0 == await store.tidy(0), "it is younger than 1970 (this server says 2010 of every upload)"
     assert 1 == await store.tidy(time.time() + LATER_S)
     assert 0 == await store.tidy(time.time() + LATER_S)
+    await store.close()
+
+
+class InPages:
+    """A client of a store that lists only so many unfinished uploads at a time; the store of the tests lists all."""
+
+    def __init__(self, client: Any, most: int, *, says_where: bool = True) -> None:
+        self._client, self._most, self._says_where = client, most, says_where
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def list_multipart_uploads(
+        self, *, KeyMarker: str = "", UploadIdMarker: str = "", **asked: Any
+    ) -> dict[str, Any]:
+        self.asked += 1
+        answer: dict[str, Any] = await self._client.list_multipart_uploads(**asked)
+        uploads = sorted(answer.get("Uploads", ()), key=lambda one: (one["Key"], one["UploadId"]))
+        after = [one for one in uploads if (one["Key"], one["UploadId"]) > (KeyMarker, UploadIdMarker)]
+        shown = after[: self._most]
+        page = {"Uploads": shown, "IsTruncated": len(after) > len(shown)}
+        if page["IsTruncated"] and self._says_where:
+            page |= {"NextKeyMarker": shown[-1]["Key"], "NextUploadIdMarker": shown[-1]["UploadId"]}
+        return page
+
+
+async def test_all_that_killed_uploads_left_in_a_bucket_is_tidied_however_much_it_is(s3: S3) -> None:
+    """A store lists a thousand at a time. Some are others', some of one key, and a store that does not say where to go on is left."""
+    store = await Bucket.opened(s3.settings())
+    twice = new_id()
+    for name in (*(new_id() for _ in range(5)), twice, twice, *(f"others/{n}" for n in range(4))):
+        await store._client.create_multipart_upload(Bucket="files", Key=store._prefix + name)
+    real = store._client
+
+    store._client = InPages(real, 2, says_where=False)
+    assert 2 >= await store.tidy(time.time() + LATER_S)
+    assert 1 == store._client.asked
+    store._client = InPages(real, 2)
+    await store.tidy(time.time() + LATER_S)
+
+    left = await real.list_multipart_uploads(Bucket="files", Prefix=store._prefix)
+    assert [f"{store._prefix}others/{n}" for n in range(4)] == sorted(one["Key"] for one in left["Uploads"])
+    store._client = real
     await store.close()
 
 
