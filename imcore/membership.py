@@ -84,6 +84,7 @@ from imcore.roles import PRIVILEGED
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
 ROOMS_MAX: Final = 10_000  # that somebody may be in, where nobody says otherwise (the setting rooms_per_user_max)
 NOBODY: Final[Mapping[int, int]] = {}
+MIDS_TOLD: Final = 8  # of whom one act was about, in its line of the audit
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
 
@@ -344,6 +345,37 @@ class LookIn(RoomDecision):
         """One line of the audit, or none. Of a room that is dismissed, too."""
         is_privileged = check(self.operation, self._as_now(rows), self._room(rows), self._standing(rows))
         return [self._audited()] if is_privileged else []
+
+
+class SeeMore(Decision):
+    """Somebody is shown more of these people (in this room) than they show to it, by what it is on the platform; that is audited.
+
+    Nothing happens if it has no privilege any more: then it is to be shown what anybody would be. Raises Unauthenticated for whose
+    account is suspended or given up.
+    """
+
+    __slots__ = ("actor", "mids", "operation", "room")
+
+    def __init__(self, operation: str, actor: Actor, mids: Sequence[int], room: str = "") -> None:
+        super().__init__(roles.keys(actor), [AUDIT], creates=True)
+        self.operation, self.actor, self.mids, self.room = operation, actor, tuple(mids), room
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One line of the audit, or none."""
+        actor = roles.now(rows, self.actor)
+        if actor.role not in PRIVILEGED:
+            return []
+        mid, detail = whom(self.mids)
+        fact = AdminActed(verb=self.operation, role=actor.role, room=self.room, mid=mid, detail=detail)
+        return [draft(AUDIT, fact, actor.mid)]
+
+
+def whom(mids: Sequence[int]) -> tuple[int | None, str]:
+    """Of whom an act is, in its line of the audit: one, or of many people how many, and the first. The log keeps it for ever."""
+    if len(mids) <= 1:
+        return (mids[0] if mids else None), ""
+    first = ",".join(map(str, mids[:MIDS_TOLD]))
+    return None, first if len(mids) <= MIDS_TOLD else f"{len(mids)} people: {first},…"
 
 
 # --- the room ----------------------------------------------------------------------------------------------------------------

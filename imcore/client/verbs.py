@@ -1315,7 +1315,9 @@ class SearchPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device that is connected. `key` is told of one's own devices, and to services, moderators and admins."""
+    """One device that is connected. `key` is told of one's own devices, to services, and to moderators and admins
+    of whom they could not see as anybody.
+    """
 
     platform: str
     # milliseconds since 1970
@@ -2734,8 +2736,9 @@ class PresenceVerbs(Subject):
         """Who of these people is online, on which devices, and when the others were last seen.
 
         Of oneself, and of people with whom one shares a direct room or a room with few members
-        (`presence_room_members_max`), if they let one. Everybody else looks like somebody who was never there. A
-        second behind the truth at most, as a rule some milliseconds.
+        (`presence_room_members_max`), if they let one. Everybody else looks like somebody who was never there; not
+        so to services, nor to moderators and admins, which is audited. A second behind the truth at most, as a rule
+        some milliseconds.
         """
         return People.of(await self._calls.perform(VERBS["presence.of"], given({"mid": mid}, {"mid": ()})))
 
@@ -2743,7 +2746,8 @@ class PresenceVerbs(Subject):
         """How many people of a room are online, and in rooms with few members (`presence_room_members_max`) who.
 
         For members; of a live room for who is in it. People who hide from you are not counted; in large rooms
-        nobody is who does not let everybody see them.
+        nobody is who does not let everybody see them. Services, moderators and admins see them, which is audited of
+        the latter.
 
         Raises NoSuchRoom, Forbidden.
         """
@@ -2765,7 +2769,8 @@ class PresenceVerbs(Subject):
 
         The answer says how they are now. Changes come as events of type `presence` at position 0, never stored; who
         is back within some seconds was never away. People whom you may not see look offline, until the day on which
-        you may see them. At most `presence_watched_max` people a connection; after a reconnect ask again.
+        you may see them; not so to moderators and admins, which is audited. At most `presence_watched_max` people a
+        connection; after a reconnect ask again.
 
         Raises Overloaded, Unavailable.
         """

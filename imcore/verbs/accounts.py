@@ -36,7 +36,7 @@ from imcore.protocol.packet import (
     TOKEN_BYTES_MAX,
     check_room,
 )
-from imcore.verbs.acting import write_down
+from imcore.verbs.acting import as_now, write_down
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
     Answer,
@@ -685,6 +685,7 @@ async def audit(caller: Caller, means: Means, args: AuditPage) -> Audit:
     """
     before = args.after or (await means.reads.reader.stream_head(AUDIT)).seq + 1
     found = await means.reads.reader.read_back(AUDIT, before, args.limit + 1)
+    table().check("audit.list", await as_now(caller, means))
     return page(Audit, "acts", [_act(event) for event in found], args.limit, "seq")
 
 
