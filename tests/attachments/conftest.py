@@ -47,7 +47,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
             [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
     with process, pytest.MonkeyPatch.context() as patched:  # closes its input, which ends it, and waits
-        for name in ("ANSWER_S", "START_S"):
+        for name in ("ANSWER_S", "START_S", "CARRY_S"):
             patched.setattr(s3_module, name, 60.0)
         assert process.stdout is not None
         yield S3(**json.loads(process.stdout.readline()))
