@@ -7,9 +7,9 @@ already. What is not there and what is not one's own are refused alike.
 Moderators and admins of the platform may do what the table says without being members. When it is only that which allowed it, the same
 decision says so in the audit stream.
 
-The trap: a decision must name every row that its events change. A join changes six besides the room's: membership, departure, ban,
-invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are too
-many; only who is written to is not asked: then it is the other side that acts.
+The trap: a decision must name every row that its events change. A join changes seven besides the room's: membership, departure, mute,
+ban, invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are
+too many; only who is written to is not asked: then it is the other side that acts.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ from imcore.projections.inline import refusal
 from imcore.projections.invitations import Invitation
 from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
+from imcore.projections.mutes import Mute as Muted
 from imcore.projections.restrictions import Restriction
 from imcore.projections.room_counts import RoomCount
 from imcore.projections.rooms import Room
@@ -175,7 +176,7 @@ def standing_keys(room: str, mid: int) -> list[Key]:
 
 def join_keys(room: str, mid: int) -> list[Key]:
     """The rows that a join or a ban changes, beside the room's."""
-    names = ("members", "bans", "invitations", "join_requests")
+    names = ("members", "mutes", "bans", "invitations", "join_requests")
     return [*((name, (room, mid)) for name in names), ("departures", (mid, room)), count_key(mid)]
 
 
@@ -306,8 +307,9 @@ class RoomDecision(Decision):
 
     # --- what happens ---
 
-    def _comes_in(self, rows: Rows, mid: int, role: Role = "member", *, is_wanted: bool = False) -> Draft:
-        """The join of somebody who is no member. `is_wanted`: it has asked for it, though somebody else decides.
+    def _comes_in(self, rows: Rows, mid: int, role: Role = "member", *, is_wanted: bool = False) -> list[Draft]:
+        """The join of somebody who is no member, and that it is muted still, if it is. `is_wanted`: it has asked for it, though
+        somebody else decides.
 
         Raises TooManyRooms, which says whose. How many rooms somebody is in is told to nobody else, and other people bring nobody into
         so many that none would be left for what it enters itself.
@@ -321,7 +323,11 @@ class RoomDecision(Decision):
             is_free = is_wanted or self.actor.role in ("service", *PRIVILEGED)
             if inside >= (self.rooms_max if is_free else brought_max(self.rooms_max)):
                 raise TooManyRooms(f"mid {mid} cannot be brought into more rooms")
-        return self._joins(mid, role)
+        muted = row_of(rows, Muted, "mutes", self.room, mid)
+        if muted is None or muted.until_ms <= self.now_ms:
+            return [self._joins(mid, role)]
+        again = MemberMuted(room=self.room, mid=mid, until_ms=muted.until_ms)
+        return [self._joins(mid, role), draft(ROOM + self.room, again, SERVICE_MID)]
 
     def _joins(self, mid: int, role: Role = "member") -> Draft:
         """The join itself, however many rooms that makes."""
@@ -401,7 +407,11 @@ class CreateRoom(RoomDecision):
         return [
             self._in_room(made),
             *([self._in_room(RoomChanged(room=room, **rules._asdict()))] if rules != Settings() else ()),
-            *(self._comes_in(rows, mid, "owner" if mid == self.actor.mid else "member") for mid in self.members),
+            *(
+                event
+                for mid in self.members
+                for event in self._comes_in(rows, mid, "owner" if mid == self.actor.mid else "member")
+            ),
         ]
 
 
@@ -481,7 +491,7 @@ class _Joining(RoomDecision):
         super().__init__(room, actor, mid, keys=join_keys(room, mid), creates=creates, key=key)
         self.existing: Member | None = None
 
-    def _joined(self, rows: Rows, role: Role = "member", *, is_wanted: bool = False) -> Draft:
+    def _joined(self, rows: Rows, role: Role = "member", *, is_wanted: bool = False) -> list[Draft]:
         assert self.mid is not None
         return self._comes_in(rows, self.mid, role, is_wanted=is_wanted)
 
@@ -508,7 +518,7 @@ class Join(_Joining):
         if room is None:
             if not self.may_create or room_type(self.room) == DIRECT:
                 raise NoSuchRoom
-            return [self._joined(rows, "owner")]
+            return self._joined(rows, "owner")
         if direct_pair(self.room) is not None and self._member(rows, self.actor.mid) is None:
             raise NoSuchRoom
         audited = self._check(rows)
@@ -518,7 +528,7 @@ class Join(_Joining):
         if room.approval and room.public and not audited and self._standing(rows) != "invited":
             raise Forbidden("who wants to join this room must ask, and be let in")
         self._check_place(room)
-        return [self._joined(rows), *audited]
+        return [*self._joined(rows), *audited]
 
 
 class AddMember(_Joining):
@@ -545,7 +555,7 @@ class AddMember(_Joining):
         self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
         self._check_place(self._there(rows))
-        return [self._joined(rows, self.role), *audited]
+        return [*self._joined(rows, self.role), *audited]
 
 
 class AcceptInvitation(_Joining):
@@ -564,7 +574,7 @@ class AcceptInvitation(_Joining):
         if self.existing is not None:
             return []
         self._check_place(self._there(rows))
-        return [self._joined(rows)]
+        return self._joined(rows)
 
 
 class ApproveRequest(_Joining):
@@ -587,7 +597,7 @@ class ApproveRequest(_Joining):
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             raise BadRequest("this person does not ask to join")
         self._check_place(self._there(rows))
-        return [self._joined(rows, is_wanted=True), *audited]
+        return [*self._joined(rows, is_wanted=True), *audited]
 
 
 class Invite(RoomDecision):
@@ -845,13 +855,13 @@ class TransferRoom(RoomDecision):
 
 
 class Mute(RoomDecision):
-    """Somebody of higher rank, or a service, keeps `mid` from sending until then; 0 ends it."""
+    """Somebody of higher rank, or a service, keeps `mid` from sending until then, whether it stays or comes back; 0 ends it."""
 
     __slots__ = ("until_ms",)
     operation = "rooms.mute"
 
     def __init__(self, room: str, mid: int, actor: Actor, until_ms: int) -> None:
-        super().__init__(room, actor, mid, keys=[member_key(room, mid)])
+        super().__init__(room, actor, mid, keys=[member_key(room, mid), ("mutes", (room, mid))])
         self.until_ms = until_ms
 
     def _detail(self) -> str:
@@ -912,7 +922,8 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._comes_in(rows, mid) if mid == me else self._joins(mid) for mid in missing),
+            *(self._comes_in(rows, me) if me in missing else ()),
+            *([self._joins(self.mid)] if self.mid in missing else ()),
         ]
 
 

@@ -489,6 +489,52 @@ def test_nobody_raises_itself_by_privilege_alone(role: PlatformRole) -> None:
     assert RoleChanged(room=R, mid=9, role="member") in world.facts(SetRole(R, 9, me, "member"))
 
 
+MUTE_MS = NOW_MS + 9
+STILL_MUTED = MemberMuted(room=R, mid=3, until_ms=MUTE_MS)
+
+
+@pytest.mark.parametrize(
+    "goes", [Leave(R, MEMBER), RemoveMember(R, 3, OWNER), BanMember(R, 3, OWNER)], ids=lambda it: it.operation
+)
+@pytest.mark.parametrize(
+    "comes",
+    [
+        Join(R, MEMBER, may_create=False),
+        AddMember(R, 3, ADMIN),
+        AcceptInvitation(R, MEMBER),
+        ApproveRequest(R, 3, ADMIN),
+        AddMember(R, 3, SERVICE_ACTOR, role="admin"),
+    ],
+    ids=lambda it: it.operation,
+)
+def test_who_goes_out_and_comes_in_again_is_muted_still(goes: Decision, comes: Decision) -> None:
+    """However it went, and however it comes. The server says it, in its own name, behind the join."""
+    world = a_room(Settings(public=True, approval=isinstance(comes, ApproveRequest)))
+    world.when(Mute(R, 3, ADMIN, MUTE_MS))
+    world.when(goes)
+    world.when(UnbanMember(R, 3, OWNER))
+    if isinstance(comes, AcceptInvitation):
+        world.when(Invite(R, 3, OWNER))
+    if isinstance(comes, ApproveRequest):
+        world.when(AskToJoin(R, MEMBER, ""))
+
+    assert STILL_MUTED == world.facts(comes)[1]
+
+    member = world.rows["members", (R, 3)]
+    assert isinstance(member, Member)
+    assert member.muted_until_ms == MUTE_MS
+
+
+@pytest.mark.parametrize("until_ms", [0, NOW_MS])
+def test_a_mute_that_is_over_or_was_ended_does_not_come_back(until_ms: int) -> None:
+    world = a_room(Settings())
+    world.when(Mute(R, 3, ADMIN, MUTE_MS))
+    world.when(Mute(R, 3, ADMIN, until_ms))
+    world.when(Leave(R, MEMBER))
+
+    assert [MemberJoined(room=R, mid=3)] == world.facts(Join(R, MEMBER, may_create=False))
+
+
 def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:
     world = a_room()
     world.when(AddMember(R, 9, OWNER, role="admin"))

@@ -81,6 +81,20 @@ async def test_everybody_is_muted_until_the_time_has_come(room: Place) -> None:
     assert (201, "") == await send(room, MEMBER)
 
 
+async def test_nobody_ends_its_mute_by_leaving(room: Place) -> None:
+    """The answer of the join says where the join is, and a second time, too."""
+    far_ms = int(time.time() * 1000) + 600_000
+    assert 200 == (await room.put(f"{ROOM_1}/members/{MEMBER}/mute", mid=ADMIN, json={"until_ms": far_ms})).status
+    assert 200 == (await room.post(f"{ROOM_1}/leave", mid=MEMBER)).status
+
+    joined = await room.post(f"{ROOM_1}/join", mid=MEMBER)
+
+    assert (403, "muted") == await send(room, MEMBER)
+    again = await room.post(f"{ROOM_1}/join", mid=MEMBER)
+    assert (201, joined.json | {"duplicate": True}) == (joined.status, again.json)
+    assert "muted" == (await room.get(ROOM_1, mid=MEMBER)).json["standing"]
+
+
 async def test_a_ban_and_its_end(room: Place) -> None:
     banned = await room.put(f"{ROOM_1}/bans/{MEMBER}", mid=ADMIN, json={"reason": "spam"})
     assert 200 == banned.status
