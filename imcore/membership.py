@@ -180,6 +180,13 @@ def join_keys(room: str, mid: int) -> list[Key]:
     return [*((name, (room, mid)) for name in names), ("departures", (mid, room)), count_key(mid)]
 
 
+def block_keys(mids: Sequence[int], actor: Actor) -> list[Key]:
+    """The rows that say who of these takes nothing of the actor. Who is trusted on the platform is asked for no leave."""
+    if actor.role in ("service", *PRIVILEGED):
+        return []
+    return [("blocks", (mid, actor.mid)) for mid in mids if mid != actor.mid]
+
+
 def leave_keys(room: str, mid: int) -> list[Key]:
     """The rows that the end of a membership changes, beside the room's."""
     return [member_key(room, mid), ("departures", (mid, room)), count_key(mid)]
@@ -305,6 +312,12 @@ class RoomDecision(Decision):
         if room.members_max and room.members >= room.members_max:
             raise Forbidden(f"the room is full: {room.members_max} members")
 
+    def _refuse_blocked(self, rows: Rows) -> None:
+        """Whoever has blocked the actor is neither invited nor brought in by it. The decision has named their `block_keys`."""
+        for name, (mid, *_) in self.keys:
+            if name == "blocks" and rows[name, (mid, self.actor.mid)] is not None:
+                raise Forbidden(f"mid {mid} takes nothing from you")
+
     # --- what happens ---
 
     def _comes_in(self, rows: Rows, mid: int, role: Role = "member", *, is_wanted: bool = False) -> list[Draft]:
@@ -378,8 +391,10 @@ class CreateRoom(RoomDecision):
     ) -> None:
         # The owner first; nobody twice.
         people = tuple(dict.fromkeys((*((actor.mid,) if actor.mid != SERVICE_MID else ()), *members)))
-        keys = [("restrictions", (room,)), *(key for mid in people for key in join_keys(room, mid))]
-        super().__init__(room, actor, keys=keys, creates=True, key=key)
+        joins = (key for mid in people for key in join_keys(room, mid))
+        super().__init__(
+            room, actor, keys=[("restrictions", (room,)), *joins, *block_keys(people, actor)], creates=True, key=key
+        )
         self.settings, self.members, self.by_privilege = settings, people, by_privilege
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -394,6 +409,7 @@ class CreateRoom(RoomDecision):
         settings, room = self.settings, self.room
         if settings.members_max and len(self.members) > settings.members_max:
             raise BadRequest(f"these are more than {settings.members_max} members")
+        self._refuse_blocked(rows)
         public = settings.public is not False
         made = RoomCreated(room=room, public=public, history=settings.history or "joined", title=settings.title or "")
         # What is as it comes need not be said.
@@ -487,8 +503,10 @@ class _Joining(RoomDecision):
 
     __slots__ = ("existing",)
 
-    def __init__(self, room: str, actor: Actor, mid: int, *, creates: bool = False, key: str = "") -> None:
-        super().__init__(room, actor, mid, keys=join_keys(room, mid), creates=creates, key=key)
+    def __init__(
+        self, room: str, actor: Actor, mid: int, *, keys: Sequence[Key] = (), creates: bool = False, key: str = ""
+    ) -> None:
+        super().__init__(room, actor, mid, keys=[*join_keys(room, mid), *keys], creates=creates, key=key)
         self.existing: Member | None = None
 
     def _joined(self, rows: Rows, role: Role = "member", *, is_wanted: bool = False) -> list[Draft]:
@@ -532,13 +550,13 @@ class Join(_Joining):
 
 
 class AddMember(_Joining):
-    """Somebody brings `mid` in. A member stays as it is."""
+    """Somebody brings `mid` in, who has not blocked it. A member stays as it is."""
 
     __slots__ = ("role",)
     operation = "rooms.add"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, role: Role = "member") -> None:
-        super().__init__(room, actor, mid)
+        super().__init__(room, actor, mid, keys=block_keys([mid], actor))
         self.role = role
 
     def _detail(self) -> str:
@@ -554,6 +572,7 @@ class AddMember(_Joining):
             return []
         self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
+        self._refuse_blocked(rows)
         self._check_place(self._there(rows))
         return [*self._joined(rows, self.role), *audited]
 
@@ -601,13 +620,14 @@ class ApproveRequest(_Joining):
 
 
 class Invite(RoomDecision):
-    """Somebody invites `mid`, who is told. Nothing happens if that person is invited or a member already."""
+    """Somebody invites `mid`, who has not blocked it, and is told. Nothing happens if that person is invited or a member already."""
 
     __slots__ = ()
     operation = "rooms.invite"
 
     def __init__(self, room: str, mid: int, actor: Actor) -> None:
-        super().__init__(room, actor, mid, keys=standing_keys(room, mid), streams=[f"{USER}{mid}"])
+        keys = [*standing_keys(room, mid), *block_keys([mid], actor)]
+        super().__init__(room, actor, mid, keys=keys, streams=[f"{USER}{mid}"])
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One invitation, or none."""
@@ -618,6 +638,7 @@ class Invite(RoomDecision):
             raise Forbidden("this person is banned from the room")
         if self._member(rows, self.mid) or row_of(rows, Invitation, "invitations", self.room, self.mid):
             return []
+        self._refuse_blocked(rows)
         return [self._in_user(self.mid, Invited(room=self.room, mid=self.mid)), *audited]
 
 

@@ -489,6 +489,39 @@ def test_nobody_raises_itself_by_privilege_alone(role: PlatformRole) -> None:
     assert RoleChanged(room=R, mid=9, role="member") in world.facts(SetRole(R, 9, me, "member"))
 
 
+@pytest.mark.parametrize(
+    "brings",
+    [
+        lambda actor: AddMember(R, 7, actor),
+        lambda actor: Invite(R, 7, actor),
+        lambda actor: CreateRoom("group://new", actor, members=[6, 7]),
+    ],
+)
+def test_who_is_blocked_by_somebody_neither_invites_nor_brings_it_in(brings: Callable[[Actor], Decision]) -> None:
+    """Until it is not blocked any more. Whom the platform trusts does not ask; and who blocks may invite."""
+    world = a_room()
+    world.when(BlockPerson(ADMIN.mid, person(7)))
+    world.when(BlockPerson(6, ADMIN))
+
+    assert Forbidden is world.refusal(brings(ADMIN))
+    for actor in (OWNER, SERVICE_ACTOR, Actor(ADMIN.mid, "moderator")):
+        assert world.refusal(brings(actor)) is None, actor
+
+    world.when(UnblockPerson(ADMIN.mid, person(7)))
+    assert world.refusal(brings(ADMIN)) is None
+
+
+def test_a_block_changes_nothing_for_who_is_there_already_or_has_asked() -> None:
+    world = a_room(Settings(public=True, approval=True))
+    world.when(AskToJoin(R, OTHER, ""))
+    world.when(BlockPerson(ADMIN.mid, MEMBER))
+    world.when(BlockPerson(ADMIN.mid, OTHER))
+
+    assert [] == world.facts(AddMember(R, MEMBER.mid, ADMIN))
+    assert [] == world.facts(Invite(R, MEMBER.mid, ADMIN))
+    assert [MemberJoined(room=R, mid=OTHER.mid)] == world.facts(ApproveRequest(R, OTHER.mid, ADMIN))
+
+
 MUTE_MS = NOW_MS + 9
 STILL_MUTED = MemberMuted(room=R, mid=3, until_ms=MUTE_MS)
 

@@ -2262,7 +2262,10 @@ class BlocksVerbs(Subject):
     __slots__ = ()
 
     async def add(self, mid: int, *, of: int | None = None) -> Place:
-        """Take no direct messages of somebody any more. That person learns of it when it sends one.
+        """Take no direct messages of somebody any more, and no invitation. That person learns of it when it sends
+        one.
+
+        Nor does it bring one into a room any more, or into a new one.
 
         - `of`: for whom a service acts; a person leaves it out
 
@@ -2271,7 +2274,7 @@ class BlocksVerbs(Subject):
         return Place.of(await self._calls.perform(VERBS["blocks.add"], given({"mid": mid, "of": of}, {"of": None})))
 
     async def remove(self, mid: int, *, of: int | None = None) -> Place:
-        """Take direct messages of somebody again.
+        """Take direct messages and invitations of somebody again.
 
         - `of`: for whom a service acts; a person leaves it out
 
