@@ -1703,7 +1703,10 @@ class AccountVerbs(Subject):
     async def deactivate(self) -> Place:
         """Give your account up, for good. Its name stays taken.
 
-        Raises NoSuchAccount, AccountInactive.
+        It stays a member of its rooms, and what it said is still said by it. The last owner of a room in which
+        others are makes somebody else owner first, or dismisses the room.
+
+        Raises NoSuchAccount, AccountInactive, Forbidden.
         """
         return Place.of(await self._calls.perform(VERBS["account.deactivate"], {}))
 

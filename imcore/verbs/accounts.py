@@ -452,11 +452,15 @@ async def password(caller: Caller, means: Means, args: PasswordChange) -> Logged
     "DELETE",
     "/v1/account",
     answer=Place,
-    errors=(NoSuchAccount, AccountInactive),
+    errors=(NoSuchAccount, AccountInactive, Forbidden),
     has_secrets=True,
 )
 async def deactivate(caller: Caller, means: Means, args: Nothing) -> Place:
-    """Give your account up, for good. Its name stays taken."""
+    """Give your account up, for good. Its name stays taken.
+
+    It stays a member of its rooms, and what it said is still said by it. The last owner of a room in which others are makes somebody
+    else owner first, or dismisses the room.
+    """
     return _place(await means.accounts.deactivate(caller.identity))
 
 
