@@ -460,6 +460,7 @@ async def edit(caller: Caller, means: Means, args: NewWords) -> Place:
     _text(means, args.body)
     _pace(caller, means, caller.mid)
     target = await _target(caller, means, args.room, args.seq)
+    await means.accounts.doors.allow("send", caller.identity, args.room, caller.key)
     who, within_s = caller.identity.actor, means.settings.edit_within_s
     editing = EditMessage(target, who, within_s, args.body, args.format, key=caller.key)
     return await _decided(caller, means, editing)
