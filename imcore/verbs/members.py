@@ -21,8 +21,8 @@ from imcore.verbs.verb import (
     AnyVerb,
     Args,
     Caller,
+    Label,
     Limit,
-    Line,
     Mid,
     Millis,
     Other,
@@ -37,7 +37,7 @@ from imcore.verbs.verb import (
 REASON_BYTES_MAX: Final = 256
 CHANGES_ROWS: Final = 500
 
-Reason = Annotated[Line, within(REASON_BYTES_MAX)]
+Reason = Annotated[Label, within(REASON_BYTES_MAX)]
 UntilMs = Annotated[int, Field(ge=0, le=INT64_MAX, description="milliseconds since 1970; 0 ends it")]
 
 

@@ -81,6 +81,14 @@ async def test_everybody_is_muted_until_the_time_has_come(room: Place) -> None:
     assert (201, "") == await send(room, MEMBER)
 
 
+@pytest.mark.parametrize("setting", ["title", "topic"])
+async def test_what_a_room_is_called_leaves_the_text_around_it_alone(room: Place, setting: str) -> None:
+    for text in ("\u202egnp.exe", "a\u2066b"):
+        told = await room.patch(ROOM_1, mid=OWNER, json={setting: text})
+        assert (400, "bad_request") == code(told), told.json
+    assert 200 == (await room.patch(ROOM_1, mid=OWNER, json={setting: "חדר"})).status
+
+
 async def test_nobody_ends_its_mute_by_leaving(room: Place) -> None:
     """The answer of the join says where the join is, and a second time, too."""
     far_ms = int(time.time() * 1000) + 600_000
