@@ -67,6 +67,7 @@ from imcore.events.types import (
     room_type,
 )
 from imcore.permissions import Actor, Rank, Standing, table
+from imcore.projections.accounts import DEACTIVATED
 from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.blocks import Block
@@ -261,10 +262,10 @@ class RoomDecision(Decision):
         invitation = row_of(rows, Invitation, "invitations", self.room, mid)
         return standing(self._member(rows, mid), self._ban(rows, mid), invitation, self.now_ms)
 
-    def _check(self, rows: Rows, *, target_rank: int = 0) -> list[Draft]:
+    def _check(self, rows: Rows, *, target_rank: int = 0, is_own: bool = False) -> list[Draft]:
         """Pass, or raise; what is to be audited."""
         actor, room = self._as_now(rows), self._room(rows)
-        is_privileged = check(self.operation, actor, room, self._standing(rows), target_rank=target_rank)
+        is_privileged = check(self.operation, actor, room, self._standing(rows), target_rank=target_rank, is_own=is_own)
         assert room is not None, "who passes passes into a room"
         if room.dismissed:
             raise BadRequest("the room is dismissed: nothing happens in it any more")
@@ -818,7 +819,8 @@ class UnbanMember(RoomDecision):
 
 
 class SetRole(RoomDecision):
-    """Somebody above both the old and the new role, or a service, changes the role of `mid`."""
+    """Somebody above both the old and the new role, or a service, changes the role of `mid`. Who has one may step down by itself; the
+    last owner makes somebody else owner instead."""
 
     __slots__ = ("role",)
     operation = "rooms.set_role"
@@ -836,23 +838,28 @@ class SetRole(RoomDecision):
         self._refuse_direct()
         member = self._member(rows, self.mid)
         rank = 0 if member is None else max(RANK[member.role], RANK[self.role])
-        audited = self._check(rows, target_rank=rank)
-        member, _ = self._target(rows)
+        steps_down = self.mid == self.actor.mid and member is not None and RANK[self.role] < RANK[member.role]
+        audited = self._check(rows, target_rank=rank, is_own=steps_down)
+        if member is None:
+            raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         if member.role == self.role:
             return []
+        if steps_down and not audited and self._there(rows).owners == (self.mid,):
+            raise Forbidden("the last owner makes somebody else owner, or dismisses the room")
         self._refuse_raising_oneself(self.role, audited)
         return [self._in_room(RoleChanged(room=self.room, mid=self.mid, role=self.role)), *audited]
 
 
 class TransferRoom(RoomDecision):
-    """`mid`, a member, owns the room from here on; those of `former` who own it become admins. A person gives away its own."""
+    """`mid`, a member, owns the room from here on; those of `former` who own it become admins. A person gives away its own, and nobody
+    gives a room to an account that was given up."""
 
     __slots__ = ("former",)
     operation = "rooms.transfer"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, former: Sequence[int]) -> None:
         people = [member_key(room, one) for one in (mid, *former)]
-        super().__init__(room, actor, mid, keys=people)
+        super().__init__(room, actor, mid, keys=[*people, roles.account_key(mid)])
         self.former = tuple(former)
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -864,6 +871,9 @@ class TransferRoom(RoomDecision):
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         self._refuse_raising_oneself("owner", audited)
+        account = roles.account_of(rows, self.mid)
+        if account is not None and account.state == DEACTIVATED:
+            raise BadRequest("this person has given its account up")
         owners = self._there(rows).owners
         raised = [] if self.mid in owners else [RoleChanged(room=self.room, mid=self.mid, role="owner")]
         lowered = [

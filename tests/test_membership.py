@@ -568,6 +568,21 @@ def test_a_mute_that_is_over_or_was_ended_does_not_come_back(until_ms: int) -> N
     assert [MemberJoined(room=R, mid=3)] == world.facts(Join(R, MEMBER, may_create=False))
 
 
+def test_who_has_a_rank_may_step_down_and_the_last_owner_may_not() -> None:
+    """It takes nobody's leave, and no rank is gained by it."""
+    world = a_room()
+    for role in ("member", "admin"):
+        assert Forbidden is world.refusal(SetRole(R, OWNER.mid, OWNER, role))
+    assert Forbidden is world.refusal(SetRole(R, ADMIN.mid, ADMIN, "owner"))
+    assert Forbidden is world.refusal(SetRole(R, MEMBER.mid, MEMBER, "admin"))
+
+    assert [RoleChanged(room=R, mid=ADMIN.mid, role="member")] == world.facts(SetRole(R, ADMIN.mid, ADMIN, "member"))
+    assert Forbidden is world.refusal(SetRole(R, ADMIN.mid, ADMIN, "admin"))
+    world.when(SetRole(R, MEMBER.mid, SERVICE_ACTOR, "owner"))
+    assert [RoleChanged(room=R, mid=OWNER.mid, role="admin")] == world.facts(SetRole(R, OWNER.mid, OWNER, "admin"))
+    assert Forbidden is world.refusal(SetRole(R, MEMBER.mid, MEMBER, "admin"))
+
+
 def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:
     world = a_room()
     world.when(AddMember(R, 9, OWNER, role="admin"))

@@ -66,6 +66,17 @@ async def test_who_owns_a_room_alone_gives_it_away_before_its_account(guarded: P
     assert 200 == (await guarded.delete("/v1/account", token=one["token"])).status
 
 
+async def test_a_room_is_not_given_to_who_has_given_its_account_up(guarded: Place) -> None:
+    one, other = await somebody(guarded), await somebody(guarded, "other")
+    made = {"room": "group://team", "members": [other["mid"]]}
+    assert 201 == (await guarded.post("/v1/rooms", token=one["token"], json=made)).status
+    assert 200 == (await guarded.delete("/v1/account", token=other["token"])).status
+
+    given = await guarded.put("/v1/rooms/group/team/owner", token=one["token"], json={"mid": other["mid"]})
+
+    assert (400, "bad_request") == (given.status, given.code)
+
+
 @pytest.mark.parametrize(
     ("role", "of", "allowed"),
     [
