@@ -245,7 +245,8 @@ def as_now(event: Recorded, row: Amendment | None) -> bytes:
 
 
 async def check_about(reads: Reads, room: str, who: Actor, what: messages.About, *, client_id: str) -> None:
-    """Passes what a message may be about: messages of the room that its sender sees, and members of it.
+    """Passes what a message may be about: messages of the room that its sender sees, a thread of which it need not see the first (who
+    joined later sees the others, and may answer them), and members of it.
 
     A retry passes too, of whom was named and has left meanwhile: the log compares it with the first. Raises NoSuchMessage, BadRequest,
     and NoSuchRoom for who is not in the room.
@@ -257,12 +258,13 @@ async def check_about(reads: Reads, room: str, who: Actor, what: messages.About,
     is_live = room_type(room) in reads.live_types
     if is_live and what.mentions:
         raise BadRequest("mentions: a room of this type has no members")
-    found = await queries.judge(reads.pool, room, who.mid, seqs, people)
+    unseen = 0 if what.thread == what.reply_to else what.thread
+    found = await queries.judge(reads.pool, room, who.mid, seqs, people, unseen)
     fault: ImcoreError
     if found is None or not (found.is_member or is_live or who.role == "service"):
         fault = NoSuchMessage() if is_live else NoSuchRoom()
     elif found.messages < len(seqs):
-        fault = NoSuchMessage("reply_to or thread is no message of this room that you see")
+        fault = NoSuchMessage("reply_to is no message of this room that you see, or thread none at all")
     elif found.people < len(people):
         fault = BadRequest("mentions: not all of these are in the room")
     else:

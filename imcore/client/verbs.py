@@ -2334,9 +2334,9 @@ class MessagesVerbs(Subject):
         """Store a message in the room and deliver it.
 
         As whoever asks, or for a service as the member that it names, or in its own name. It may answer a message
-        (`reply_to`) and be part of a thread (`thread`: the seq of its first message), both of them messages of the
-        room that its sender sees; it may name people of the room, or "all". The same `id` again, for the same
-        message, is answered with its first place.
+        that its sender sees (`reply_to`) and be part of a thread (`thread`: the seq of its first message, which its
+        sender need not see); it may name people of the room, or "all". The same `id` again, for the same message,
+        is answered with its first place.
 
         - `op`: under which clients of version 1 get it
         - `format`: text and base64: the body is a string that means text or bytes
