@@ -851,8 +851,8 @@ class SetRole(RoomDecision):
 
 
 class TransferRoom(RoomDecision):
-    """`mid`, a member, owns the room from here on; those of `former` who own it become admins. A person gives away its own, and nobody
-    gives a room to an account that was given up."""
+    """`mid`, a member, owns the room from here on; those of `former` who own it become admins. A person gives away its own. Nobody
+    gives a room to who never comes back: to an account that was given up, or to a guest, but for services."""
 
     __slots__ = ("former",)
     operation = "rooms.transfer"
@@ -874,6 +874,8 @@ class TransferRoom(RoomDecision):
         account = roles.account_of(rows, self.mid)
         if account is not None and account.state == DEACTIVATED:
             raise BadRequest("this person has given its account up")
+        if self.mid < 0 and self.actor.role != "service":
+            raise BadRequest("a guest never comes back once its login is over, and is given no room")
         owners = self._there(rows).owners
         raised = [] if self.mid in owners else [RoleChanged(room=self.room, mid=self.mid, role="owner")]
         lowered = [

@@ -583,6 +583,15 @@ def test_who_has_a_rank_may_step_down_and_the_last_owner_may_not() -> None:
     assert Forbidden is world.refusal(SetRole(R, MEMBER.mid, MEMBER, "admin"))
 
 
+def test_a_guest_is_given_no_room_but_by_a_service() -> None:
+    world = a_room()
+    world.when(AddMember(R, -5, OWNER))
+
+    for giver in (OWNER, MODERATOR):
+        assert BadRequest is world.refusal(TransferRoom(R, -5, giver, former=[1])), giver
+    assert RoleChanged(room=R, mid=-5, role="owner") in world.facts(TransferRoom(R, -5, SERVICE_ACTOR, former=[1]))
+
+
 def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:
     world = a_room()
     world.when(AddMember(R, 9, OWNER, role="admin"))
