@@ -336,7 +336,11 @@ async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = 
     lines = await queries.members_page(
         reads.pool, room, after, limit + 1, viewer=viewer, room_members_max=reads.presence_room_members_max
     )
-    reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
+    shown = [line._asdict() for line in lines[:limit]]
+    for line in shown:
+        if not line["muted_until_ms"]:  # as nearly all are
+            del line["muted_until_ms"]
+    reply: dict[str, object] = {"room": room, "version": version, "members": shown}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid
     return orjson.dumps(reply)

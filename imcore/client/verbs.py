@@ -703,17 +703,25 @@ class Marked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberLine:
-    """A member. `since` is the position of the join."""
+    """A member. `since` is the position of the join. `muted_until_ms` is there of whom somebody has muted."""
 
     mid: int
     role: str
     since: int
     online: bool
+    # milliseconds since 1970
+    muted_until_ms: int = 0
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> MemberLine:
         """From its JSON."""
-        return cls(mid=told["mid"], role=told["role"], since=told["since"], online=told["online"])
+        return cls(
+            mid=told["mid"],
+            role=told["role"],
+            since=told["since"],
+            online=told["online"],
+            muted_until_ms=told.get("muted_until_ms", 0),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

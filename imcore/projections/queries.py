@@ -134,7 +134,7 @@ def _is_contact(viewer: str, mid: str) -> str:
 # The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
 # the page, where EXISTS would be answered by reading all sessions once. A direct room is not a small one.
 MEMBERS_PAGE: Final = f"""
-SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
+SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online, m.muted_until_ms
 FROM members m
 JOIN rooms r ON r.room = m.room
 LEFT JOIN visibility v ON v.mid = m.mid
@@ -456,6 +456,7 @@ class MemberLine(NamedTuple):
     role: str
     since: int
     online: bool
+    muted_until_ms: int = 0
 
 
 class InboxLine(NamedTuple):

@@ -135,12 +135,13 @@ class MyInvitations(Args):
 
 
 class MemberLine(Answer):
-    """A member. `since` is the position of the join."""
+    """A member. `since` is the position of the join. `muted_until_ms` is there of whom somebody has muted."""
 
     mid: int
     role: str
     since: Position
     online: bool
+    muted_until_ms: Millis = 0
 
 
 class MembersPage(Answer):

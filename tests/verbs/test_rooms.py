@@ -103,6 +103,19 @@ async def test_nobody_ends_its_mute_by_leaving(room: Place) -> None:
     assert "muted" == (await room.get(ROOM_1, mid=MEMBER)).json["standing"]
 
 
+async def test_the_list_of_members_says_who_is_muted(room: Place) -> None:
+    """As the changes of the list do; of the others it says nothing of it."""
+    far_ms = int(time.time() * 1000) + 600_000
+    assert 200 == (await room.put(f"{ROOM_1}/members/{MEMBER}/mute", mid=ADMIN, json={"until_ms": far_ms})).status
+
+    for mid in (OWNER, MEMBER):
+        listed = (await room.get(f"{ROOM_1}/members", mid=mid)).json["members"]
+        assert {MEMBER: far_ms} == {one["mid"]: one["muted_until_ms"] for one in listed if "muted_until_ms" in one}
+    await room.put(f"{ROOM_1}/members/{MEMBER}/mute", mid=ADMIN, json={"until_ms": 0})
+    listed = (await room.get(f"{ROOM_1}/members", mid=OWNER)).json["members"]
+    assert not any("muted_until_ms" in one for one in listed)
+
+
 async def test_a_ban_and_its_end(room: Place) -> None:
     banned = await room.put(f"{ROOM_1}/bans/{MEMBER}", mid=ADMIN, json={"reason": "spam"})
     assert 200 == banned.status
