@@ -767,13 +767,13 @@ class RemoveMember(RoomDecision):
 
 class BanMember(RoomDecision):
     """Somebody of higher rank, or a service, keeps `mid` out until then (0: for ever). A member is removed in the same step; an
-    invitation and a request to join end."""
+    invitation and a request to join end, and the person is told."""
 
     __slots__ = ("reason", "until_ms")
     operation = "rooms.ban"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, until_ms: int = 0, reason: str = "") -> None:
-        super().__init__(room, actor, mid, keys=join_keys(room, mid))
+        super().__init__(room, actor, mid, keys=join_keys(room, mid), streams=[f"{USER}{mid}"])
         self.until_ms, self.reason = until_ms, reason
 
     def _detail(self) -> str:
@@ -794,7 +794,16 @@ class BanMember(RoomDecision):
             return []
         banned = MemberBanned(room=self.room, mid=self.mid, until_ms=self.until_ms, reason=self.reason)
         removed = [] if member is None else [self._in_room(MemberRemoved(room=self.room, mid=self.mid))]
-        return [*removed, self._in_room(banned), *audited]
+        return [*self._ended(rows, self.mid), *removed, self._in_room(banned), *audited]
+
+    def _ended(self, rows: Rows, mid: int) -> list[Draft]:
+        """What the person waits for no longer, as it would be told without a ban."""
+        invitation = row_of(rows, Invitation, "invitations", self.room, mid)
+        request = row_of(rows, JoinRequest, "join_requests", self.room, mid)
+        return [
+            *([self._in_user(mid, InvitationWithdrawn(room=self.room, mid=mid))] if invitation else ()),
+            *([self._in_user(mid, JoinRejected(room=self.room, mid=mid))] if request else ()),
+        ]
 
 
 class UnbanMember(RoomDecision):

@@ -258,7 +258,7 @@ def test_an_invitation_ends_when_it_is_declined_withdrawn_or_its_person_is_banne
     endings: Sequence[tuple[Decision, list[Fact]]] = [
         (DeclineInvitation(R, STRANGER), [InvitationDeclined(room=R, mid=4)]),
         (Uninvite(R, 4, ADMIN), [InvitationWithdrawn(room=R, mid=4)]),
-        (BanMember(R, 4, ADMIN), [MemberBanned(room=R, mid=4)]),
+        (BanMember(R, 4, ADMIN), [InvitationWithdrawn(room=R, mid=4), MemberBanned(room=R, mid=4)]),
     ]
     for end, said in endings:
         world = a_room()
@@ -590,6 +590,24 @@ def test_a_guest_is_given_no_room_but_by_a_service() -> None:
     for giver in (OWNER, MODERATOR):
         assert BadRequest is world.refusal(TransferRoom(R, -5, giver, former=[1])), giver
     assert RoleChanged(room=R, mid=-5, role="owner") in world.facts(TransferRoom(R, -5, SERVICE_ACTOR, former=[1]))
+
+
+def test_who_is_banned_is_told_that_its_invitation_or_request_ended() -> None:
+    """On every device, as if they had been taken back. The room is told of the ban alone, whose place is the last."""
+    world = a_room(Settings(public=True, approval=True))
+    world.when(Invite(R, OTHER.mid, OWNER))
+    world.when(AskToJoin(R, OTHER, ""))
+    banned = MemberBanned(room=R, mid=OTHER.mid)
+
+    assert [
+        (f"{USER}5", InvitationWithdrawn(room=R, mid=OTHER.mid)),
+        (f"{USER}5", JoinRejected(room=R, mid=OTHER.mid)),
+        (ROOM + R, banned),
+    ] == world.when(BanMember(R, OTHER.mid, ADMIN))
+    assert [(ROOM + R, MemberBanned(room=R, mid=OTHER.mid, reason="x"))] == world.when(
+        BanMember(R, OTHER.mid, ADMIN, reason="x")
+    )
+    assert world.rows["invitations", (R, OTHER.mid)] is world.rows["join_requests", (R, OTHER.mid)] is None
 
 
 def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:

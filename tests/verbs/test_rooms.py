@@ -308,3 +308,9 @@ async def test_what_a_moderator_does_is_in_the_audit_stream(room: Place) -> None
     shown = await rooms.show.run(moderator, means, rooms.InRoom(room="group://1"))
     assert isinstance(shown, rooms.Shown)
     assert shown.dismissed > 0
+
+
+async def test_somebody_who_was_never_here_is_banned_too(room: Place) -> None:
+    """Whoever has nothing to be told needs no stream for it."""
+    assert 200 == (await room.put(f"{ROOM_1}/bans/987654", mid=ADMIN, json={})).status
+    assert [987654] == [one["mid"] for one in (await room.get(f"{ROOM_1}/bans", mid=OWNER)).json["bans"]]
