@@ -127,9 +127,9 @@ async def history(
     )
 
 
-async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str = "messages.show") -> Recorded:
+async def message(reads: Reads, room: str, seq: int, who: Actor) -> Recorded:
     """A message that this person sees, as it was sent. Raises NoSuchRoom, and NoSuchMessage for a seq that is that of none."""
-    found, _ = await _message(reads, room, seq, who, operation, (await reads.reader.stream_head(ROOM + room)).seq)
+    found, _ = await _message(reads, room, seq, who, "messages.show", (await reads.reader.stream_head(ROOM + room)).seq)
     return found
 
 

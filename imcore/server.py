@@ -61,7 +61,7 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
+from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
@@ -207,38 +207,19 @@ class Process:
         if self.seeking is not None:
             self.seeking.wake(position)
 
-    def push_ephemeral(
-        self,
-        op: int,
-        payload: bytes,
-        *,
-        room: str | None = None,
-        mids: tuple[int, ...] = (),
-        keys: tuple[str, ...] = (),
-        everybody: bool = False,
-        type_: str = MESSAGE_PUSHED,
-        mid: int = SERVICE_MID,
-        key: str = "",
-        position: int = 0,
-    ) -> int:
+    def push_ephemeral(self, message: Ephemeral) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once.
 
         On each comet it waits for the log up to `position`, and up to where this process knows it."""
-        position = max(position, self.position, 0 if self.comet is None else self.comet.tail.position)
-        message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
+        known = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        message = message._replace(position=max(message.position, known))
         if self.bus is not None:
             self.bus.pass_on(message)
         return self.passed_on(message)
 
     def passed_on(self, message: Ephemeral) -> int:
         """A message was pushed without storing it, here or by another process. How many got it here at once."""
-        if self.comet is None:
-            return 0
-        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
-        return self.comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody,
-            type_=type_, mid=mid, key=key, position=position,
-        )  # fmt: skip
+        return 0 if self.comet is None else self.comet.push_ephemeral(message)
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""

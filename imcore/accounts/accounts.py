@@ -107,12 +107,11 @@ class Accounts:
         *,
         nodes: Nodes,
         keys: OwnKeys,
-        balancer: Balancer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.nodes = nodes
-        self.balancer = balancer or Balancer()
+        self.balancer = Balancer()
         self.passwords = Passwords(settings)
         self.webhook = Webhook(settings)
         self.revocations = Revocations(settings.auth_leeway_s)

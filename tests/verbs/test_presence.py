@@ -163,7 +163,7 @@ async def test_a_signal_goes_to_the_room_in_the_name_of_who_gives_it(team: Place
     assert [
         (0, b'{"typing":true}', ROOM, "typing", ANNA),
         (0, '[1,"ä"]'.encode(), ROOM, "signal:cursor", BEN),
-    ] == [(one["op"], one["payload"], one["room"], one["type_"], one["mid"]) for one in team.pushed]
+    ] == [(one.op, one.payload, one.room, one.type, one.mid) for one in team.pushed]
 
 
 @pytest.mark.parametrize("rest", ["typing", "signals"])
@@ -171,7 +171,7 @@ async def test_a_signal_says_up_to_where_in_the_log_its_giver_was_looked_at(team
     removed = (await team.log.decide(membership.RemoveMember(ROOM, CARA, SERVICE_ACTOR)))[-1]
     await team.post(f"{PATH}/{rest}", mid=ANNA, json={"type": "wave"} if rest == "signals" else {})
 
-    assert [removed.position] == [one.get("position") for one in team.pushed]
+    assert [removed.position] == [one.position for one in team.pushed]
 
 
 async def test_a_muted_member_gives_none(team: Place) -> None:
@@ -194,7 +194,7 @@ async def test_whom_the_other_has_blocked_gives_none_in_the_room_of_the_two(team
     assert [] == team.pushed
     await team.log.decide(membership.UnblockPerson(BEN, person(ANNA)))
     assert 200 == (await team.post(path, mid=BEN, json=body)).status
-    assert [BEN] == [one["mid"] for one in team.pushed]
+    assert [BEN] == [one.mid for one in team.pushed]
 
 
 @pytest.mark.parametrize(

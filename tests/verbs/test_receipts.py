@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from api.place import Place, serving
+from imcore.bus.postgres import Ephemeral
 from imcore.client import Client, Event, connect
 from imcore.receipts import MARKS_MAX, Receipts
 from projections.place import running
@@ -114,9 +115,9 @@ async def test_only_marks_that_go_forward_are_told(api: Place) -> None:
 async def telling(api: Place, *, members_max: int = 3) -> AsyncIterator[tuple[Receipts, list[tuple[str | None, Any]]]]:
     told: list[tuple[str | None, Any]] = []
 
-    def push(op: int, payload: bytes, *, room: str | None = None, type_: str = "") -> int:
-        assert (0, "receipt") == (op, type_)
-        told.append((room, orjson.loads(payload)))
+    def push(message: Ephemeral) -> int:
+        assert (0, "receipt") == (message.op, message.type)
+        told.append((message.room, orjson.loads(message.payload)))
         return 1
 
     tells = Receipts(api.pool, push, members_max, gap_s=0.01)
@@ -142,7 +143,7 @@ async def test_of_many_marks_of_a_person_the_newest_is_told_and_only_in_small_ro
 
 
 async def test_of_too_many_marks_the_last_are_told_to_nobody(api: Place) -> None:
-    tells = Receipts(api.pool, lambda *_, **__: 0, 3)
+    tells = Receipts(api.pool, lambda _: 0, 3)
 
     for mid in range(MARKS_MAX + 2):
         tells.marked(G, mid, 1)
