@@ -544,6 +544,7 @@ class OwnKeys:
             write_once(path, _fresh_pem())
         except OSError as error:
             raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None
+        log.info("a key was made: %s", path)
         self._look(again=True)
 
     def _look_for_all(self) -> None:

@@ -32,6 +32,7 @@ WHERE l.mid = $1 AND ($3::text IS NULL OR l.key = $3) AND l.since > coalesce(o.e
 AND EXISTS (SELECT FROM refresh_tokens r WHERE r.mid = l.mid AND r.sid = l.sid AND r.expires_at > now())
 ORDER BY l.since DESC LIMIT $2
 """
+ARE_LOGINS: Final = "SELECT EXISTS (SELECT FROM logins)"
 # What a new token of a login is to say, and up to where in the log that is true: one snapshot.
 STANDING: Final = """
 SELECT h.position, a.state, a.role, l.since > coalesce(o.ended, 0) AS is_on
@@ -126,6 +127,11 @@ async def logins(source: Source, mid: int, limit: int, key: str | None = None) -
 async def owned_alone(source: Source, mid: int) -> list[str]:
     """Rooms in which others are and whose only owner this is, some of them if they are many."""
     return [row["room"] for row in await source.fetch(OWNED_ALONE, mid, OWNED_MAX)]
+
+
+async def are_logins(source: Source) -> bool:
+    """Is anybody logged in?"""
+    return bool(await source.fetchval(ARE_LOGINS))
 
 
 async def standing(source: Source, mid: int, sid: str) -> Standing:

@@ -15,6 +15,7 @@ from api.place import Place, serving
 from imcore.bus.postgres import Ephemeral
 from imcore.client import Client, Event, connect
 from imcore.receipts import MARKS_MAX, Receipts
+from imcore.verbs import receipts as receipts_verbs
 from projections.place import running
 from serving import serving as server
 from waiting import eventually
@@ -84,6 +85,35 @@ async def test_who_left_is_no_reader_and_comes_back_as_none(api: Place) -> None:
     assert (0, 0) == ((page := await receipts(api, 7, seq))["people"], page["read"])
     await api.post(f"{ROOM}/members", json={"mid": 8})
     assert (0, 0) == ((page := await receipts(api, 7, seq))["people"], page["read"])
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+@pytest.mark.parametrize("before", ["_counts", "_readers"])
+async def test_who_is_removed_while_it_asks_is_not_told_who_reads_after_that(
+    api: Place, monkeypatch: pytest.MonkeyPatch, before: str, is_back: bool
+) -> None:
+    """Whether it comes before people are counted or before they are named. Who is in the room again may ask again."""
+    await api.room(G, 7, 8, 9)
+    seq = (await api.send(ROOM, 7, "hello")).json["seq"]
+    looked_up, to_come = getattr(receipts_verbs, before), ["a kick"]
+
+    async def reading(*asked: Any) -> Any:
+        """Read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await api.delete(f"{ROOM}/members/9")
+            await read(api, 8, seq)
+            if is_back:
+                await api.post(f"{ROOM}/members", json={"mid": 9})
+            assert 1 == (await receipts(api, 7, seq))["read"], "the rows hold it"
+        return await looked_up(*asked)
+
+    monkeypatch.setattr(receipts_verbs, before, reading)
+
+    told = await api.get(f"{ROOM}/messages/{seq}/receipts", mid=9)
+
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
 
 
 @pytest.mark.parametrize(("members", "is_told"), [(2, True), (3, True), (4, False)])
