@@ -87,6 +87,25 @@ async def test_a_text_of_the_wrong_length_is_told_how_many_characters_it_may_hav
         assert (400, said) == (told.status, told.json["detail"])
 
 
+@pytest.mark.parametrize(
+    "name", ["\u202eecila", "a\u2066b", "b\u202c", " \u3000", "\u200b\u200d", "\u3164", "\u2800\u00ad"]
+)
+async def test_a_name_is_seen_and_leaves_the_text_around_it_alone(guarded: Place, name: str) -> None:
+    who = await somebody(guarded)
+
+    told = await guarded.patch("/v1/account", token=who["token"], json={"name": name})
+
+    assert (400, "bad_request") == (told.status, told.code)
+
+
+@pytest.mark.parametrize("name", ["אליס", "علی‌رضا", "👩‍👩‍👧", "日本 太郎", "a b"])
+async def test_names_are_of_any_script(guarded: Place, name: str) -> None:
+    who = await somebody(guarded)
+
+    assert 200 == (await guarded.patch("/v1/account", token=who["token"], json={"name": name})).status
+    assert name == (await guarded.get(f"/v1/people/{who['mid']}", token=who["token"])).json["name"]
+
+
 async def test_signs_of_sql_are_only_signs(guarded: Place) -> None:
     """In every field that takes text, and given back as they came."""
     evil = "'; DROP TABLE accounts; -- \\ % _ $$ \" {{7*7}}"

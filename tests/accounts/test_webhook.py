@@ -241,6 +241,25 @@ async def test_joins_and_sends_are_asked_about_where_that_was_chosen(database_ur
         assert 403 == (await place.post("/v1/rooms/group/8/messages", token="other", json=message)).status
 
 
+async def test_whatever_says_something_new_is_a_send(database_url: str, backend: Backend) -> None:
+    """An edit and a file as well: who may send nothing any more may not say it in another way. A recall says nothing."""
+    async with asking(database_url, backend, auth_webhook_asks=("connect", "send")) as place:
+        path = "/v1/rooms/group/8"
+        assert 201 == (await place.post("/v1/rooms", token="shop", json={"room": "group://8", "members": [9]})).status
+        said = {"id": "11111111-1111-4111-8111-111111111111", "body": "hello", "mid": 9}
+        seq = (await place.post(f"{path}/messages", token="shop", json=said)).json["seq"]
+
+        edited = await place.put(f"{path}/messages/{seq}", token="other", json={"body": "buy this"})
+        assert (403, "forbidden") == (edited.status, edited.code)
+        assert {"act": "send", "mid": 9, "room": "group://8", "key": ""} == backend.asked[-1]
+        text = {"Content-Type": "text/plain"}
+        stored = await place.post(f"{path}/attachments?name=a.txt", token="other", data=b"buy this", headers=text)
+        assert (403, "forbidden") == (stored.status, stored.code)
+
+        assert "hello" == (await place.get(f"{path}/messages/{seq}", token="shop")).json["body"]
+        assert 200 == (await place.delete(f"{path}/messages/{seq}", token="other")).status
+
+
 async def test_whoever_becomes_a_member_is_asked_about_whoever_does_it(database_url: str, backend: Backend) -> None:
     """Number 8 may be nowhere: its friends cannot bring it in either."""
     backend.nowhere = 8

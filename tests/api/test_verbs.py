@@ -334,6 +334,17 @@ async def test_a_condition_that_is_none_changes_nothing(api: Place, condition: s
     assert 200 == (await api.get(ECHO, headers={"If-None-Match": condition})).status
 
 
+@pytest.mark.parametrize("name", ["If-Match", "If-Unmodified-Since"])
+async def test_a_change_on_a_condition_is_not_made_without_it(api: Place, name: str) -> None:
+    """What is only read or sent again hangs on no such condition."""
+    given = {name: 'W/"0123456789abcdef0123456789abcdef"'}
+
+    refused = await api.put(ECHO, json={}, headers=given)
+
+    assert (400, "bad_request") == (refused.status, refused.code)
+    assert 200 == (await api.get(ECHO, headers=given)).status
+
+
 async def test_only_what_was_read_has_a_tag(api: Place) -> None:
     written = await api.put(ECHO, json={}, headers={"If-None-Match": "*"})
     refused = await api.get(f"{ECHO}?limit=0", headers={"If-None-Match": "*"})
