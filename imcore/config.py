@@ -312,9 +312,14 @@ class Settings(_Part):
         32, description="Passwords in line. Above, who logs in is told at once when to come back."
     )
     logins_per_account_per_s: PerSecond = Field(
-        0.1, description="Attempts to log in to one account for long. High: passwords can be guessed."
+        0.1,
+        description="Attempts to log in to one account from one address for long; from all together 10 times as many. "
+        "High: passwords can be guessed.",
     )
-    logins_per_account_burst: Burst = Field(10.0, description="Attempts that may be made at once after a pause.")
+    logins_per_account_burst: Burst = Field(
+        10.0,
+        description="Attempts from one address that may be made at once after a pause; from all together 10 times as many.",
+    )
     logins_per_address_per_s: PerSecond = Field(
         5.0, description="Logins, registrations and guests of one address for long. Low: offices behind one wait."
     )

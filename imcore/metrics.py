@@ -92,7 +92,7 @@ MEANINGS: Mapping[str, str] = {
     "accounts_passwords_total": "Passwords looked at.",
     "accounts_passwords_refused_total": "Logins told to come back because the line for passwords was too long.",
     "accounts_revocations": "Logouts, suspensions and changes of role that are in memory, to refuse tokens by.",
-    "accounts_paced": "Names and addresses whose pace of logging in is remembered.",
+    "accounts_paced": "Names, addresses and both together whose pace of logging in is remembered.",
     "accounts_tries_limited_total": "Logins and registrations refused by the pace of a name or an address.",
     "accounts_webhook_under_way": "Questions to the backend that have no answer yet.",
     "accounts_webhook_failed_total": "Questions to the backend that had no answer.",

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from imcore.accounts import keeping, names, queries
 from imcore.accounts.decisions import (
@@ -77,8 +77,9 @@ STRAYS_S: Final = 3_600.0  # between looks at all logins, for those that no refr
 LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
 CODES_PER_S: Final = 1 / 60  # sent again for one account: whoever has it chooses where the mails go
 CODES_BURST: Final = 3
+ADDRESSES: Final = 10  # an account is tried as fast as from so many of them, however many there are
 
-K = TypeVar("K", str, int)
+K = TypeVar("K", str, int, tuple[str, str])
 Nodes = Callable[[], Awaitable[Sequence[AliveNode]]]
 
 
@@ -126,9 +127,12 @@ class Accounts:
         self._issuer = Issuer(settings, keys)
         self._clock = clock
         self._strays_at = clock()  # when to look for logins without a refresh token again
-        self.tries: Paces[str] = Paces(settings.logins_per_account_per_s, settings.logins_per_account_burst)
+        per_s, burst = settings.logins_per_account_per_s, settings.logins_per_account_burst
+        self.tries: Paces[tuple[str, str]] = Paces(per_s, burst)  # of an account from an address
+        self.guesses: Paces[str] = Paces(ADDRESSES * per_s, ADDRESSES * burst)  # of an account from all of them
         self.comings: Paces[str] = Paces(settings.logins_per_address_per_s, settings.logins_per_address_burst)
         self.codes: Paces[int] = Paces(CODES_PER_S, CODES_BURST)
+        self._paces: tuple[Paces[Any], ...] = (self.tries, self.guesses, self.comings, self.codes)
 
     async def begin(self) -> None:
         """Know what was taken back, before any door opens."""
@@ -180,8 +184,8 @@ class Accounts:
             "accounts_passwords_total": self.passwords.made,
             "accounts_passwords_refused_total": self.passwords.refused,
             "accounts_revocations": len(self.revocations),
-            "accounts_paced": len(self.tries) + len(self.comings) + len(self.codes),
-            "accounts_tries_limited_total": self.tries.refused + self.comings.refused + self.codes.refused,
+            "accounts_paced": sum(len(paces) for paces in self._paces),
+            "accounts_tries_limited_total": sum(paces.refused for paces in self._paces),
             "accounts_webhook_under_way": self.webhook.under_way,
             "accounts_webhook_failed_total": self.webhook.failed,
         }
@@ -314,7 +318,7 @@ class Accounts:
         if not code:
             return await self._log.decide(Activate(mid, by.actor, by_code=False))
         self._pace(self.comings, subnet(address))
-        self._pace(self.tries, f"code {mid}")
+        self._pace_try(f"code {mid}", address)
         # In mode admin no code is good: one may have been sent before that was set.
         if self.settings.registration == "admin" or not await keeping.is_activation(self._pool, mid, code):
             raise WrongCode
@@ -340,7 +344,7 @@ class Accounts:
         self.passwords.check_room()
         login = names.login_name(login)
         handle = names.handle(login)
-        self._pace(self.tries, handle)
+        self._pace_try(handle, address)
         known = await queries.by_name(self._pool, handle, login)
         await self._compare(known, password)
         assert known is not None, "nobody's password is never right"
@@ -452,7 +456,7 @@ class Accounts:
         """Another password. Every login is over, and this device has a new one. Raises WrongLogin, BadRequest."""
         new = check_password(new)
         self._pace(self.comings, subnet(address))
-        self._pace(self.tries, f"password {who.mid}")
+        self._pace_try(f"password {who.mid}", address)
         known = await queries.by_mid(self._pool, who.mid)
         if known is None:
             raise NoSuchAccount
@@ -511,6 +515,12 @@ class Accounts:
 
     async def _sids(self, mid: int) -> list[str]:
         return [one.sid for one in await queries.logins(self._pool, mid, LOGINS_MAX)]
+
+    def _pace_try(self, account: str, address: str) -> None:
+        """One more guess, perhaps. Tightly for each address, so that a stranger at its own does not keep the owner out; and loosely
+        for all together, so that many addresses do not guess without bound. What the first refuses does not count for the second."""
+        self._pace(self.tries, (account, subnet(address)))
+        self._pace(self.guesses, account)
 
     def _pace(self, paces: Paces[K], key: K) -> None:
         if self.settings.rate_limits:

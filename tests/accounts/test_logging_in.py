@@ -536,6 +536,60 @@ async def test_one_account_is_tried_so_often_and_no_more(database_url: str) -> N
         await logged_in(place, "bob")
 
 
+def from_address(address: str) -> dict[str, str]:
+    return {"X-Forwarded-For": address}
+
+
+BEHIND: dict[str, Any] = {"trusted_proxies": ("127.0.0.0/8",), **PACED}
+
+
+async def test_who_knows_a_name_does_not_keep_its_owner_out(database_url: str) -> None:
+    """A stranger uses up what it may guess from its address, of which it has many if they are IPv6; the owner has another."""
+    few: dict[str, Any] = {"logins_per_account_burst": 3.0, "logins_per_account_per_s": 0.001}
+    wrong, right = ({"login": "alice", "password": one} for one in ("incorrect horse", PASSWORD))
+    async with serving(database_url, auth_mode="jwt", **BEHIND, **few) as place:
+        await registered(place)
+        for addresses in (["203.0.113.9"] * 99, [f"2001:db8::{n:x}" for n in range(1, 100)]):
+            told = [
+                (await place.post("/v1/login", token="", json=wrong, headers=from_address(one))).status
+                for one in addresses
+            ]
+            assert [401] * 3 + [429] * 96 == told
+
+        for address in ("198.51.100.7", "2001:db8:0:1::1"):
+            owner = await place.post("/v1/login", token="", json=right, headers=from_address(address))
+            assert 200 == owner.status, address
+
+
+async def test_many_addresses_together_guess_ten_times_as_often_and_no_more(database_url: str) -> None:
+    few: dict[str, Any] = {"logins_per_account_burst": 2.0, "logins_per_account_per_s": 0.001}
+    body = {"login": "alice", "password": "incorrect horse"}
+    async with serving(database_url, auth_mode="jwt", **BEHIND, **few) as place:
+        await registered(place)
+        told = [
+            await place.post("/v1/login", token="", json=body, headers=from_address(f"203.0.113.{n}"))
+            for n in range(1, 22)
+        ]
+        assert [401] * 20 + [429] == [answer.status for answer in told]
+        assert 0 < int(told[-1].headers["Retry-After"]) <= 100
+
+
+async def test_a_password_is_changed_and_an_account_activated_whoever_else_has_tried(database_url: str) -> None:
+    few: dict[str, Any] = {"logins_per_account_burst": 3.0, "logins_per_account_per_s": 0.001}
+    async with serving(database_url, auth_mode="jwt", **BEHIND, **few) as place:
+        mid = await registered(place)
+        token = (await logged_in(place))["token"]
+        for method, path, sent, code in (
+            (place.put, "/v1/account/password", {"old": "incorrect horse", "new": "another horse"}, 401),
+            (place.post, f"/v1/accounts/{mid}/activation", {"code": "a guess of it"}, 403),
+        ):
+            told = [
+                (await method(path, token=token, json=sent, headers=from_address(address))).status
+                for address in ["203.0.113.9"] * 4 + ["198.51.100.7"]
+            ]
+            assert [code, code, code, 429, code] == told, path
+
+
 async def test_one_address_tries_so_often_and_no_more(database_url: str) -> None:
     few: dict[str, Any] = {"logins_per_address_burst": 3.0, "logins_per_address_per_s": 0.001}
     async with serving(database_url, auth_mode="jwt", **PACED, **few) as place:
