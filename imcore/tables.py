@@ -207,6 +207,19 @@ rooms = Table(
     Column("dismissed_by", BigInteger, nullable=False, server_default="0"),
     Index("rooms_directory_idx", "room", postgresql_where=text("public AND dismissed = 0")),
     Index("rooms_dismissed_idx", "room", postgresql_where=text("dismissed > 0")),
+    Index(
+        "rooms_titles_idx",
+        text("imcore_grams(title, 1)"),
+        postgresql_using="gin",
+        postgresql_where=text("public AND dismissed = 0 AND title <> ''"),
+    ),
+    Index(
+        "rooms_names_idx",
+        text(
+            "lower(split_part(room, '://'::text, 2))"
+        ),  # COLLATE "C", which the database does not say when it is asked
+        postgresql_where=text("public AND dismissed = 0"),
+    ),
 )
 
 # What keeps members of a room from sending, in the few rooms that restrict it: a send looks here, once a room of its batch.

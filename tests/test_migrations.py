@@ -242,28 +242,45 @@ async def test_rooms_of_before_have_their_owners_and_their_members_a_version(emp
         await connection.close()
 
 
-async def test_an_index_on_what_may_be_many_rows_is_built_beside_those_who_write(empty_database_url: str) -> None:
+@pytest.mark.parametrize(
+    ("before_it", "revision", "table", "index", "other", "end"),
+    [
+        ("0014", "0015", "attachments", "attachments_room_mid_idx", "room", '(room, mid, "position")'),
+        (
+            "0016",
+            "0017",
+            "rooms",
+            "rooms_titles_idx",
+            "title",
+            "(public AND (dismissed = 0) AND (title <> ''::text))",
+        ),
+        ("0016", "0017", "rooms", "rooms_names_idx", "room", "(public AND (dismissed = 0))"),
+    ],
+)
+async def test_an_index_on_what_may_be_many_rows_is_built_beside_those_who_write(
+    empty_database_url: str, before_it: str, revision: str, table: str, index: str, other: str, end: str
+) -> None:
     """Also where somebody died while he built it."""
     await upgrade(empty_database_url)
-    await downgrade(empty_database_url, "0014")
+    await downgrade(empty_database_url, before_it)
     before, after = [await connect(empty_database_url) for _ in range(2)]
     try:
-        await before.execute("CREATE INDEX attachments_room_mid_idx ON attachments (room)")
+        await before.execute(f"CREATE INDEX {index} ON {table} ({other})")
         async with asyncio.TaskGroup() as tasks:
             async with before.transaction():
-                await before.execute("LOCK TABLE attachments IN ROW EXCLUSIVE MODE")
-                tasks.create_task(upgrade(empty_database_url, "0015"))
+                await before.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+                tasks.create_task(upgrade(empty_database_url, revision))
                 waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
                 await eventually(lambda: after.fetchval(waiting))
                 async with after.transaction():
                     await after.execute("SET LOCAL lock_timeout = '2s'")
-                    await after.execute("LOCK TABLE attachments IN ROW EXCLUSIVE MODE")
+                    await after.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
 
         definition = (
             "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indisvalid AND indexrelid = $1::text::regclass"
         )
-        made = await after.fetchval(definition, "attachments_room_mid_idx")
-        assert made.endswith('(room, mid, "position")')
+        made = await after.fetchval(definition, index)
+        assert made.endswith(end), made
     finally:
         await before.close()
         await after.close()

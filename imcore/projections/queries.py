@@ -26,6 +26,7 @@ from imcore.projections.rooms import Room
 from imcore.projections.uploads import Uploaded
 
 Source: TypeAlias = "Connection | Pool"
+NEAR_ROOMS: Final = 2_000  # public rooms that a search looks through one by one (4 ms)
 
 # The rooms of these people and the head of the log, in one snapshot: the memberships are those at exactly that position. A dismissed
 # room is there still, with the position of its end.
@@ -72,15 +73,32 @@ LEFT JOIN invitations i ON i.room = r.room AND i.mid = $2
 WHERE r.room = $1
 """
 
-# Public rooms in order of name, after one of them. What is looked for may be anywhere in the title, or begin the name: that is a walk
-# over the public rooms until the page is full, so such pages are short.
-DIRECTORY: Final = """
-SELECT r.room, r.title, r.topic, r.members, r.approval, r.writers, r.created
-FROM rooms r
-WHERE r.public AND r.dismissed = 0 AND r.room > $1
-  AND ($2 = '' OR position(lower($2) IN lower(r.title)) > 0 OR starts_with(lower(split_part(r.room, '://', 2)), lower($2)))
-ORDER BY r.room
-LIMIT $3
+# Public rooms in order of name, after one of them.
+_LISTED: Final = "r.room, r.title, r.topic, r.members, r.approval, r.writers, r.created"
+_IS_LISTED: Final = "r.public AND r.dismissed = 0"
+_TITLED: Final = "position(lower($2) IN lower(r.title)) > 0"
+_NAME: Final = "lower(split_part(r.room, '://', 2)) COLLATE \"C\""
+_NAMED: Final = f"{_NAME} >= lower($2) AND {_NAME} < lower($2) || chr(1114111)"
+DIRECTORY: Final = f"""
+SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND r.room > $1 ORDER BY r.room LIMIT $2
+"""
+# The same of those that somebody looks for: it is anywhere in the title, or begins the name. What many are called is found often enough
+# among the next $4 to fill the page. Only what is rare there is looked for in the indexes of titles and names, of which no other way
+# is left to Postgres: the rooms in order of name would be all, one by one.
+DIRECTORY_SEARCH: Final = f"""
+WITH near AS MATERIALIZED (
+    SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND r.room > $1 ORDER BY r.room LIMIT $4),
+  found AS MATERIALIZED (SELECT * FROM near r WHERE {_TITLED} OR {_NAMED} ORDER BY r.room LIMIT $3),
+  beyond AS MATERIALIZED (
+    SELECT max(room) AS room FROM near HAVING count(*) = $4 AND (SELECT count(*) FROM found) < $3),
+  titled AS MATERIALIZED (
+    SELECT {_LISTED} FROM rooms r
+    WHERE {_IS_LISTED} AND r.title <> '' AND imcore_grams(r.title, 1) @> imcore_grams($2, 3) AND {_TITLED}
+      AND (SELECT true FROM beyond) AND r.room || '' > (SELECT room FROM beyond)),
+  named AS MATERIALIZED (
+    SELECT {_LISTED} FROM rooms r
+    WHERE {_IS_LISTED} AND {_NAMED} AND (SELECT true FROM beyond) AND r.room || '' > (SELECT room FROM beyond))
+SELECT * FROM found UNION SELECT * FROM titled UNION SELECT * FROM named ORDER BY room LIMIT $3
 """
 
 # Who came, changed or went after a position, in that order: each person once, as it is now.
@@ -595,7 +613,11 @@ async def standings(source: Source, room: str, mid: int) -> Standings | None:
 
 async def directory_page(source: Source, after_room: str, search: str, limit: int) -> list[RoomLine]:
     """The next public rooms in order of name; "" begins. `search` is in the title, or begins the name."""
-    return [RoomLine(*row) for row in await source.fetch(DIRECTORY, after_room, search, limit)]
+    if search:
+        found = await source.fetch(DIRECTORY_SEARCH, after_room, search, limit, NEAR_ROOMS)
+    else:
+        found = await source.fetch(DIRECTORY, after_room, limit)
+    return [RoomLine(*row) for row in found]
 
 
 async def changes(source: Source, room: str, after: int, limit: int) -> list[ChangeLine]:

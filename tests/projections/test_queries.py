@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from random import Random, randrange
 from typing import Any
 
 import pytest
@@ -319,6 +320,38 @@ async def test_the_directory_is_searched_by_title_and_by_the_beginning_of_the_na
     assert ["b"] == await found("", "group://a", 1)
 
 
+async def test_the_directory_is_searched_beyond_the_rooms_that_are_looked_through(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the indexes find is what looking through all would find, page by page: any part of a title, of any length, and names by how
+    they begin."""
+    random = Random(seed := randrange(2**32))
+    letters = "aAbB 群聊%\\_'é://"
+    titles = {f"group://{n:02}{random.choice('aAbB')}": "".join(random.choices(letters, k=n % 7)) for n in range(60)}
+    for room, title in titles.items():
+        await here.in_room(RoomCreated(room=room, title=title, public=random.random() < 0.9), 1)
+    public = {row[0] for row in await here.pool.fetch("SELECT room FROM rooms WHERE public")}
+    some = [text[a : a + n] for text in titles.values() for a in range(len(text)) for n in (1, 2, 3, 4)]
+    for search in {*random.sample(some, 60), "0", "2", "12", "12a", "1%", "aaaaaaaa", " "}:
+        sought = lower(search)
+        expected = sorted(
+            room for room in public if sought in lower(titles[room]) or lower(room[8:]).startswith(sought)
+        )
+        for near, limit in ((7, 5), (1, 9), (5, 5), (1_000, 9)):
+            monkeypatch.setattr(queries, "NEAR_ROOMS", near)
+            found, after = [], ""
+            while page := await queries.directory_page(here.pool, after, search, limit):
+                assert len(page) <= limit
+                found += [line.room for line in page]
+                after = found[-1]
+            assert expected == found, (seed, search, near, limit)
+
+
+def lower(text: str) -> str:
+    """As Postgres does without a locale."""
+    return "".join(sign.lower() if sign.isascii() else sign for sign in text)
+
+
 async def test_changes_of_the_list_are_each_person_once_as_it_is_now(here: Place) -> None:
     await here.join(A, 1, 2, 3)
     version = (await here.reader.head()).position
@@ -348,7 +381,9 @@ INSERT INTO streams (name, seq, position, messages)
 SELECT 'room:group://' || r, {MESSAGES_OF_EACH}, {MESSAGES_OF_EACH} * r, {MESSAGES_OF_EACH} FROM generate_series(1, {ROOMS}) r;
 UPDATE streams SET seq = 50000, messages = 50000, position = 1050000 WHERE name = 'room:group://{BIG_ROOM}';
 INSERT INTO checkpoints SELECT 'inbox', max(position) - 3 FROM streams;
-INSERT INTO rooms SELECT 'group://' || r, 1, 1, true, 'joined', '', {MEMBERS_OF_EACH} FROM generate_series(1, {ROOMS}) r;
+INSERT INTO rooms SELECT 'group://' || r, 1, 1, true, 'joined', 'Talk ' || r % 5, {MEMBERS_OF_EACH} FROM generate_series(1, {ROOMS}) r;
+UPDATE rooms SET title = 'Lunch 午饭' WHERE room IN (SELECT 'group://' || n FROM generate_series(9990, 9999) n);
+INSERT INTO rooms SELECT 'group://lunch' || r, 1, 1, r = 1, 'joined', '', 1 FROM generate_series(1, 2) r;
 INSERT INTO members SELECT 'group://' || r, (r * 7 + m) % 20000 + 1, 'member', 1, 1, 0
 FROM generate_series(1, {ROOMS}) r, generate_series(1, {MEMBERS_OF_EACH}) m WHERE r <> {BIG_ROOM};
 INSERT INTO members SELECT 'group://{BIG_ROOM}', mid, 'member', 1, 1, 0 FROM generate_series(1, 20000) mid;
@@ -397,7 +432,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "room": (queries.ROOM_ROW, "'group://5'", 10),
     "standing": (queries.STANDING, "'group://5', 40", 20),
     "changes": (queries.CHANGES, "'group://3', 2, 500", 600),
-    "directory": (queries.DIRECTORY, "'group://5', '', 50", 80),
+    "directory": (queries.DIRECTORY, "'group://5', 50", 80),
     "bans": (queries.BANS_PAGE, "'group://5', 3, 50, 0", 20),
     "invitations": (queries.INVITATIONS_PAGE, "'group://5', 3, 50", 80),
     "invited": (queries.INVITED_PAGE, "7, '', 50", 60),
@@ -455,6 +490,38 @@ async def test_queries_find_their_rows_through_an_index(full: Pool, name: str, m
     assert not {table for table in read_whole if table in BIG or table.startswith("events")}, told
     assert plan["Actual Rows"] > 0
     assert blocks(plan) <= blocks_max, told
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(
+    ("search", "found", "near", "beyond"),
+    [
+        ("lunch", 11, queries.NEAR_ROOMS, 11),
+        ("LU", 11, queries.NEAR_ROOMS, 11),
+        ("饭", 10, queries.NEAR_ROOMS, 10),
+        ("9998", 1, queries.NEAR_ROOMS, 1),
+        ("no such", 0, queries.NEAR_ROOMS, 0),
+        ("alk", 50, 50, 0),
+        ("t", 50, 50, 0),
+    ],
+)
+async def test_a_search_of_the_directory_costs_what_it_finds(
+    full: Pool, mode: str, search: str, found: int, near: int, beyond: int
+) -> None:
+    """It looks through so many rooms, and of all others at those which the indexes find; where many are called so, at none."""
+    async with full.acquire() as connection, connection.transaction():
+        arguments = f"'', '{search}', 50, {queries.NEAR_ROOMS}"
+        plan, told = await explained(connection, mode, queries.DIRECTORY_SEARCH, arguments)
+    looked_at = sum(
+        (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0) + scan.get("Rows Removed by Index Recheck", 0))
+        * scan["Actual Loops"]
+        for scan in scans(plan)
+        if scan["Relation Name"] == "rooms"
+    )
+
+    assert found == plan["Actual Rows"], told
+    assert near + beyond == looked_at, told
 
 
 @pytest.mark.asyncio(loop_scope="module")
