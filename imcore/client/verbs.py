@@ -1940,7 +1940,7 @@ class RoomsVerbs(Subject):
         return Place.of(await self._calls.perform(VERBS["rooms.dismiss"], {"room": room}))
 
     async def directory(self, *, search: str = "", after: str = "", limit: int = 50) -> Directory:
-        """The public rooms that one may enter, in order of name.
+        """The public rooms that one may enter and is not banned from, in order of name.
 
         - `search`: is somewhere in the title, or begins the name
         """

@@ -73,32 +73,34 @@ LEFT JOIN invitations i ON i.room = r.room AND i.mid = $2
 WHERE r.room = $1
 """
 
-# Public rooms in order of name, after one of them.
+# Public rooms in order of name, after one of them, without those that somebody ($1) is banned from. That is looked up of each room that
+# would be shown: with OFFSET Postgres makes no join of it, for which it might read all bans.
 _LISTED: Final = "r.room, r.title, r.topic, r.members, r.approval, r.writers, r.created"
 _IS_LISTED: Final = "r.public AND r.dismissed = 0"
-_TITLED: Final = "position(lower($2) IN lower(r.title)) > 0"
-_NAME: Final = "lower(split_part(r.room, '://', 2)) COLLATE \"C\""
-_NAMED: Final = f"{_NAME} >= lower($2) AND {_NAME} < lower($2) || chr(1114111)"
+_MAY_COME: Final = """NOT EXISTS (
+  SELECT FROM bans b WHERE b.room = r.room AND b.mid = $1 AND (b.until_ms = 0 OR b.until_ms > $2) OFFSET 0)"""
 DIRECTORY: Final = f"""
-SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND r.room > $1 ORDER BY r.room LIMIT $2
+SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND r.room > $3 AND {_MAY_COME} ORDER BY r.room LIMIT $4
 """
 # The same of those that somebody looks for: it is anywhere in the title, or begins the name. What many are called is found often enough
-# among the next $4 to fill the page. Only what is rare there is looked for in the indexes of titles and names, of which no other way
+# among the next $6 to fill the page. Only what is rare there is looked for in the indexes of titles and names, of which no other way
 # is left to Postgres: the rooms in order of name would be all, one by one.
+_TITLED: Final = "position(lower($5) IN lower(r.title)) > 0"
+_NAME: Final = "lower(split_part(r.room, '://', 2)) COLLATE \"C\""
+_NAMED: Final = f"{_NAME} >= lower($5) AND {_NAME} < lower($5) || chr(1114111)"
+_IS_BEYOND: Final = "(SELECT true FROM beyond) AND r.room || '' > (SELECT room FROM beyond)"
 DIRECTORY_SEARCH: Final = f"""
 WITH near AS MATERIALIZED (
-    SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND r.room > $1 ORDER BY r.room LIMIT $4),
-  found AS MATERIALIZED (SELECT * FROM near r WHERE {_TITLED} OR {_NAMED} ORDER BY r.room LIMIT $3),
+    SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND r.room > $3 ORDER BY r.room LIMIT $6),
+  found AS MATERIALIZED (SELECT * FROM near r WHERE ({_TITLED} OR {_NAMED}) AND {_MAY_COME} ORDER BY r.room LIMIT $4),
   beyond AS MATERIALIZED (
-    SELECT max(room) AS room FROM near HAVING count(*) = $4 AND (SELECT count(*) FROM found) < $3),
+    SELECT max(room) AS room FROM near HAVING count(*) = $6 AND (SELECT count(*) FROM found) < $4),
   titled AS MATERIALIZED (
     SELECT {_LISTED} FROM rooms r
-    WHERE {_IS_LISTED} AND r.title <> '' AND imcore_grams(r.title, 1) @> imcore_grams($2, 3) AND {_TITLED}
-      AND (SELECT true FROM beyond) AND r.room || '' > (SELECT room FROM beyond)),
-  named AS MATERIALIZED (
-    SELECT {_LISTED} FROM rooms r
-    WHERE {_IS_LISTED} AND {_NAMED} AND (SELECT true FROM beyond) AND r.room || '' > (SELECT room FROM beyond))
-SELECT * FROM found UNION SELECT * FROM titled UNION SELECT * FROM named ORDER BY room LIMIT $3
+    WHERE {_IS_LISTED} AND r.title <> '' AND imcore_grams(r.title, 1) @> imcore_grams($5, 3) AND {_TITLED} AND {_IS_BEYOND}),
+  named AS MATERIALIZED (SELECT {_LISTED} FROM rooms r WHERE {_IS_LISTED} AND {_NAMED} AND {_IS_BEYOND}),
+  called AS MATERIALIZED (SELECT * FROM titled UNION SELECT * FROM named)
+(SELECT * FROM found r UNION ALL SELECT * FROM called r WHERE {_MAY_COME}) ORDER BY room LIMIT $4
 """
 
 # Who came, changed or went after a position, in that order: each person once, as it is now.
@@ -611,12 +613,15 @@ async def standings(source: Source, room: str, mid: int) -> Standings | None:
     )
 
 
-async def directory_page(source: Source, after_room: str, search: str, limit: int) -> list[RoomLine]:
-    """The next public rooms in order of name; "" begins. `search` is in the title, or begins the name."""
+async def directory_page(
+    source: Source, mid: int, after_room: str, search: str, limit: int, now_ms: int
+) -> list[RoomLine]:
+    """The next public rooms in order of name; "" begins. `search` is in the title, or begins the name. A room that somebody is banned
+    from at this time is not there for it."""
     if search:
-        found = await source.fetch(DIRECTORY_SEARCH, after_room, search, limit, NEAR_ROOMS)
+        found = await source.fetch(DIRECTORY_SEARCH, mid, now_ms, after_room, limit, search, NEAR_ROOMS)
     else:
-        found = await source.fetch(DIRECTORY, after_room, limit)
+        found = await source.fetch(DIRECTORY, mid, now_ms, after_room, limit)
     return [RoomLine(*row) for row in found]
 
 

@@ -5,6 +5,7 @@ Live rooms are not made and have no members: connections enter them.
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -331,8 +332,9 @@ async def dismiss(caller: Caller, means: Means, args: InRoom) -> Place:
 
 @verb("rooms.directory", "GET", "/v1/rooms", answer=Directory)
 async def directory(caller: Caller, means: Means, args: Find) -> Directory:
-    """The public rooms that one may enter, in order of name."""
-    lines = await queries.directory_page(means.pool, args.after, args.search, args.limit + 1)
+    """The public rooms that one may enter and is not banned from, in order of name."""
+    now_ms = time.time_ns() // 1_000_000
+    lines = await queries.directory_page(means.pool, caller.mid, args.after, args.search, args.limit + 1, now_ms)
     page = lines[: args.limit]
     rooms = [Listed(**line._asdict()) for line in page if caller.identity.may_enter(line.room)]
     return Directory(rooms=rooms, next=page[-1].room) if len(lines) > args.limit else Directory(rooms=rooms)

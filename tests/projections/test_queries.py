@@ -17,6 +17,7 @@ from imcore.events.names import Connection, Pool
 from imcore.events.types import (
     SERVICE_MID,
     DeliveryAcked,
+    MemberBanned,
     MemberLeft,
     MemberMuted,
     MemberRemoved,
@@ -301,7 +302,7 @@ async def test_a_dismissed_room_is_in_nobodys_list_and_its_end_is_known(here: Pl
     assert await queries.member(here.pool, A, 1) is None
     assert await queries.read_facts(here.pool, A, 1, 1) is None
     assert [B] == [line.room for line in await queries.inbox_page(here.pool, 1, "", 9)]
-    assert [B] == [line.room for line in await queries.directory_page(here.pool, "", "", 9)]
+    assert [B] == [line.room for line in await queries.directory_page(here.pool, 1, "", "", 9, 0)]
 
 
 async def test_the_directory_is_searched_by_title_and_by_the_beginning_of_the_name(here: Place) -> None:
@@ -310,7 +311,7 @@ async def test_the_directory_is_searched_by_title_and_by_the_beginning_of_the_na
         await here.in_room(fact, 1)
 
     async def found(search: str, after: str = "", limit: int = 9) -> list[str]:
-        return [line.room[8:] for line in await queries.directory_page(here.pool, after, search, limit)]
+        return [line.room[8:] for line in await queries.directory_page(here.pool, 1, after, search, limit, 0)]
 
     assert ["a", "lunch"] == await found("LUNCH")
     assert ["a"] == await found("tea")
@@ -340,11 +341,36 @@ async def test_the_directory_is_searched_beyond_the_rooms_that_are_looked_throug
         for near, limit in ((7, 5), (1, 9), (5, 5), (1_000, 9)):
             monkeypatch.setattr(queries, "NEAR_ROOMS", near)
             found, after = [], ""
-            while page := await queries.directory_page(here.pool, after, search, limit):
+            while page := await queries.directory_page(here.pool, 1, after, search, limit, 0):
                 assert len(page) <= limit
                 found += [line.room for line in page]
                 after = found[-1]
             assert expected == found, (seed, search, near, limit)
+
+
+async def test_the_directory_is_without_rooms_that_one_is_banned_from(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page is full all the same; and a ban that is over hides nothing."""
+    for name in "abcdefgh":
+        await here.in_room(RoomCreated(room=f"group://{name}", title="Lunch"), 1)
+    for name, until_ms in (("a", 0), ("b", 0), ("d", 2_000), ("e", 1_000), ("h", 0)):
+        await here.in_room(MemberBanned(room=f"group://{name}", mid=7, until_ms=until_ms), 1)
+
+    async def found(mid: int, now_ms: int) -> set[str]:
+        said = set()
+        for search, near in (("", 1), ("lunch", 1), ("lunch", 4), ("lunch", 1_000)):
+            monkeypatch.setattr(queries, "NEAR_ROOMS", near)
+            pages, after = [], ""
+            while page := await queries.directory_page(here.pool, mid, after, search, 2, now_ms):
+                pages.append("".join(line.room[8:] for line in page))
+                after = page[-1].room
+            said.add(" ".join(pages))
+        return said
+
+    assert {"ce fg"} == await found(7, 1_000)
+    assert {"cd ef g"} == await found(7, 2_000)
+    assert {"ab cd ef gh"} == await found(8, 1_000)
 
 
 def lower(text: str) -> str:
@@ -432,7 +458,7 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
     "room": (queries.ROOM_ROW, "'group://5'", 10),
     "standing": (queries.STANDING, "'group://5', 40", 20),
     "changes": (queries.CHANGES, "'group://3', 2, 500", 600),
-    "directory": (queries.DIRECTORY, "'group://5', 50", 80),
+    "directory": (queries.DIRECTORY, "7, 0, 'group://49', 50", 250),
     "bans": (queries.BANS_PAGE, "'group://5', 3, 50, 0", 20),
     "invitations": (queries.INVITATIONS_PAGE, "'group://5', 3, 50", 80),
     "invited": (queries.INVITED_PAGE, "7, '', 50", 60),
@@ -460,7 +486,18 @@ QUERIES = {  # what is asked, for whom, and how many blocks that may take
 }
 PAGE = f"{STORM}, ARRAY[{', '.join([repr(f'group://{BIG_ROOM}')] * 200)}]"
 QUERIES["rows of a page"] = RowTable(inbox.projection).load_query, PAGE, 2_000
-BIG = {"members", "inbox", "deliveries", "departures", "sessions", "seen", "mentions", "amendments", "attachments"}
+BIG = {
+    "bans",
+    "members",
+    "inbox",
+    "deliveries",
+    "departures",
+    "sessions",
+    "seen",
+    "mentions",
+    "amendments",
+    "attachments",
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -511,7 +548,7 @@ async def test_a_search_of_the_directory_costs_what_it_finds(
 ) -> None:
     """It looks through so many rooms, and of all others at those which the indexes find; where many are called so, at none."""
     async with full.acquire() as connection, connection.transaction():
-        arguments = f"'', '{search}', 50, {queries.NEAR_ROOMS}"
+        arguments = f"7, 0, '', 50, '{search}', {queries.NEAR_ROOMS}"
         plan, told = await explained(connection, mode, queries.DIRECTORY_SEARCH, arguments)
     looked_at = sum(
         (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0) + scan.get("Rows Removed by Index Recheck", 0))
@@ -519,7 +556,7 @@ async def test_a_search_of_the_directory_costs_what_it_finds(
         for scan in scans(plan)
         if scan["Relation Name"] == "rooms"
     )
-
+    assert not [scan for scan in scans(plan) if scan["Relation Name"] == "bans" and scan["Node Type"] == "Seq Scan"]
     assert found == plan["Actual Rows"], told
     assert near + beyond == looked_at, told
 

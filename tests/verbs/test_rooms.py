@@ -289,6 +289,23 @@ async def test_conversations_that_others_open_leave_one_half_of_ones_rooms(datab
         assert [201, 409] == [(await api.put(f"/v1/direct/{mid}", json={"of": 7})).status for mid in (13, 14)]
 
 
+async def test_the_directory_shows_nobody_a_room_that_it_is_banned_from(room: Place) -> None:
+    """Until the ban is lifted. Who is not banned sees it."""
+
+    async def shown(mid: int, query: str = "") -> list[str]:
+        return [one["room"] for one in (await room.get(f"/v1/rooms?{query}", mid=mid)).json["rooms"]]
+
+    assert 201 == (await room.post("/v1/rooms", mid=OWNER, json={"room": "group://2", "kind": "public"})).status
+    assert 200 == (await room.put("/v1/rooms/group/2/bans/7", mid=OWNER, json={})).status
+
+    for query in ("", "search=2", "after=group://1&limit=1"):
+        assert "group://2" not in await shown(7, query)
+        assert "group://2" in await shown(8, query)
+
+    assert 200 == (await room.delete("/v1/rooms/group/2/bans/7", mid=OWNER)).status
+    assert "group://2" in await shown(7)
+
+
 async def test_a_token_names_the_rooms_that_the_directory_shows(guarded: Place) -> None:
     for room in ("group://1", "team://1"):
         await guarded.room(room)
