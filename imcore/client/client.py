@@ -73,6 +73,7 @@ log = logging.getLogger(__name__)
 GOODBYE_S: Final = 2.0  # for the last ack, and for the last words of a connection that broke
 RENEW_S: Final = 1.0  # at least between two tokens of one connection
 TOKENS_MAX: Final = 3  # refused one after the other, before a client that can get new ones gives up
+NOT_ENTERED: Final = "the client is not connected: use `async with connect(…) as im`"
 JSON_FRAME_BYTES: Final = 64  # around a body: {"op":…,"seq":…,"body":…}
 
 
@@ -146,7 +147,7 @@ def connect(
     - `accepts`: the operations of messages that are wanted; None is all of them. Holes are looked for only then.
     - `acks`: "auto", an event is dealt with when the loop asks for the next; "manual", when `ack` says so.
     - `live_types`: the types of live rooms, as the server's `live_room_types` has them.
-    - `on_state` is called with each new state; `observe` with each step of the protocol (docs/client.md).
+    - `on_state` is called with each new state, and what it raises is logged; `observe` with each step of the protocol (docs/client.md).
 
     Raises ValueError for what is no address or no room.
     """
@@ -346,6 +347,8 @@ class Client(Subjects):
         try:
             if self._is_closing:
                 raise StopAsyncIteration
+            if self._task is None:
+                raise RuntimeError(NOT_ENTERED)
             if self._acks == "auto":
                 await self._settle(core.given)
             while not self._is_closing:
@@ -579,7 +582,7 @@ class Client(Subjects):
         if self._ended is not None:
             raise self._ended
         if self._task is None:
-            raise RuntimeError("the client is not connected: use `async with connect(…) as im`")
+            raise RuntimeError(NOT_ENTERED)
         asked = self._core.ask(int(op), body, room=room, id=id, may_repeat=may_repeat)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._outcomes[asked] = future
@@ -888,7 +891,10 @@ class Client(Subjects):
         if state != self._state or state is State.CONNECTING:
             self._state = state
             if self._on_state is not None:
-                self._on_state(state)
+                try:
+                    self._on_state(state)
+                except Exception:  # whoever looks on stops nobody
+                    log.exception("! on_state failed")
 
     def _stop(self, error: Exception) -> None:
         """There is nothing more to come, for whoever waits."""

@@ -273,6 +273,37 @@ async def test_who_is_taken_over_stops_and_says_so(server: Server, way: Way) -> 
     assert [State.CONNECTING, State.CONNECTED, State.CLOSED] == states
 
 
+async def test_a_client_that_was_not_entered_says_so(server: Server) -> None:
+    """And does not wait for what cannot come."""
+    im = connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK)
+    with pytest.raises(RuntimeError, match="async with"):
+        await im.send(server.new_room(), "hello")
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="async with"):
+            async for _ in im:
+                pass
+        with pytest.raises(RuntimeError, match="async with"):
+            async for _ in im.events():
+                pass
+
+
+async def test_a_callback_that_looks_on_stops_nobody(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    states: list[State] = []
+
+    def fail(state: State) -> None:
+        states.append(state)
+        raise ValueError("this callback has a bug")
+
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(10):
+        async with connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK, on_state=fail) as im:
+            assert 1 == (await im.join(server.new_room())).seq
+
+    assert [State.CONNECTING, State.CONNECTED, State.CLOSED] == states
+    assert before == asyncio.all_tasks()
+    assert 3 == sum("on_state failed" in record.message for record in caplog.records)
+
+
 async def test_when_the_block_ends_so_do_its_loops_and_its_sends(server: Server) -> None:
     room = server.new_room()
     async with connect(url(server, "tcp"), mid=server.new_mid(), limits=QUICK) as im:
