@@ -51,7 +51,11 @@ def check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise ValueError(f"{url!r} is not an address such as wss://host/ws or tcps://host:3101")
-    if parts.scheme in ("tcp", "tcps") and not parts.port:
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no address: {error}") from None
+    if parts.scheme in ("tcp", "tcps") and not port:
         raise ValueError(f"{url!r} names no port")
     return url
 

@@ -26,16 +26,15 @@ import uuid
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Literal
 
 import aiohttp
-import orjson
 
 from imcore.client import carriers
-from imcore.client.calls import Content, Download, Token, Verb, new_id, refuse
+from imcore.client.calls import Content, Download, Token, Verb, ask_for, new_id, refuse, to_json
 from imcore.client.carriers import Carrier, HandshakeRefused
 from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
@@ -72,6 +71,7 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S: Final = 2.0  # for the last ack, and for the last words of a connection that broke
 RENEW_S: Final = 1.0  # at least between two tokens of one connection
+MAY_BE_ZERO: Final = frozenset({"ack_s", "backoff_s", "backoff_max_s", "steady_s"})  # of the limits
 TOKENS_MAX: Final = 3  # refused one after the other, before a client that can get new ones gives up
 NOT_ENTERED: Final = "the client is not connected: use `async with connect(…) as im`"
 JSON_FRAME_BYTES: Final = 64  # around a body: {"op":…,"seq":…,"body":…}
@@ -149,14 +149,20 @@ def connect(
     - `live_types`: the types of live rooms, as the server's `live_room_types` has them.
     - `on_state` is called with each new state, and what it raises is logged; `observe` with each step of the protocol (docs/client.md).
 
-    Raises ValueError for what is no address or no room.
+    Raises ValueError for what is no address, no room, or no limit.
     """
     urls = (url,) if isinstance(url, str) else tuple(url)
     limits = limits or Limits()
     if not urls:
         raise ValueError("no address to connect to")
-    if not 0 < limits.queue_events_max <= limits.overflow_events_max:
-        raise ValueError("the bound of the queue must be positive, and no more than that of the overflow")
+    if not limits.queue_events_max <= limits.overflow_events_max:
+        raise ValueError("the bound of the queue may be no more than that of the overflow")
+    for field in fields(limits):
+        value = getattr(limits, field.name)
+        if not (value >= 0 if field.name in MAY_BE_ZERO else value > 0):
+            raise ValueError(f"limits.{field.name} is {value}, and must be more than 0")
+    if acks not in ("auto", "manual"):
+        raise ValueError(f"acks is {acks!r}, and may be 'auto' or 'manual'")
     for one in urls:
         carriers.check_url(one)
     rooms = tuple(rooms)
@@ -395,7 +401,7 @@ class Client(Subjects):
         room: str,
         body: object,
         *,
-        id: str | None = None,
+        id: str | uuid.UUID | None = None,
         op: int = PUSH_OP_MIN,
         reply_to: int | None = None,
         thread: int | None = None,
@@ -414,7 +420,7 @@ class Client(Subjects):
         Raises Refused (NoSuchRoom, Muted, …) when the server will not take it, SendTimeout when there is no outcome in time,
         ConnectionClosed when the client ends first, and TypeError for a body that is no JSON.
         """
-        id = str(uuid.uuid4()) if id is None else id.lower()
+        id = str(uuid.uuid4() if id is None else id).lower()
         request: dict[str, object] = {"room": _checked(room), "id": id, "body": body, "op": op}
         if isinstance(body, bytes):
             request |= {"body": b64encode(body).decode(), "format": "base64"}
@@ -573,7 +579,7 @@ class Client(Subjects):
         return answer
 
     def _check_size(self, request: object) -> None:
-        bytes_long = len(orjson.dumps(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
+        bytes_long = len(to_json(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
         if bytes_long > self._limits.packet_bytes_max:
             raise TooLarge(f"the packet would be {bytes_long} bytes long, {self._limits.packet_bytes_max} is the limit")
 
@@ -643,9 +649,11 @@ class Client(Subjects):
 
     async def _try(self, url: str) -> _Ending:
         limits = self._limits
+        at = "asking for a token"
         try:
             async with asyncio.timeout(limits.connect_s):
-                token = await self._token() if callable(self._token) else self._token
+                token = await ask_for(self._token)
+                at = url
                 carrier = await carriers.connect(url, self._tls)
         except HandshakeRefused as refused:
             is_final = refused.status < 500 and refused.status not in (408, 425, 429)
@@ -653,7 +661,7 @@ class Client(Subjects):
                 closed("handshake_refused", f"{url}: {refused}"), delay_s=refused.retry_after_s, is_final=is_final
             )
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            return _Ending(closed("unreachable", f"{url}: {str(error) or type(error).__name__}"))
+            return _Ending(closed("unreachable", f"{at}: {str(error) or type(error).__name__}"))
         except ClientError as error:  # of what gives tokens, and asks a server for them itself
             return _Ending(error, delay_s=(error.retry_after_ms or 0) / 1000, is_final=not error.retry)
         try:
@@ -754,7 +762,7 @@ class Client(Subjects):
         while callable(self._token) and (left_s := getattr(self._token, "good_for_s", None)) is not None:
             await asyncio.sleep(max(RENEW_S, left_s))
             try:
-                await self.call("account.renew", {"token": await self._token()}, retry=True)
+                await self.call("account.renew", {"token": await ask_for(self._token)}, retry=True)
             except (ClientError, OSError, aiohttp.ClientError) as error:
                 log.warning("% the token could not be renewed: %s", error)
                 return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from imcore.client import (
     Event,
     Forbidden,
     ForeignCursor,
+    Http,
     IdConflict,
     Limits,
     MemoryCursor,
@@ -234,6 +237,11 @@ async def test_what_cannot_be_sent_is_said_before_it_leaves(server: Server) -> N
         await im.join(room)
         with pytest.raises(TypeError):
             await im.send(room, object())
+        for no_number in (math.nan, {"a": [math.inf]}, [None, (-math.inf,)]):  # null is what would arrive
+            with pytest.raises(TypeError, match="finite"):
+                await im.send(room, no_number)
+            with pytest.raises(TypeError, match="finite"):
+                await im.call("rooms.signal", {"room": room, "type": "cursor", "body": no_number})
         with pytest.raises(ValueError):
             await im.send("no room", "hello")
         with pytest.raises(TooLarge):
@@ -241,11 +249,14 @@ async def test_what_cannot_be_sent_is_said_before_it_leaves(server: Server) -> N
         with pytest.raises(TooLarge):
             await im.send(room, "x" * 70_000)  # the server would hang up
 
-        assert 2 == (await im.send(room, "it is still connected")).seq
+        assert 2 == (await im.send(room, [None, 1.5, "it is still connected"], id=uuid.uuid4())).seq
         assert 1 == im.statistics.connects
 
 
-@pytest.mark.parametrize("bad", ["", "http://host/ws", "ws://", "tcp://host", "host:3101"])
+@pytest.mark.parametrize(
+    "bad",
+    ["", "http://host/ws", "ws://", "tcp://host", "host:3101", "tcp://host:0", "ws://host:99999/ws", "wss://host:x/ws"],
+)
 def test_what_is_no_address_is_said_at_once(bad: str) -> None:
     with pytest.raises(ValueError):
         connect(bad, mid=1)
@@ -253,6 +264,47 @@ def test_what_is_no_address_is_said_at_once(bad: str) -> None:
         connect([], mid=1)
     with pytest.raises(ValueError):
         connect("ws://host/ws", mid=1, rooms=["nowhere"])
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(sends_max=0), Limits(calls_max=0), Limits(call_s=-1), Limits(heartbeat_s=0), Limits(queue_events_max=0)],
+)
+def test_a_limit_that_would_stop_everything_is_said_at_once(limits: Limits) -> None:
+    with pytest.raises(ValueError, match="more than 0"):
+        connect("ws://host/ws", mid=1, limits=limits)
+    connect("ws://host/ws", mid=1, limits=Limits(backoff_s=0, backoff_max_s=0, ack_s=0, steady_s=0))
+
+
+def test_acks_are_one_of_two() -> None:
+    with pytest.raises(ValueError, match="'Auto'"):
+        connect("ws://host/ws", mid=1, acks="Auto")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(lambda: "a token", "async function"), (b"a token", "is bytes"), (lambda: None, "async function")],
+)
+async def test_what_is_no_token_is_said_as_such(server: Server, token: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        async with connect(url(server, "ws"), token=token, limits=QUICK):
+            pass
+    async with Http(f"http://{server.http}", token=token) as http:
+        with pytest.raises(TypeError, match=words):
+            await http.server.show()
+
+
+async def test_a_token_that_cannot_be_had_is_not_blamed_on_the_server(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def token() -> str:
+        raise OSError("the issuer is down")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), connect(url(server, "ws"), token=token, limits=QUICK):
+            pass
+
+    assert caplog.messages[0].startswith("x asking for a token: the issuer is down (unreachable); again in ")
 
 
 @pytest.mark.parametrize("way", WAYS)
