@@ -41,6 +41,7 @@ from imcore.client.cursors import Change, Cursor, MemoryCursor
 from imcore.client.envelope import from_envelope
 from imcore.client.errors import (
     FINAL_CLOSES,
+    FINAL_WORDS,
     CallTimeout,
     ClientError,
     ConnectionClosed,
@@ -60,6 +61,7 @@ from imcore.client.events import (
     Members,
     Message,
     Page,
+    Reset,
     Sent,
     Unread,
 )
@@ -368,6 +370,10 @@ class Client(Subjects):
                 self._look_at_backlog()
                 happening = entry.happening
                 if happening is None or (only_messages and not isinstance(happening, Message)):
+                    if isinstance(happening, Reset) and happening.reason != "new":
+                        log.warning(
+                            "! missed, and not to come (%s): %s", happening.reason, happening.room or "all rooms"
+                        )
                     await self._settle([entry])
                 else:
                     return happening
@@ -713,7 +719,7 @@ class Client(Subjects):
                 is_timed=farewell.close is not None and farewell.delay_s > 0,
             )
         if ending.close is not None and ending.close in FINAL_CLOSES:
-            error = closed(FINAL_CLOSES[ending.close], close=ending.close)
+            error = closed(FINAL_CLOSES[ending.close], FINAL_WORDS.get(ending.close, ""), ending.close)
             return replace(ending, error=error, is_final=not self._may_get_token(error))
         return ending
 

@@ -307,6 +307,13 @@ async def test_a_token_that_cannot_be_had_is_not_blamed_on_the_server(
     assert caplog.messages[0].startswith("x asking for a token: the issuer is down (unreachable); again in ")
 
 
+async def test_an_address_where_no_json_is_spoken_is_named_as_such(server: Server) -> None:
+    with pytest.raises(ConnectionClosed, match=r"no JSON at this address; where it does, the path is /ws") as told:
+        async with connect(f"ws://{server.ws}/sub", mid=server.new_mid(), limits=QUICK):
+            pass
+    assert ("unsupported", 1003) == (told.value.code, told.value.close)
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_who_is_taken_over_stops_and_says_so(server: Server, way: Way) -> None:
     """In its loop, and to whoever sends. What had come before is still given."""

@@ -18,6 +18,7 @@ from aiohttp.http import WS_KEY
 
 from client.lines import QUICK, WAYS, Way, address, hear, is_event, proxy, so, url
 from imcore.client import (
+    Change,
     Client,
     Limits,
     MemoryCursor,
@@ -324,6 +325,25 @@ async def test_a_hole_that_the_history_does_not_fill_is_told(server: Server, api
             seen = [await anext(events) for _ in range(4)]
 
     assert [Reset("new", 0), 1, Reset("gap", 0), 3] == [one.body if isinstance(one, Message) else one for one in seen]
+
+
+async def test_a_loop_that_sees_no_resets_has_them_in_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """All but the first of a device, which is no loss."""
+    room, mid, cursor = server.new_room(), server.new_mid(), MemoryCursor()
+    async with connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK) as other:
+        await other.join(room)
+        async with connect(url(server, "ws"), mid=mid, cursor=cursor, rooms=[room], limits=QUICK) as im:
+            await other.send(room, "first")
+            await hear(im, 1)
+        assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
+        await cursor.keep(Change(cursor="another-log.1"))
+
+        async with connect(url(server, "ws"), mid=mid, cursor=cursor, limits=QUICK) as im:
+            await other.send(room, "second")
+            assert ["second"] == [message.body for message in await hear(im, 1)]
+
+    (told,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "! missed, and not to come (epoch): all rooms" == told.getMessage()
 
 
 async def test_own_sends_are_no_holes(server: Server) -> None:
