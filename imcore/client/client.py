@@ -258,12 +258,16 @@ class Client(Subjects):
         if self._task is not None or self._is_closing:
             raise RuntimeError("a client is entered once: call `connect` again")
         core = self._core
-        kept = await self._cursor.load()
-        if kept.mid is not None and core.mid is not None and kept.mid != core.mid:
-            raise ForeignCursor(f"this cursor is that of member {kept.mid}, not of {core.mid}")
-        key = core.key or kept.key or f"py-{uuid.uuid4().hex}"
-        if key != kept.key:
-            await self._cursor.keep(Change(key=key))
+        try:
+            kept = await self._cursor.load()
+            if kept.mid is not None and core.mid is not None and kept.mid != core.mid:
+                raise ForeignCursor(f"this cursor is that of member {kept.mid}, not of {core.mid}")
+            key = core.key or kept.key or f"py-{uuid.uuid4().hex}"
+            if key != kept.key:
+                await self._cursor.keep(Change(key=key))
+        except BaseException:
+            await self._cursor.close()
+            raise
         self._kept_mid = kept.mid
         core.begin(key, kept.mid, kept.cursor, kept.seen)
         self._task = asyncio.create_task(self._run(), name="imcore client")

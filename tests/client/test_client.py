@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from client.lines import QUICK, WAYS, Way, address, hear, proxy, so, url
@@ -29,6 +30,7 @@ from imcore.client import (
     Origin,
     Removed,
     Reset,
+    SqliteCursor,
     State,
     TakenOver,
     TooLarge,
@@ -529,6 +531,17 @@ async def test_a_cursor_belongs_to_one_person(server: Server) -> None:
     with pytest.raises(ForeignCursor):
         async with connect(url(server, "ws"), mid=server.new_mid(), cursor=mine, limits=QUICK):
             pass
+
+
+async def test_a_cursor_is_closed_also_by_who_does_not_come_in(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "cursor.db"
+    async with connect(url(server, "ws"), mid=server.new_mid(), cursor=SqliteCursor(path), limits=QUICK):
+        pass
+    theirs = SqliteCursor(path)
+    with pytest.raises(ForeignCursor):
+        async with connect(url(server, "ws"), mid=server.new_mid(), cursor=theirs, limits=QUICK):
+            pass
+    assert [] == [one.path for one in psutil.Process().open_files() if one.path.startswith(str(path))]
 
 
 async def test_a_guest_stays_the_same_guest(server: Server) -> None:
