@@ -36,7 +36,7 @@ import aiohttp
 from imcore.client import carriers
 from imcore.client.calls import Content, Download, Token, Verb, ask_for, new_id, refuse, to_json
 from imcore.client.carriers import Carrier, HandshakeRefused
-from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
+from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Misunderstood, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
 from imcore.client.envelope import from_envelope
 from imcore.client.errors import (
@@ -755,12 +755,16 @@ class Client(Subjects):
             now = loop.time()
             self._heard_at = now
             self._beat_at = None
+            ending = None
             try:
                 steps = core.receive(data, now)
             except ImcoreError as error:
-                return _Ending(closed("broken", f"the server speaks another protocol: {error.detail}"))
+                ending = _Ending(closed("broken", f"the server speaks another protocol: {error.detail}"))
+                steps = error.steps if isinstance(error, Misunderstood) else []
             for step in steps:
                 await self._act(step)
+            if ending is not None:
+                return ending
             self._look_at_backlog()
             if core.backlog or self._is_closing:
                 self._arrived.set()
