@@ -285,9 +285,13 @@ class Client(Subjects):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Say what was dealt with, and go."""
-        if kind is None and self._acks == "auto":  # the loop ended of its own will: with the event that it took last
-            await self._settle(self._core.given)
-        await self.close()
+        try:
+            if (
+                kind is None and self._acks == "auto"
+            ):  # the loop ended of its own will: with the event that it took last
+                await self._settle(self._core.given)
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         """Acknowledge what is dealt with, and end. What has no outcome yet ends with ConnectionClosed. Doing it again does nothing."""
@@ -295,22 +299,32 @@ class Client(Subjects):
             return
         self._is_closing = True
         task = self._task
-        if task is not None and not task.done() and self._core.has_news:
-            self._acked_at = 0.0
-            self._wake.set()
+        try:
+            if task is not None and not task.done():
+                await self._say_goodbye(task)
+        finally:  # also when nobody waits for the goodbye any more
             try:
-                async with asyncio.timeout(GOODBYE_S):
-                    while self._core.has_news and not task.done():
-                        self._arrived.clear()
-                        await self._arrived.wait()
-            except TimeoutError:
-                log.debug("x the last ack was not answered")
-        self._core.leaving()
-        self._stop(ConnectionClosed("the client was closed", code="closed"))
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        await self._cursor.close()
+                self._core.leaving()
+            finally:
+                self._stop(ConnectionClosed("the client was closed", code="closed"))
+                try:
+                    if task is not None:
+                        task.cancel()
+                        await asyncio.wait([task])
+                finally:
+                    await self._cursor.close()
+
+    async def _say_goodbye(self, task: asyncio.Task[None]) -> None:
+        """Acknowledge what is dealt with, if that is still told."""
+        self._acked_at = 0.0
+        self._wake.set()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                while self._core.has_news and not task.done():
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            log.debug("x the last ack was not answered")
 
     @property
     def mid(self) -> int | None:

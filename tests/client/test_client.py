@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from client.lines import QUICK, WAYS, Way, address, hear, proxy, so, url
 from conftest import copy_cluster, temporary_folder
 from imcore.client import (
+    Change,
     Client,
     ConnectionClosed,
     Event,
@@ -377,6 +379,55 @@ async def test_when_the_block_ends_so_do_its_loops_and_its_sends(server: Server)
         await im.send(room, "after the end")
     assert "closed" == ended.value.code
     assert State.CLOSED == im.state
+
+
+class Fragile(MemoryCursor):
+    """A cursor that cannot be stored from some time on."""
+
+    is_full = False
+
+    async def keep(self, change: Change) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "no space left")
+        await super().keep(change)
+
+
+async def test_a_cursor_that_cannot_be_stored_at_the_end_leaves_nothing_behind(server: Server) -> None:
+    room, cursor = server.new_room(), Fragile()
+    before = asyncio.all_tasks()
+    async with connect(url(server, "ws"), mid=server.new_mid(), rooms=[room], limits=QUICK) as other:
+        im = connect(url(server, "ws"), mid=server.new_mid(), cursor=cursor, rooms=[room], limits=QUICK)
+        await im.__aenter__()
+        await other.send(room, "hello")
+        await hear(im, 1)
+        cursor.is_full = True
+        with pytest.raises(OSError, match="no space left"):
+            await im.__aexit__(None, None, None)
+
+        assert State.CLOSED == im.state
+    assert before == asyncio.all_tasks()
+
+
+async def test_who_does_not_wait_for_the_goodbye_leaves_nothing_behind(server: Server) -> None:
+    """The last ack is not answered here, and whoever closes is cancelled meanwhile."""
+    room = server.new_room()
+    before = asyncio.all_tasks()
+    async with connect(url(server, "ws"), mid=server.new_mid(), rooms=[room], limits=QUICK) as other:
+        async with proxy(server.tcp) as line:
+            im = connect(address("tcp", line.address), mid=server.new_mid(), rooms=[room], limits=Limits(ack_s=60))
+            await im.__aenter__()
+            sent = await other.send(room, "hello")
+            await hear(im, 1)
+            line.mode = "one way"
+            leaving = asyncio.create_task(im.__aexit__(None, None, None))
+            await eventually(lambda: so(im.position == sent.position))
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+
+            assert State.CLOSED == im.state
+            line.cut()
+    await eventually(lambda: so(before == asyncio.all_tasks()))
 
 
 async def test_two_loops_at_once_are_a_mistake_and_two_in_a_row_are_none(server: Server) -> None:
