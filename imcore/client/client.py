@@ -292,6 +292,7 @@ class Client(Subjects):
                 await self._settle(self._core.given)
         finally:
             await self.close()
+            await self._cursor.close()  # it was opened again for the last event, if somebody had closed before
 
     async def close(self) -> None:
         """Acknowledge what is dealt with, and end. What has no outcome yet ends with ConnectionClosed. Doing it again does nothing."""

@@ -381,6 +381,23 @@ async def test_when_the_block_ends_so_do_its_loops_and_its_sends(server: Server)
     assert State.CLOSED == im.state
 
 
+async def test_a_client_that_is_closed_in_its_loop_has_dealt_with_the_event_and_leaves_nothing_open(
+    server: Server, tmp_path: Path
+) -> None:
+    room, mid, path = server.new_room(), server.new_mid(), tmp_path / "cursor.db"
+    heard: list[object] = []
+    async with connect(url(server, "ws"), mid=server.new_mid(), rooms=[room], limits=QUICK) as other:
+        for words in ("first", "second"):
+            async with connect(url(server, "ws"), mid=mid, cursor=SqliteCursor(path), rooms=[room], limits=QUICK) as im:
+                await other.send(room, words)
+                async for message in im:
+                    heard.append(message.body)
+                    await im.close()
+            assert [] == [one.path for one in psutil.Process().open_files() if one.path.startswith(str(path))]
+
+    assert ["first", "second"] == heard
+
+
 class Fragile(MemoryCursor):
     """A cursor that cannot be stored from some time on."""
 
