@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import signal
+import socket
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 
 import psutil
 import pytest
+from aiohttp.http import WS_KEY
 
 from client.lines import QUICK, WAYS, Way, address, hear, is_event, proxy, so, url
 from imcore.client import (
+    Change,
     Client,
     Limits,
     MemoryCursor,
@@ -22,6 +27,7 @@ from imcore.client import (
     SendTimeout,
     Sent,
     State,
+    carriers,
     connect,
 )
 from system.servers import Backend, Server
@@ -178,6 +184,45 @@ async def test_a_line_that_went_silent_is_noticed(server: Server, way: Way) -> N
     assert "no_answer" == next(step[3] for step in steps if step[0] == "closed")
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_line_that_takes_nothing_is_left_with_nothing_open(way: Way) -> None:
+    """Not even the socket, though it still has much to give: who stands still may stand still for days, and others come after."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listening.bind(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    is_over = asyncio.Event()
+
+    async def stand_still(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if way == "ws":
+            asked = await reader.readuntil(b"\r\n\r\n")
+            key = asked.partition(b"Sec-WebSocket-Key: ")[2][:24]
+            accept = b64encode(hashlib.sha1(key + WS_KEY).digest())
+            writer.write(b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: upgrade\r\n")
+            writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        await is_over.wait()
+        writer.transport.abort()
+
+    def lines() -> int:
+        return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
+
+    there = await asyncio.start_server(stand_still, sock=listening, limit=4096)
+    carrier = await carriers.connect(address(way, f"127.0.0.1:{port}"), None)
+    assert 1 == lines()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while True:
+                await carrier.write([b" " * 60_000])
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await carrier.close()
+
+    await eventually(lambda: so(lines() == 0))
+    is_over.set()
+    there.close()
+
+
 async def test_a_quiet_line_is_kept_alive_and_not_given_up(server: Server) -> None:
     steps: list[tuple[object, ...]] = []
     limits = Limits(heartbeat_s=0.05)
@@ -280,6 +325,25 @@ async def test_a_hole_that_the_history_does_not_fill_is_told(server: Server, api
             seen = [await anext(events) for _ in range(4)]
 
     assert [Reset("new", 0), 1, Reset("gap", 0), 3] == [one.body if isinstance(one, Message) else one for one in seen]
+
+
+async def test_a_loop_that_sees_no_resets_has_them_in_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """All but the first of a device, which is no loss."""
+    room, mid, cursor = server.new_room(), server.new_mid(), MemoryCursor()
+    async with connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK) as other:
+        await other.join(room)
+        async with connect(url(server, "ws"), mid=mid, cursor=cursor, rooms=[room], limits=QUICK) as im:
+            await other.send(room, "first")
+            await hear(im, 1)
+        assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
+        await cursor.keep(Change(cursor="another-log.1"))
+
+        async with connect(url(server, "ws"), mid=mid, cursor=cursor, limits=QUICK) as im:
+            await other.send(room, "second")
+            assert ["second"] == [message.body for message in await hear(im, 1)]
+
+    (told,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "! missed, and not to come (epoch): all rooms" == told.getMessage()
 
 
 async def test_own_sends_are_no_holes(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -51,7 +52,7 @@ class Example:
     def type(self, line: str) -> None:
         """What somebody types."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.write(f"{line}\n".encode(errors="surrogateescape"))
 
     def hang_up(self) -> None:
         """Ctrl-D."""
@@ -61,6 +62,10 @@ class Example:
     def stop(self) -> None:
         """SIGTERM, as from whoever runs services."""
         self._process.terminate()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """kill -9."""
@@ -162,7 +167,25 @@ async def test_two_people_talk_in_terminals(imcore: Running, tmp_path: Path) -> 
 
 async def test_terminal_chat_is_short() -> None:
     """It is there to be read in one look."""
-    assert len((EXAMPLES / "terminal_chat.py").read_text().splitlines()) <= 66
+    assert len((EXAMPLES / "terminal_chat.py").read_text().splitlines()) <= 60
+
+
+async def test_a_terminal_chat_takes_what_is_typed(imcore: Running, tmp_path: Path) -> None:
+    """What is no text and what is nothing too; and Ctrl-C is an end like another."""
+    where = ("--ws", f"ws://{imcore.ws}/ws", "--room", "group://typed")
+    async with (
+        example("terminal_chat.py", *where, "--mid", "33", "--cursor", str(tmp_path / "33")) as first,
+        example("terminal_chat.py", *where, "--mid", "34", "--cursor", str(tmp_path / "34")) as second,
+    ):
+        await second.line_with("Ctrl-D")
+        await first.line_with("Ctrl-D")
+        first.type("")
+        first.type(" ")
+        first.type("caf\udce9")
+        assert "33: caf\ufffd" in await second.line_with("33:")
+        first.interrupt()
+        await first.line_with("--- closed")
+        assert 0 == await first.end()
 
 
 async def test_a_team_talks_in_terminals(imcore: Running, tmp_path: Path) -> None:
