@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from system.clients import AUTH, FORMS, HEARTBEAT, Clients, Form, Refused
+from system.clients import AUTH, DEADLINE_S, FORMS, HEARTBEAT, Clients, Form, Refused
 from system.servers import Backend, Server
 
 CALL = 38
@@ -109,7 +109,7 @@ async def test_a_connection_that_is_just_coming_in_switches_rooms_when_its_perso
         while (await api.sessions(mid))[0]["rooms"] != [second]:
             await device.ask(HEARTBEAT)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         await moved()
     await api.push_room(first, 1000, b"into the old room")
     await api.push_room(second, 1000, b"into the new room")
