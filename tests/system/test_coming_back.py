@@ -19,7 +19,7 @@ from waiting import eventually
 V1: tuple[Form, ...] = ("v1 tcp", "v1 ws")
 ROUNDS = 4
 BODY_BYTES = 16_000
-SPEAKERS = 5  # each may send 60 at once
+SPEAKERS, SAID_EACH = 10, 2  # each may send 60 at once
 IN_SERVER_BYTES = 300_000  # less than unsent_bytes_max: the connection is slow, and not yet behind
 UPGRADE = (
     b"GET /sub HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -186,9 +186,9 @@ async def test_what_the_socket_had_not_taken_when_it_broke_comes_again(
     async def speak() -> int:
         """Return when it was written to everybody: what a witness has, the others were given too, as far as their sockets take it."""
         before = len(witness.said)
-        await asyncio.gather(*(speaker.send(room, "." * BODY_BYTES) for speaker in speakers for _ in range(4)))
-        await witness.until_said(before + 4 * SPEAKERS)
-        return 4 * SPEAKERS
+        await asyncio.gather(*(speaker.send(room, "." * BODY_BYTES) for speaker in speakers for _ in range(SAID_EACH)))
+        await witness.until_said(before + SAID_EACH * SPEAKERS)
+        return SAID_EACH * SPEAKERS
 
     await speak()
     before = await speakers[0].send(room, "that is what it has")

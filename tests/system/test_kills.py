@@ -37,7 +37,9 @@ def mortal(cluster: Path) -> Iterator[Server]:
     with temporary_folder() as folder:
         (folder / "imcore").mkdir()
         copy_cluster(cluster, folder / "imcore")
-        with running(folder, "--auth", "open", "--no-rate-limits", "--set", f"node_lease_s={LEASE_S}") as server:
+        with running(
+            folder, "--auth", "open", "--no-rate-limits", "--set", f"node_lease_s={LEASE_S}", "--set", "drain_s=30"
+        ) as server:
             yield server
 
 

@@ -31,7 +31,7 @@ def many(cluster: Path) -> Iterator[Server]:
     with temporary_folder() as folder:
         (folder / "imcore").mkdir()
         copy_cluster(cluster, folder / "imcore")
-        few = ("--workers", str(WORKERS), "--no-rate-limits", "--set", f"node_lease_s={LEASE_S}", "--set", "drain_s=4")
+        few = ("--workers", str(WORKERS), "--no-rate-limits", "--set", f"node_lease_s={LEASE_S}")
         with running(folder, "--auth", "open", *few) as server:
             yield server
 
