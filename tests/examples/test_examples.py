@@ -14,19 +14,20 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from imcore.client import Client, connect
+from imcore.client import Client, Message, connect
 from serving import Running, serving
+from waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SAID_S = 20
+SAID_S = 60
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def imcore() -> AsyncIterator[Running]:
     with tempfile.TemporaryDirectory(prefix="imcore-", dir="/tmp") as folder:
-        async with serving(Path(folder)) as running:
+        async with serving(Path(folder), "--set", "presence_grace_s=1") as running:
             yield running
 
 
@@ -157,6 +158,7 @@ async def test_two_people_talk_in_terminals(imcore: Running, tmp_path: Path) -> 
         second.hang_up()
         assert 0 == await second.end()
         first.type("And now?")
+        await until_said(imcore, "group://terminals", 31, "And now?")
 
         async with example("terminal_chat.py", *where, "--mid", "32", "--cursor", str(tmp_path / "32")) as again:
             await again.line_with("31: And now?")
@@ -200,6 +202,8 @@ async def test_a_team_talks_in_terminals(imcore: Running, tmp_path: Path) -> Non
             mid = (await dave.line_with("here:", "dave")).rpartition("(")[2].rstrip(")")
         carol.type(f"/invite {mid}")
         carol.type("Is anybody there?")
+        carol.type("/who")
+        await carol.line_with("here:", "carol")  # one after the other: what she typed before is said
         async with example("team_chat.py", "dave", *common) as dave:
             await carol.line_with("dave came in")
             asked = (await dave.line_with("carol: Is anybody there?")).split()[0]
@@ -247,6 +251,17 @@ async def test_a_bot_answers_and_goes_on_where_it_was(imcore: Running, tmp_path:
             assert ["while you were away", "2 messages"] == await bodies(im, 2)
             bot.stop()
             assert 0 == await bot.end()
+
+
+async def until_said(imcore: Running, room: str, mid: int, words: str) -> None:
+    """The room has this of this person."""
+    async with connect(f"tcp://{imcore.tcp}", mid=mid) as im:
+
+        async def is_said() -> bool:
+            history = await im.messages.history(room)
+            return any(isinstance(event, Message) and event.body == words for event in history.events)
+
+        await eventually(is_said)
 
 
 async def bodies(im: Client, count: int) -> list[object]:
