@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from imcore.database import connect
 from imcore.database.embedded import embedded
@@ -31,6 +32,10 @@ from parts import PARTS, TESTS, part_of
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 4 << 30
+
+# However slow a machine is, an example that took long is no fault. The rest is as it was: with CI set, each run has the same examples.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
