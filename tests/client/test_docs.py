@@ -25,7 +25,7 @@ DOCS = ROOT / "docs" / "client.md"
 README = ROOT / "README.md"
 SAID = DOCS.read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```\n```text\n(.*?)^```", SAID, re.DOTALL | re.MULTILINE)
-RUN_S = 60
+RUN_S = 300
 
 
 def table_of_limits() -> str:
@@ -77,15 +77,12 @@ def test_every_program_of_the_page_is_run() -> None:
     assert len(PROGRAMS) >= 5
 
 
-def test_the_programs_are_right_in_their_types(tmp_path: Path) -> None:
+def test_the_programs_are_right_in_their_types(types: list[str], tmp_path: Path) -> None:
     """As a reader who checks types would find them."""
     files = [tmp_path / f"program_{n}.py" for n in range(len(PROGRAMS))]
     for file, (program, _) in zip(files, PROGRAMS, strict=True):
         file.write_text(program)
-    options = ["--strict", "--cache-dir", str(tmp_path / "cache"), "--config-file", ""]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *map(str, files)], capture_output=True, text=True, timeout=RUN_S
-    )
+    done = subprocess.run([*types, *map(str, files)], capture_output=True, text=True, timeout=RUN_S)
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
