@@ -505,8 +505,13 @@ async def _said(line: Line, count: int) -> list[int]:
 
 async def test_every_metric_of_the_table_of_queues_is_shown(narrow: Place) -> None:
     """Those of the bus only where there are more processes, and counts by code once something was counted."""
-    async with connected(narrow.where, TCP2, narrow.new_mid()):
-        pass
+    async with connected(narrow.where, TCP2, narrow.new_mid()) as line:
+        assert "no_such_room" == (await line.ask(SEND, message("group://nowhere"))).code
+    async with AsyncExitStack() as stack, narrow.standing_still():
+        await crowd(narrow, stack, TCP2)
+        async with touched(narrow.where.ws) as line:
+            line.put(upgrade("/ws"))
+            assert 503 == (await headers_of(line))[0]
     shown = {line.split("{")[0].split()[0] for line in (await narrow.get("/metrics")).decode().splitlines()}
 
     wanted = set(re.findall(r"`(imcore_[a-z_]+)`", OPERATING.split("<!-- queues -->")[1].split("<!-- /queues -->")[0]))
