@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from chromium import Chromium, Json, Tab
 
+from ports import kept
 from serving import PROGRAM, Running, serving
 from waiting import eventually
 
@@ -108,9 +109,10 @@ class Window:
         """Wait until all that this person wrote is acknowledged."""
         await self.tab.until(f"{part(mid, '.own')} && !{part(mid, '.sending')}")
 
-    async def unread(self, mid: int, room: str = LOBBY) -> int:
+    async def until_unread(self, mid: int, count: int, room: str = LOBBY) -> None:
+        """Wait until so many messages are unread for this person."""
         badge = in_list(mid, room, ".badge")
-        return int(await self.tab.run(f"{badge}.hidden ? 0 : Number({badge}.textContent)"))
+        await self.tab.until(f"({badge}.hidden ? 0 : Number({badge}.textContent)) === {count}")
 
 
 def part(mid: int, selector: str = "") -> str:
@@ -239,8 +241,8 @@ async def test_who_comes_back_sees_what_was_missed(browser: Chromium, imcore: Ru
         await window.tab.until(f"{part(bob, '.divider')}?.textContent === '3 missed while you were away'")
         first_missed = await window.tab.run(f"{part(bob, '.divider + .message .content')}.textContent")
         assert "one" == first_missed
-        assert 3 == await window.unread(bob)
-        assert "(3) imcore" == await window.tab.run("document.title")
+        await window.until_unread(bob, 3)
+        await window.tab.until("document.title === '(3) imcore'")
 
         await window.tab.click(part(bob, ".messages"))
 
@@ -248,7 +250,7 @@ async def test_who_comes_back_sees_what_was_missed(browser: Chromium, imcore: Ru
         await until_read(imcore, bob)
         await window.reload()
         await window.until_shown(bob, "before", "one", "two", "three")
-        assert 0 == await window.unread(bob)
+        await window.until_unread(bob, 0)
         assert not await window.tab.run(f"Boolean({part(bob, '.divider')})")
 
 
@@ -402,9 +404,8 @@ async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium
 
         await window.write(alice, "only for the team")
 
-        await window.tab.until(f"!{in_list(bob, TEAM, '.badge')}.hidden")
-        assert 1 == await window.unread(bob, TEAM)
-        assert 0 == await window.unread(bob, LOBBY)
+        await window.until_unread(bob, 1, TEAM)
+        await window.until_unread(bob, 0, LOBBY)
         await window.tab.click(in_list(bob, TEAM, "button"))
         await window.until_shown(bob, "only for the team")
         await window.tab.until(f"{in_list(bob, TEAM, '.badge')}.hidden")
@@ -417,22 +418,23 @@ async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium
 
 async def test_a_server_that_comes_back_is_found_again(browser: Chromium, data_dir: Path) -> None:
     """What was written meanwhile arrives once, and nobody has to press anything."""
-    async with looking(browser, complains=True) as window:
-        async with serving(data_dir) as imcore:
-            alice, bob = await window.open(imcore)
-            await window.write(alice, "before")
-            await window.until_shown(bob, "before")
-        await window.tab.until(f"{part(alice)}.dataset.state === 'waiting'")
-        await window.write(alice, "into the void")
-        await window.until_shown(alice, "before", "into the void")
-
-        async with serving(data_dir, at=imcore):
-            await window.until_online(alice)
-            await window.until_online(bob)
-
-            await window.until_sent(alice)
-            await window.until_shown(bob, "before", "into the void")
+    with kept(3) as places:
+        async with looking(browser, complains=True) as window:
+            async with serving(data_dir, at=places) as imcore:
+                alice, bob = await window.open(imcore)
+                await window.write(alice, "before")
+                await window.until_shown(bob, "before")
+            await window.tab.until(f"{part(alice)}.dataset.state === 'waiting'")
+            await window.write(alice, "into the void")
             await window.until_shown(alice, "before", "into the void")
+
+            async with serving(data_dir, at=places):
+                await window.until_online(alice)
+                await window.until_online(bob)
+
+                await window.until_sent(alice)
+                await window.until_shown(bob, "before", "into the void")
+                await window.until_shown(alice, "before", "into the void")
 
 
 async def test_what_is_read_elsewhere_is_read_here(browser: Chromium, imcore: Running) -> None:
@@ -445,7 +447,7 @@ async def test_what_is_read_elsewhere_is_read_here(browser: Chromium, imcore: Ru
         await window.until_sent(alice)
         await window.tab.click(part(bob, ".switch"))
         await window.tab.until(part(bob, ".divider"))
-        assert 1 == await window.unread(bob)
+        await window.until_unread(bob, 1)
 
         async with connected(imcore, bob) as phone:
             (row,) = (await ask(phone, 32, {}))["rooms"]
@@ -544,12 +546,8 @@ async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir
         assert await window.tab.run(f"[...{form}.elements].every(one => !one.disabled)")
 
         await window.tab.run("window.answers.pop()() && null")
-
-        async def only_this_one() -> bool:
-            return {"here"} == await devices(imcore, "grace")
-
-        await eventually(only_this_one)
         await window.tab.until("window.isRead")
+        await until_only_here(imcore, "grace")
         assert "" == await window.tab.run("document.querySelector('#sign-in-fault').textContent")
         await sign_in(window, "heidi", "correct horse battery", "login")
         await window.tab.until("window.answers.length")
@@ -570,7 +568,7 @@ async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium,
 
         await window.tab.run(f"import('/page/login.js').then(({{ Login }}) => new Login({at_hand}).end())")
 
-        assert {"here"} == await devices(imcore, "grace")
+        await until_only_here(imcore, "grace")
 
 
 async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, data_dir: Path) -> None:
@@ -723,14 +721,16 @@ async def log_in(imcore: Running, login: str, *, key: str) -> Json:
             return told
 
 
-async def devices(imcore: Running, login: str) -> set[str]:
-    """The keys of the devices that are logged in, that which asks for them among them."""
+async def until_only_here(imcore: Running, login: str) -> None:
+    """Wait until no device of this person is logged in but that which asks."""
     token = (await log_in(imcore, login, key="here"))["token"]
-    async with (
-        aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http,
-        http.get("/v1/devices", headers={"Authorization": f"Bearer {token}"}) as answer,
-    ):
-        return {one["key"] for one in (await answer.json())["devices"]}
+    async with aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http:
+
+        async def is_so() -> bool:
+            async with http.get("/v1/devices", headers={"Authorization": f"Bearer {token}"}) as answer:
+                return {"here"} == {one["key"] for one in (await answer.json())["devices"]}
+
+        await eventually(is_so)
 
 
 async def token_of(who: int | str, data_dir: Path) -> str:
