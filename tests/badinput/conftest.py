@@ -39,7 +39,8 @@ from waiting import eventually
 # SQLSTATE 22 is data that Postgres cannot take, 42 is SQL that it cannot read: both mean that input came where it should not. Its log
 # names them in words, and nothing here should make it say ERROR at all.
 POSTGRES_FAULTS: Final = re.compile(
-    r"\b(ERROR|FATAL|PANIC): (?! terminating connection due to administrator command)"  # that is how it is stopped
+    # How it is stopped, and what a session of it finds that imcore, which stops before it, was done with in the middle of a query.
+    r"\b(ERROR|FATAL|PANIC): (?! (?:terminating connection due to administrator command|connection to client lost))"
     r"|syntax error|invalid byte sequence|invalid input syntax"
 )
 SERVER_FAULTS: Final = re.compile(r"Traceback| (error|critical) +[a-z_.]+:|never (retrieved|awaited)|RuntimeWarning")
