@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from client.test_docs import ROOT, RUN_S
+from client.test_docs import ROOT, RUN_S, said_beside
 from conftest import copy_cluster, temporary_folder
 from system.servers import running
 
@@ -30,7 +30,7 @@ async def test_a_team_talks_as_the_tutorial_says(cluster: Path, tmp_path: Path) 
                 )  # fmt: skip
                 async with asyncio.timeout(RUN_S):
                     out, err = await process.communicate()
-                assert (n, b"", 0) == (n, err, process.returncode)
+                assert (n, "", 0) == (n, said_beside(err), process.returncode)
                 assert prints == out.decode(), f"program {n}"
             complaints = server.complaints()
     assert [] == complaints

@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from chromium import Chromium, Json, Tab
 
+from conftest import copy_cluster, temporary_folder
 from ports import kept
 from serving import PROGRAM, Running, serving
 from waiting import eventually
@@ -30,11 +31,24 @@ HERE = Path(__file__).parent
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def imcore() -> AsyncIterator[Running]:
+async def imcore(cluster: Path) -> AsyncIterator[Running]:
     """One server for all tests of the page: each has people of its own, who see what was said since they came."""
-    with tempfile.TemporaryDirectory(prefix="imcore-", dir="/tmp") as folder:
-        async with serving(Path(folder)) as running:
+    with temporary_folder() as folder:
+        async with serving(made_ready(cluster, folder)) as running:
             yield running
+
+
+@pytest.fixture
+def ready(cluster: Path, data_dir: Path) -> Path:
+    """A folder for a server of one test."""
+    return made_ready(cluster, data_dir)
+
+
+def made_ready(cluster: Path, folder: Path) -> Path:
+    """This folder, with a Postgres that need not be made before a server starts there."""
+    (folder / "imcore").mkdir()
+    copy_cluster(cluster, folder / "imcore")
+    return folder
 
 
 @asynccontextmanager
@@ -416,11 +430,11 @@ async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium
         await window.tab.until(f"{part(alice, '.messages')}.textContent.includes('Bob left')")
 
 
-async def test_a_server_that_comes_back_is_found_again(browser: Chromium, data_dir: Path) -> None:
+async def test_a_server_that_comes_back_is_found_again(browser: Chromium, ready: Path) -> None:
     """What was written meanwhile arrives once, and nobody has to press anything."""
     with kept(3) as places:
         async with looking(browser, complains=True) as window:
-            async with serving(data_dir, at=places) as imcore:
+            async with serving(ready, at=places) as imcore:
                 alice, bob = await window.open(imcore)
                 await window.write(alice, "before")
                 await window.until_shown(bob, "before")
@@ -428,7 +442,7 @@ async def test_a_server_that_comes_back_is_found_again(browser: Chromium, data_d
             await window.write(alice, "into the void")
             await window.until_shown(alice, "before", "into the void")
 
-            async with serving(data_dir, at=places):
+            async with serving(ready, at=places):
                 await window.until_online(alice)
                 await window.until_online(bob)
 
@@ -477,11 +491,11 @@ async def test_a_message_reads_as_it_was_edited_and_not_at_all_when_it_was_taken
         await window.until_shown(bob, "(taken back)")
 
 
-async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_dir: Path) -> None:
+async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, ready: Path) -> None:
     """And who has a wrong one is told so."""
-    async with looking(browser) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser) as window, serving(ready, "--auth", "jwt") as imcore:
         await window.tab.go(imcore.page)
-        for name, token in (("Grace", await token_of(7, data_dir)), ("Mallory", "not.a.token")):
+        for name, token in (("Grace", await token_of(7, ready)), ("Mallory", "not.a.token")):
             await window.tab.until("document.querySelector('dialog[open]')")
             await window.tab.click("document.querySelector('#sign-in-name')")
             await window.tab.type(name)
@@ -498,10 +512,10 @@ async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_d
         assert "token" in await window.tab.run(f"{part(0, '.away')}.textContent")
 
 
-async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path) -> None:
+async def test_people_register_log_in_and_talk(browser: Chromium, ready: Path) -> None:
     """Where nobody is believed, with nothing but the page: the first makes the room that the second comes into."""
 
-    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser, complains=True) as window, serving(ready, "--auth", "jwt") as imcore:
         await window.tab.go(imcore.page)
         await sign_in(window, "grace", "correct horse", "login")
         await window.tab.until("document.querySelector('#sign-in-fault').textContent")
@@ -530,9 +544,9 @@ async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path
 
 
 @pytest.mark.parametrize("password", ["correct horse battery", "wrong horse"])
-async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir: Path, password: str) -> None:
+async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, ready: Path, password: str) -> None:
     """Escape while the server looks: what it says comes too late, and touches nothing of the next one who logs in."""
-    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser, complains=True) as window, serving(ready, "--auth", "jwt") as imcore:
         await register(imcore, "grace", "heidi")
         await window.tab.before_each_page(SLOW_LOGIN)
         await window.tab.go(imcore.page)
@@ -557,9 +571,9 @@ async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir
 
 
 @pytest.mark.parametrize("lives_s", [0, 900], ids=["its time is over", "the server took it back"])
-async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium, data_dir: Path, lives_s: int) -> None:
+async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium, ready: Path, lives_s: int) -> None:
     """Also after a night asleep, when the token that is at hand is none any more."""
-    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser, complains=True) as window, serving(ready, "--auth", "jwt") as imcore:
         await register(imcore, "grace")
         told = await log_in(imcore, "grace", key="laptop")
         await window.tab.go(imcore.page)
@@ -571,15 +585,15 @@ async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium,
         await until_only_here(imcore, "grace")
 
 
-async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, data_dir: Path) -> None:
+async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, ready: Path) -> None:
     """As where a backend of one's own makes the tokens: the server is not asked again with each message that comes."""
     authors = list(range(901, 913))
     async with (
         looking(browser) as window,
-        serving(data_dir, "--auth", "jwt") as imcore,
+        serving(ready, "--auth", "jwt") as imcore,
         aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as service,
     ):
-        service.headers["Authorization"] = f"Bearer {await token_of('--service', data_dir)}"
+        service.headers["Authorization"] = f"Bearer {await token_of('--service', ready)}"
 
         async def say_as(mid: int, text: str) -> None:
             message = {"mid": mid, "id": str(uuid.uuid4()), "body": {"text": text}}
