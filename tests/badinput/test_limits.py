@@ -178,7 +178,7 @@ async def test_an_address_has_only_so_many_strangers(strict: Place, form: Form) 
         assert not (await lines[0].ask(AUTH, claim(strict.new_mid()))).code
         assert not await refused(strict, form)
 
-        lines.append(await eventually(lambda: stack.enter_async_context(dialled(strict.where, SUB2))))
+        lines.append(await stack.enter_async_context(dialled(strict.where, SUB2)))
         assert await refused(strict, form)
         lines[1].drop(reset=True)
 

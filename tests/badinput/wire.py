@@ -28,6 +28,7 @@ NORMAL, PROTOCOL_ERROR, UNSUPPORTED, INVALID_TEXT, TOO_LARGE = 1000, 1002, 1003,
 
 CLOSE_OF: Final = {error.code: error.close for error in TABLE}
 DEADLINE_S: Final = 20.0
+PUT_OFF_S: Final = 5.0
 FOLLOWING: Final = (INBOX, READ, MEMBERS)  # are answered from rows that follow the log
 FOLLOWING_MAX: Final = 20  # how often it is waited for a second that they do
 READ_BYTES: Final = 1 << 16
@@ -271,15 +272,23 @@ class Line:
 
 @asynccontextmanager
 async def dialled(where: Where, form: Form, *headers: str) -> AsyncIterator[Line]:
-    """A connection that has said nothing yet; on a WebSocket, after the handshake."""
-    async with touched(where.tcp if form.path is None else where.ws, form) as line:
-        if form.path is not None:
-            line.put(upgrade(form.path, *headers))
-            status = await head_of(line)
-            if status in (429, 503):
-                raise Gone(f"the handshake was answered with {status}")
-            assert status == 101
-        yield line
+    """A connection that has said nothing yet; on a WebSocket, after the handshake. One that is put off is tried again for a while: the
+    server may not have noticed yet who went."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PUT_OFF_S
+    while True:
+        async with touched(where.tcp if form.path is None else where.ws, form) as line:
+            if form.path is not None:
+                line.put(upgrade(form.path, *headers))
+                status = await head_of(line)
+                if status in (429, 503):
+                    if loop.time() > deadline:
+                        raise Gone(f"the handshake was answered with {status}")
+                    await asyncio.sleep(0.05)
+                    continue
+                assert status == 101
+            yield line
+            return
 
 
 @asynccontextmanager

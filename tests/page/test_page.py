@@ -702,7 +702,7 @@ async def ask(socket: aiohttp.ClientWebSocketResponse, op: int, body: Json) -> J
     """The reply to one request, which is asked again while the server says that it may succeed later."""
     while True:
         await socket.send_json({"op": op, "seq": 1, "body": body})
-        while (packet := await socket.receive_json(timeout=20))["op"] != op + 1:
+        while (packet := await socket.receive_json(timeout=60))["op"] != op + 1:
             pass
         reply: Json = packet["body"]
         if not reply.get("error", {}).get("retry"):
@@ -713,7 +713,7 @@ async def until_heard(socket: aiohttp.ClientWebSocketResponse, *types: str) -> N
     """Wait until an event of each of these types has come."""
     awaited = set(types)
     while awaited:
-        packet = await socket.receive_json(timeout=20)
+        packet = await socket.receive_json(timeout=60)
         for each in packet["body"] if packet["op"] == 9 else [packet]:
             awaited -= {each["body"]["type"]} if each["op"] == 21 else set()
 
