@@ -1,7 +1,7 @@
 """Who asks: from what a client claims to an identity that everything behind believes.
 
-The seam is one callable, `Authenticate`: a claim in, an identity out, or Unauthenticated. It never waits, because ten thousand
-clients may come back in the same second: verifying an Ed25519 signature is 0.1 ms of CPU and no I/O.
+A claim comes in, and an identity goes out, or Unauthenticated. Nothing here waits, because ten thousand clients may come back in the
+same second: verifying an Ed25519 signature is 0.1 ms of CPU and no I/O.
 
 `believe` takes goim's unsigned JSON at its word (mode open). `Verifier` takes only a signed token. A key is found by the
 token's `kid`, and each key is for one algorithm: the token's header chooses neither. Nothing is ever
@@ -47,6 +47,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from imcore.config import AuthKey, Settings
 from imcore.errors import BadConfiguration, BadRequest, Unauthenticated
+from imcore.flushing import write_once
 from imcore.permissions import Actor, PlatformRole
 from imcore.protocol.packet import INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, TOKEN_BYTES_MAX, check_room
 
@@ -116,8 +117,6 @@ class Identity:
         rooms = self.rooms
         return rooms is None or room in rooms or "*" in rooms or f"{room.partition('://')[0]}://*" in rooms
 
-
-Authenticate: TypeAlias = Callable[[Claim], Identity]
 
 SERVICE: Final = Identity(mid=0, role="service")
 ANONYMOUS: Final = Identity(mid=0, role="anonymous")
@@ -542,9 +541,10 @@ class OwnKeys:
 
     def _make(self, path: Path) -> None:
         try:
-            _create(path)
+            write_once(path, _fresh_pem())
         except OSError as error:
             raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None
+        log.info("a key was made: %s", path)
         self._look(again=True)
 
     def _look_for_all(self) -> None:
@@ -618,26 +618,8 @@ def _own_key(path: Path) -> SigningKey:
     return SigningKey(hashlib.sha256(public).hexdigest()[:16], "EdDSA", private)
 
 
-def _create(path: Path) -> None:
-    """Written beside, flushed, and linked to its name: the file is there whole or not at all, and the first one stays."""
-    path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(beside, path)
-    finally:
-        beside.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _fresh_pem() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _material(key: AuthKey) -> bytes:

@@ -133,11 +133,10 @@ def mark_read(
     *,
     key: str = "",
     fence: int = UNFENCED,
-    done: Done = ignore,
 ) -> Draft:
     """`mid` has read the room up to `seq`; `messages` and `sent` come from `queries.read_facts` for that seq."""
     fact = ReadMarked(room=room, mid=mid, seq=seq, messages=messages, sent=sent)
-    return draft(f"{USER}{mid}", fact, mid, key=key, fence=fence, done=done)
+    return draft(f"{USER}{mid}", fact, mid, key=key, fence=fence)
 
 
 def open_session(
@@ -149,17 +148,16 @@ def open_session(
     address: str,
     rooms: Sequence[str],
     protocol: str,
-    done: Done = ignore,
 ) -> Draft:
     """A connection authenticated."""
     fact = SessionOpened(key=key, node=node, platform=platform, address=address, rooms=tuple(rooms), protocol=protocol)
-    return draft(f"{SESSION}{mid}", fact, mid, key=key, done=done)
+    return draft(f"{SESSION}{mid}", fact, mid, key=key)
 
 
-def close_session(mid: int, key: str, opened: int, reason: str, delivered: int | None, *, done: Done = ignore) -> Draft:
+def close_session(mid: int, key: str, opened: int, reason: str, delivered: int | None) -> Draft:
     """The connection ended."""
     fact = SessionClosed(key=key, opened=opened, reason=reason, delivered=delivered)
-    return draft(f"{SESSION}{mid}", fact, mid, key=key, done=done)
+    return draft(f"{SESSION}{mid}", fact, mid, key=key)
 
 
 def enter_rooms(
@@ -175,12 +173,12 @@ def switch_room(mid: int, key: str, opened: int, room: str) -> Draft:
     return draft(f"{SESSION}{mid}", RoomSwitched(key=key, opened=opened, room=room), mid)
 
 
-def accept_ops(mid: int, key: str, ops: Sequence[int] | None, *, fence: int = UNFENCED, done: Done = ignore) -> Draft:
+def accept_ops(mid: int, key: str, ops: Sequence[int] | None, *, fence: int = UNFENCED) -> Draft:
     """The connection wants these operations now."""
     fact = OpsAccepted(key=key, ops=None if ops is None else tuple(ops))
-    return draft(f"{SESSION}{mid}", fact, mid, key=key, fence=fence, done=done)
+    return draft(f"{SESSION}{mid}", fact, mid, key=key, fence=fence)
 
 
-def ack(mid: int, key: str, position: int, *, fence: int = UNFENCED, done: Done = ignore) -> Draft:
+def ack(mid: int, key: str, position: int, *, fence: int = UNFENCED) -> Draft:
     """This device has everything up to `position`."""
-    return draft(f"{SESSION}{mid}", DeliveryAcked(key=key, position=position), mid, key=key, fence=fence, done=done)
+    return draft(f"{SESSION}{mid}", DeliveryAcked(key=key, position=position), mid, key=key, fence=fence)

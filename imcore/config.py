@@ -417,8 +417,8 @@ class Settings(_Part):
     rooms_per_user_max: Count = Field(
         10_000,
         description="Rooms that a person may be in. Other people bring it, unasked, into no more once it is in half of them (rounded "
-        "up), so that the rest is its own to enter; a direct room that somebody else opens is never refused for it. Each is held for "
-        "as long as it is connected, and read when it connects. Too low: people cannot join, or be added.",
+        "up), by direct rooms that they open too, so that the rest is its own to enter. Each is held for as long as it is connected, "
+        "and read when it connects. Too low: people cannot join, be added, or be written to.",
     )
     inbound_frames_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
         30.0,

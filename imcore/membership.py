@@ -84,6 +84,7 @@ from imcore.roles import PRIVILEGED
 RANK: Final = {"member": Rank.MEMBER, "admin": Rank.ADMIN, "owner": Rank.OWNER}
 ROOMS_MAX: Final = 10_000  # that somebody may be in, where nobody says otherwise (the setting rooms_per_user_max)
 NOBODY: Final[Mapping[int, int]] = {}
+MIDS_TOLD: Final = 8  # of whom one act was about, in its line of the audit
 TWO: Final = "a direct conversation is of two people, and nothing changes that"
 
 
@@ -321,10 +322,6 @@ class RoomDecision(Decision):
             is_free = is_wanted or self.actor.role in ("service", *PRIVILEGED)
             if inside >= (self.rooms_max if is_free else brought_max(self.rooms_max)):
                 raise TooManyRooms(f"mid {mid} cannot be brought into more rooms")
-        return self._joins(mid, role)
-
-    def _joins(self, mid: int, role: Role = "member") -> Draft:
-        """The join itself, however many rooms that makes."""
         return self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
 
     def _in_room(self, fact: Fact) -> Draft:
@@ -348,6 +345,37 @@ class LookIn(RoomDecision):
         """One line of the audit, or none. Of a room that is dismissed, too."""
         is_privileged = check(self.operation, self._as_now(rows), self._room(rows), self._standing(rows))
         return [self._audited()] if is_privileged else []
+
+
+class SeeMore(Decision):
+    """Somebody is shown more of these people (in this room) than they show to it, by what it is on the platform; that is audited.
+
+    Nothing happens if it has no privilege any more: then it is to be shown what anybody would be. Raises Unauthenticated for whose
+    account is suspended or given up.
+    """
+
+    __slots__ = ("actor", "mids", "operation", "room")
+
+    def __init__(self, operation: str, actor: Actor, mids: Sequence[int], room: str = "") -> None:
+        super().__init__(roles.keys(actor), [AUDIT], creates=True)
+        self.operation, self.actor, self.mids, self.room = operation, actor, tuple(mids), room
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One line of the audit, or none."""
+        actor = roles.now(rows, self.actor)
+        if actor.role not in PRIVILEGED:
+            return []
+        mid, detail = whom(self.mids)
+        fact = AdminActed(verb=self.operation, role=actor.role, room=self.room, mid=mid, detail=detail)
+        return [draft(AUDIT, fact, actor.mid)]
+
+
+def whom(mids: Sequence[int]) -> tuple[int | None, str]:
+    """Of whom an act is, in its line of the audit: one, or of many people how many, and the first. The log keeps it for ever."""
+    if len(mids) <= 1:
+        return (mids[0] if mids else None), ""
+    first = ",".join(map(str, mids[:MIDS_TOLD]))
+    return None, first if len(mids) <= MIDS_TOLD else f"{len(mids)} people: {first},…"
 
 
 # --- the room ----------------------------------------------------------------------------------------------------------------
@@ -881,7 +909,7 @@ def brought_max(rooms_max: int) -> int:
 class OpenDirect(RoomDecision):
     """The direct conversation of `actor` and `mid`: one room for the two, made by whoever comes first. Opening it again changes
     nothing (`existing` is the actor's membership), and neither does a block; but where one of the two has blocked the other, none is
-    made. Who opens it must not be in too many rooms; whom it is with is not asked, or nobody in many could be written to."""
+    made. It counts as any other room: of who is brought into it others fill half of its rooms. What is open stays so."""
 
     __slots__ = ("existing",)
     operation = "direct.open"
@@ -912,7 +940,7 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._comes_in(rows, mid) if mid == me else self._joins(mid) for mid in missing),
+            *(self._comes_in(rows, mid) for mid in missing),
         ]
 
 

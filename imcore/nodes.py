@@ -119,13 +119,9 @@ async def alive(source: Connection | Pool) -> list[AliveNode]:
     return [AliveNode(*row) for row in await source.fetch(ALIVE)]
 
 
-async def expired_sessions(
-    source: Connection | Pool, limit: int | None = None, *, after_opened: int = 0
-) -> list[ExpiredSession]:
-    """Open sessions on comets that are gone, the oldest first."""
-    return [
-        ExpiredSession(*row) for row in await source.fetch(EXPIRED_SESSIONS, after_opened, limit or REAP_SESSIONS_MAX)
-    ]
+async def expired_sessions(source: Connection | Pool, *, after_opened: int = 0) -> list[ExpiredSession]:
+    """Open sessions on comets that are gone, the oldest first; REAP_SESSIONS_MAX at the most."""
+    return [ExpiredSession(*row) for row in await source.fetch(EXPIRED_SESSIONS, after_opened, REAP_SESSIONS_MAX)]
 
 
 def closing(session: ExpiredSession) -> SessionClosed:

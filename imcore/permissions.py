@@ -131,13 +131,11 @@ class Permissions:
         standing: Standing | None = None,
         *,
         is_own: bool = False,
-        rank: int | None = None,
         target_rank: int = 0,
     ) -> None:
         """Pass, or raise what the table says (Forbidden, NoSuchRoom, Muted, Unauthenticated).
 
-        `is_own`: what it is done to is the actor's own. `target_rank` is that of whom it is done to or of whose it is, and
-        `rank` the actor's, if that is not the one of its standing.
+        `is_own`: what it is done to is the actor's own. `target_rank` is that of whom it is done to or of whose it is.
         """
         verdict = self.verdict(operation, actor.role, standing)
         match verdict:
@@ -148,8 +146,7 @@ class Permissions:
                     return
                 raise Forbidden
             case "below":
-                if rank is None:
-                    rank = PLATFORM_RANK_OF[actor.role] if standing is None else RANK_OF[standing]
+                rank = PLATFORM_RANK_OF[actor.role] if standing is None else RANK_OF[standing]
                 if is_own or rank > target_rank:
                     return
                 raise Forbidden

@@ -12,9 +12,16 @@ from typing import Final, Generic, TypeVar
 
 from imcore.errors import Overloaded, RateLimited
 
+RETRY_MS_MIN: Final = 1_000
 RETRY_MS_MAX: Final = 5_000
 
 K = TypeVar("K", bound=Hashable)
+
+
+def retry_ms(before_ms: int = RETRY_MS_MAX) -> int:
+    """When who is refused may ask again, where nothing says when there will be room: not all at the same time. (When clients that are
+    sent away come back is for `comet/returning`, who waits for the log for `events/backlog`.)"""
+    return random.randrange(RETRY_MS_MIN, before_ms)
 
 
 class Places(Generic[K]):
@@ -33,7 +40,7 @@ class Places(Generic[K]):
         (too many of this key)."""
         if self.under_way >= most:
             self.refused += 1
-            raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
+            raise Overloaded(retry_after_ms=retry_ms())
         if most_each is not None and self._by_key[key] >= most_each:
             self.refused += 1
             raise RateLimited(f"too many {self._what} at once", retry_after_ms=1_000)

@@ -10,7 +10,7 @@ were read, so that what is recalled before the answer is made is not in it.
 Pages are bounded in rows and in bytes. The order of reading matters for history: the head first, then the membership, then events up
 to that head. A member then, joined no later than the page begins, was a member all the way; what is said after a removal is never in
 the page, however the two race. What became of messages, and the reactions to them, are read last, each in one statement with whether
-the membership is the same still (`check_still`). The same goes for pins.
+the membership is the same still (`check_still`). The same goes for pins and receipts.
 
 The trap: inbox and unread come from rows that follow the log. They are read only once the rows have reached the log's head as it was
 when the request came, so that people read their own writes. If that takes longer than a second the answer is Unavailable, not an old
@@ -38,6 +38,7 @@ from imcore.permissions import SEE_EVERYBODY, Actor, Standing, table
 from imcore.projections import queries
 from imcore.projections.amendments import Amendment
 from imcore.protocol.packet import INT64_MAX
+from imcore.roles import PRIVILEGED
 
 PAGE_BYTES_MAX: Final = 1 << 20  # of a reply; the rest is the next page
 REACHED_S: Final = 1.0
@@ -127,9 +128,9 @@ async def history(
     )
 
 
-async def message(reads: Reads, room: str, seq: int, who: Actor, operation: str = "messages.show") -> Recorded:
+async def message(reads: Reads, room: str, seq: int, who: Actor) -> Recorded:
     """A message that this person sees, as it was sent. Raises NoSuchRoom, and NoSuchMessage for a seq that is that of none."""
-    found, _ = await _message(reads, room, seq, who, operation, (await reads.reader.stream_head(ROOM + room)).seq)
+    found, _ = await _message(reads, room, seq, who, "messages.show", (await reads.reader.stream_head(ROOM + room)).seq)
     return found
 
 
@@ -328,12 +329,23 @@ async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = 
     """A page of the members of the room in order of mid, and who of them is online, of those who let whoever asks
     see it. `version` is a position at which all of it was so,
     or later: what changed after it, `changes` knows. Raises NoSuchRoom."""
-    await check(reads, "rooms.members", room, actor)
+    found = await check(reads, "rooms.members", room, actor)
     version = await reads.pool.fetchval(queries.HEAD)
-    viewer = SERVICE_MID if actor.role in SEE_EVERYBODY else actor.mid
-    lines = await queries.members_page(
-        reads.pool, room, after, limit + 1, viewer=viewer, room_members_max=reads.presence_room_members_max
-    )
+
+    async def seen_by(viewer: int) -> list[queries.MemberLine]:
+        most = reads.presence_room_members_max
+        return await queries.members_page(reads.pool, room, after, limit + 1, viewer=viewer, room_members_max=most)
+
+    if actor.role not in SEE_EVERYBODY:
+        lines = await seen_by(actor.mid)
+    else:
+        lines = await seen_by(SERVICE_MID)
+        if is_shown_as_anybody(actor, found):
+            as_anybody = await seen_by(actor.mid)
+            theirs = {line.mid for line in as_anybody if line.online}
+            hidden = [line.mid for line in lines if line.online and line.mid not in theirs]
+            if not hidden or not await sees_more(reads, "rooms.members", actor, hidden, room):
+                lines = as_anybody
     reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid
@@ -494,6 +506,17 @@ async def check(reads: Reads, operation: str, room: str, actor: Actor, *, is_aud
     if is_privileged and is_audited:
         await reads.log.decide(membership.LookIn(operation, room, actor))
     return found
+
+
+def is_shown_as_anybody(actor: Actor, found: queries.Standings) -> bool:
+    """Is it a moderator or an admin whom its own standing lets look? Who is no member looked by privilege, as `check` has audited."""
+    return actor.role in PRIVILEGED and found.member is not None
+
+
+async def sees_more(reads: Reads, operation: str, actor: Actor, mids: Sequence[int], room: str = "") -> bool:
+    """May who asks be shown more of these people than they show to it? By what it is on the platform at this place in the log, where
+    that is audited; no, if it is no more than anybody by then."""
+    return bool(await reads.log.decide(membership.SeeMore(operation, actor, mids, room)))
 
 
 def standing_of(found: queries.Standings) -> Standing:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import orjson
 
+from imcore.bus.postgres import Ephemeral
 from imcore.database import DATABASE_ERRORS, heed_cancellation
 from imcore.events.names import Pool
 
@@ -30,16 +32,10 @@ MARKS_MAX: Final = 10_000  # of people and rooms, between two tellings
 SMALL: Final = "SELECT room FROM rooms WHERE room = ANY($1::text[]) AND members <= $2"
 
 
-class Push(Protocol):
-    """Gives an event to connected sessions without storing it."""
-
-    def __call__(self, op: int, payload: bytes, *, room: str | None = None, type_: str = ...) -> int: ...
-
-
 class Receipts:
     """Tells of read marks. `marked` never blocks; `run` is the task that tells."""
 
-    def __init__(self, pool: Pool, push: Push, members_max: int, *, gap_s: float = GAP_S) -> None:
+    def __init__(self, pool: Pool, push: Callable[[Ephemeral], int], members_max: int, *, gap_s: float = GAP_S) -> None:
         self._pool = pool
         self._push = push
         self._members_max = members_max
@@ -80,4 +76,5 @@ class Receipts:
             small = {row["room"] for row in rows}
             for (room, mid), seq in marks.items():
                 if room in small:
-                    self._push(0, orjson.dumps({"room": room, "mid": mid, "seq": seq}), room=room, type_=TYPE)
+                    said = orjson.dumps({"room": room, "mid": mid, "seq": seq})
+                    self._push(Ephemeral(0, said, room=room, type=TYPE))

@@ -55,11 +55,15 @@ def now(rows: Rows, actor: Actor) -> Actor:
     if actor.role not in PRIVILEGED:
         return actor
     own = account_of(rows, actor.mid)
-    if own is None:
-        return actor
-    if own.state in (SUSPENDED, DEACTIVATED):
+    return actor if own is None else as_held(actor, own.state, own.role)
+
+
+def as_held(actor: Actor, state: str, role: str) -> Actor:
+    """The same as the lesser of what its token says and this role of its account. Raises Unauthenticated if that is suspended or was
+    given up."""
+    if state in (SUSPENDED, DEACTIVATED):
         raise Unauthenticated("the account is suspended or was given up")
-    return lesser(actor, own)
+    return Actor(actor.mid, min(actor.role, role_named(role), key=PLATFORM_RANK_OF.__getitem__))
 
 
 def lesser(actor: Actor, own: Account) -> Actor:

@@ -33,7 +33,7 @@ from typing import Final
 from aiohttp import web
 
 from imcore import failpoints, nodes, reads
-from imcore.accounts import Accounts
+from imcore.accounts import Accounts, check_keys
 from imcore.api.app import make_app
 from imcore.api.door import Door
 from imcore.api.services import Services
@@ -61,7 +61,7 @@ from imcore.events.history import History
 from imcore.events.names import OwnConnection, Pool
 from imcore.events.reader import Reader
 from imcore.events.store import HOLD_S, Log
-from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID, Recorded
+from imcore.events.types import Recorded
 from imcore.metrics import registry
 from imcore.paces import Paces
 from imcore.projections import ASYNCHRONOUS, LEISURELY, queries
@@ -158,6 +158,7 @@ class Process:
     def __init__(self, settings: Settings, roles: frozenset[str]) -> None:
         self.settings = settings
         self.roles = roles
+        self.keys = OwnKeys(Path(settings.data))  # which outlive the log that they were made beside
         self.node = new_node()
         self.addresses: dict[str, str] = {}
         self.comet: Comet | None = None
@@ -207,38 +208,19 @@ class Process:
         if self.seeking is not None:
             self.seeking.wake(position)
 
-    def push_ephemeral(
-        self,
-        op: int,
-        payload: bytes,
-        *,
-        room: str | None = None,
-        mids: tuple[int, ...] = (),
-        keys: tuple[str, ...] = (),
-        everybody: bool = False,
-        type_: str = MESSAGE_PUSHED,
-        mid: int = SERVICE_MID,
-        key: str = "",
-        position: int = 0,
-    ) -> int:
+    def push_ephemeral(self, message: Ephemeral) -> int:
         """Give a message to connected sessions, here and in the other processes, without storing it. How many got it here at once.
 
         On each comet it waits for the log up to `position`, and up to where this process knows it."""
-        position = max(position, self.position, 0 if self.comet is None else self.comet.tail.position)
-        message = Ephemeral(op, payload, room, mids, keys, everybody, position, type_, mid, key)
+        known = max(self.position, 0 if self.comet is None else self.comet.tail.position)
+        message = message._replace(position=max(message.position, known))
         if self.bus is not None:
             self.bus.pass_on(message)
         return self.passed_on(message)
 
     def passed_on(self, message: Ephemeral) -> int:
         """A message was pushed without storing it, here or by another process. How many got it here at once."""
-        if self.comet is None:
-            return 0
-        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
-        return self.comet.push_ephemeral(
-            op, payload, room=room, mids=mids, keys=keys, everybody=everybody,
-            type_=type_, mid=mid, key=key, position=position,
-        )  # fmt: skip
+        return 0 if self.comet is None else self.comet.push_ephemeral(message)
 
     def recent(self, after: int, limit: int) -> list[Recorded] | None:
         """Events from memory, if there are any."""
@@ -428,9 +410,8 @@ async def _run(
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
     if settings.auth_mode == "open":
         log.warning("auth_mode is open: whoever gives no token is believed; use jwt where strangers can connect")
-    accounts = process.accounts = Accounts(
-        settings, events, pool, nodes=lambda: nodes.alive(pool), keys=OwnKeys(Path(settings.data))
-    )
+    await _when_there(process, stop, lambda: check_keys(process.keys, pool))
+    accounts = process.accounts = Accounts(settings, events, pool, nodes=lambda: nodes.alive(pool), keys=process.keys)
     stack.push_async_callback(accounts.close)
     await _when_there(process, stop, accounts.begin)
     kept = await attachments.opened(settings)

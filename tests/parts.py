@@ -30,6 +30,7 @@ BACKGROUND: Final = frozenset(
         "test_config.py",
         "test_database.py",
         "test_envelope.py",
+        "test_flushing.py",
         "test_membership.py",
         "test_migrations.py",
         "test_paces.py",

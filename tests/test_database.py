@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
 import os
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,8 +18,9 @@ import asyncpg
 import pytest
 import uvloop
 
+import imcore
 from conftest import Server
-from imcore.database import connect, create_pool, place, refuse_unsafe
+from imcore.database import DATABASE_ERRORS, connect, create_pool, heed_cancellation, place, refuse_unsafe
 from imcore.database.connections import SILENCE_S
 from imcore.database.embedded import programs
 from imcore.errors import BadConfiguration, DatabaseUnavailable, UnsafeDatabase
@@ -103,6 +105,59 @@ async def test_a_transaction_left_open_ends_when_its_connection_goes_back(databa
         async with pool.acquire() as connection:
             assert not connection.is_in_transaction()
     assert "active transaction" in said[0], "and asyncpg says so"
+
+
+@pytest.mark.parametrize("what", ["a connection of a pool", "a transaction"])
+async def test_a_cancellation_that_the_driver_loses_is_heeded(database_url: str, what: str) -> None:
+    """Two of its ways to lose one (asyncpg 0.32). A third is a pool that closes a connection because `opened` has failed. So it is
+    asked for where an error is caught, and not mended around the driver. When this fails, look whether it need still be."""
+    begun, told = asyncio.Event(), list[BaseException]()
+
+    async def waiting() -> None:
+        async with create_pool(database_url) as pool, pool.acquire() as connection:
+            async with connection.transaction() if what == "a transaction" else nullcontext():
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    if what == "a transaction":
+                        pool.terminate()  # it goes while this one is cancelled
+                    else:
+                        asyncio.get_running_loop().call_soon(pool.terminate)  # or while the connection goes back
+
+    async def going_on() -> None:
+        try:
+            await waiting()
+        except DATABASE_ERRORS as error:
+            told.append(error)
+            heed_cancellation()
+        raise AssertionError("it was lost")
+
+    task = asyncio.create_task(going_on())
+    await begun.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 1 == len(told), "the driver made an error of it"
+
+
+def test_whatever_goes_on_after_an_error_of_the_database_heeds_a_cancellation_first() -> None:
+    """In a loop it would be lost: whoever waits for the end of the task would wait for ever."""
+    package = Path(imcore.__file__).parent
+    loops, deaf = 0, []
+    for path in sorted(package.rglob("*.py")):
+        for loop in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(loop, (ast.While, ast.For, ast.AsyncFor)):
+                continue
+            for handler in ast.walk(loop):
+                if isinstance(handler, ast.ExceptHandler) and "DATABASE_ERRORS" in ast.unparse(handler.type or handler):
+                    loops += 1
+                    ends = isinstance(handler.body[-1], ast.Raise)
+                    if not ends and "heed_cancellation()" not in map(ast.unparse, handler.body):
+                        deaf.append(f"{path.relative_to(package)}:{handler.lineno}")
+    assert [] == deaf
+    assert loops > 10, "they are found"
 
 
 async def test_a_pool_outlives_a_database_that_restarts(database_url: str) -> None:

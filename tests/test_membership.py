@@ -320,8 +320,10 @@ WAYS: dict[str, Callable[[], RoomDecision]] = {
     "be brought into a new room by a service": lambda: CreateRoom("group://new", SERVICE_ACTOR, members=[4]),
     "add by a moderator": lambda: AddMember(R, 4, MODERATOR),
     "open a direct room": lambda: OpenDirect(5, STRANGER),
+    "be written to": lambda: OpenDirect(4, OTHER),
+    "be written to by a moderator": lambda: OpenDirect(4, MODERATOR),
 }
-BY_PEOPLE = ("add", "be brought into a new room")  # without asking
+BY_PEOPLE = ("add", "be brought into a new room", "be written to")  # without asking
 BY_ITSELF = ("join", "join that makes the room", "accept", "make a room", "open a direct room")
 
 
@@ -356,18 +358,38 @@ def test_nobody_is_locked_out_by_what_others_do() -> None:
     world = in_one_room()
     for n in range(10):
         world.refusal(CreateRoom(f"group://{n}", OTHER, members=[4]).within(4))
+        world.refusal(OpenDirect(4, person(100 + n)).within(4))
 
     assert 2 == len([key for key in world.rows if key[0] == "members" and key[1][1] == 4])
     for own in (AcceptInvitation(R, STRANGER), OpenDirect(3, STRANGER)):
         assert MemberJoined in map(type, world.facts(own.within(4)))
 
 
-def test_who_is_in_many_rooms_is_written_to_nevertheless() -> None:
+def test_direct_rooms_of_others_fill_half_of_ones_rooms_and_ones_own_fill_all() -> None:
+    """Whichever of the two opens it: each is asked by its own number. Who has nothing left for others may write to them."""
     world = in_one_room()
-
     assert [MemberJoined(room=direct_room(5, 4), mid=mid) for mid in (5, 4)] == world.facts(
-        OpenDirect(4, OTHER).within(1)
+        OpenDirect(4, OTHER).within(3)
     )[1:]
+    world.when(OpenDirect(4, OTHER).within(3))
+
+    with pytest.raises(TooManyRooms, match=r"^mid 4 cannot be brought into more rooms$"):
+        world.when(OpenDirect(4, person(6)).within(3))
+    assert None is world.refusal(OpenDirect(6, STRANGER).within(3))
+    world.when(OpenDirect(6, STRANGER).within(3))
+    for again in (OpenDirect(4, person(6)), OpenDirect(6, STRANGER), OpenDirect(4, OTHER), OpenDirect(5, STRANGER)):
+        assert [] == world.facts(again.within(1)), "what is open stays so"
+
+
+def test_who_opens_a_direct_room_may_be_at_its_end_or_at_its_half() -> None:
+    """The opener's own number is refused as its own, the other's as the other's."""
+    world = in_one_room()
+    world.when(CreateRoom("group://other", OTHER))
+
+    assert TooManyRooms is world.refusal(OpenDirect(5, STRANGER).within(2))
+    assert None is world.refusal(OpenDirect(5, STRANGER).within(3))
+    with pytest.raises(TooManyRooms, match=r"^mid 4 is in 1 rooms already"):
+        world.when(OpenDirect(5, STRANGER).within(1))
 
 
 @pytest.mark.parametrize("end", ["leave", "kick", "ban"])

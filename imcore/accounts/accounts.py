@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from imcore.accounts import keeping, names, queries
 from imcore.accounts.decisions import (
@@ -41,6 +41,8 @@ from imcore.balancer import Balancer
 from imcore.config import Settings
 from imcore.database import DATABASE_ERRORS, connect, create_pool, heed_cancellation
 from imcore.errors import (
+    AccountInactive,
+    BadConfiguration,
     BadRequest,
     Forbidden,
     ImcoreError,
@@ -73,7 +75,10 @@ SWEEP_S: Final = 60.0
 SWEEP_LOGINS_MAX: Final = 100  # in one append
 STRAYS_S: Final = 3_600.0  # between looks at all logins, for those that no refresh token is of
 LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
+CODES_PER_S: Final = 1 / 60  # sent again for one account: whoever has it chooses where the mails go
+CODES_BURST: Final = 3
 
+K = TypeVar("K", str, int)
 Nodes = Callable[[], Awaitable[Sequence[AliveNode]]]
 
 
@@ -89,7 +94,7 @@ class Granted(NamedTuple):
 
 
 class Registered(NamedTuple):
-    """A new account. `code_sent`: the webhook took an activation code for it, None if it needs none."""
+    """An account that waits for its activation, or does not. `code_sent`: the webhook took a code for it, None if it needs none."""
 
     mid: int
     state: str
@@ -107,12 +112,11 @@ class Accounts:
         *,
         nodes: Nodes,
         keys: OwnKeys,
-        balancer: Balancer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.nodes = nodes
-        self.balancer = balancer or Balancer()
+        self.balancer = Balancer()
         self.passwords = Passwords(settings)
         self.webhook = Webhook(settings)
         self.revocations = Revocations(settings.auth_leeway_s)
@@ -124,6 +128,7 @@ class Accounts:
         self._strays_at = clock()  # when to look for logins without a refresh token again
         self.tries: Paces[str] = Paces(settings.logins_per_account_per_s, settings.logins_per_account_burst)
         self.comings: Paces[str] = Paces(settings.logins_per_address_per_s, settings.logins_per_address_burst)
+        self.codes: Paces[int] = Paces(CODES_PER_S, CODES_BURST)
 
     async def begin(self) -> None:
         """Know what was taken back, before any door opens."""
@@ -175,8 +180,8 @@ class Accounts:
             "accounts_passwords_total": self.passwords.made,
             "accounts_passwords_refused_total": self.passwords.refused,
             "accounts_revocations": len(self.revocations),
-            "accounts_paced": len(self.tries) + len(self.comings),
-            "accounts_tries_limited_total": self.tries.refused + self.comings.refused,
+            "accounts_paced": len(self.tries) + len(self.comings) + len(self.codes),
+            "accounts_tries_limited_total": self.tries.refused + self.comings.refused + self.codes.refused,
             "accounts_webhook_under_way": self.webhook.under_way,
             "accounts_webhook_failed_total": self.webhook.failed,
         }
@@ -284,6 +289,26 @@ class Accounts:
             return False  # the account is there: to be told to try again would lead to a name that is taken
         return True
 
+    async def send_code(self, login: str, password: str, email: str, address: str) -> Registered:
+        """Another code for an account that waits for its activation, sent to this address; the one before it is worth nothing from here
+        on. Of an account that is active: that it is.
+
+        The password is asked for because the address is kept nowhere: without it anybody could have the code of anybody's account,
+        and a backend that remembers addresses would take the last one for its owner's. Raises WrongLogin, AccountInactive,
+        RateLimited, Overloaded, and Forbidden where no codes are sent.
+        """
+        known = await self._known(login, password, address)
+        shown = await queries.account(self._pool, known.mid)
+        assert shown is not None, "accounts stay"
+        if shown.state == ACTIVE:
+            return Registered(known.mid, ACTIVE, None)
+        if shown.state != PENDING:
+            raise AccountInactive(f"the account is {shown.state}")
+        if not self.settings.activation_webhook_url or self.settings.registration == "admin":
+            raise Forbidden("no activation codes are sent here")
+        self._pace(self.codes, known.mid)
+        return Registered(known.mid, PENDING, await self._send_code(known.mid, shown.login, email))
+
     async def activate(self, mid: int, by: Identity, code: str, address: str) -> list[Recorded]:
         """It may be used: who has the code that was sent, or an admin, says so. Raises WrongCode, NoSuchAccount, Forbidden."""
         if not code:
@@ -302,6 +327,15 @@ class Accounts:
 
     async def log_in(self, login: str, password: str, told: Told, address: str) -> Granted:
         """A login with a password. Raises WrongLogin, AccountInactive, RateLimited, Overloaded."""
+        known = await self._known(login, password, address)
+        await self._hash_anew(known, password)
+        return await self._begin(known.mid, known.credential, told, address)
+
+    async def _known(self, login: str, password: str, address: str) -> queries.Known:
+        """Whose name and password these are. A name that nobody has takes as long, and is told the same.
+
+        Raises WrongLogin, RateLimited, Overloaded.
+        """
         self._pace(self.comings, subnet(address))
         self.passwords.check_room()
         login = names.login_name(login)
@@ -310,8 +344,7 @@ class Accounts:
         known = await queries.by_name(self._pool, handle, login)
         await self._compare(known, password)
         assert known is not None, "nobody's password is never right"
-        await self._hash_anew(known, password)
-        return await self._begin(known.mid, known.credential, told, address)
+        return known
 
     async def _compare(self, known: queries.Known | None, password: str) -> None:
         hash_ = None if known is None else known.hash
@@ -478,7 +511,7 @@ class Accounts:
     async def _sids(self, mid: int) -> list[str]:
         return [one.sid for one in await queries.logins(self._pool, mid, LOGINS_MAX)]
 
-    def _pace(self, paces: Paces[str], key: str) -> None:
+    def _pace(self, paces: Paces[K], key: K) -> None:
         if self.settings.rate_limits:
             wait_s = paces.take(key, self._clock())
             if wait_s:
@@ -494,6 +527,22 @@ class Accounts:
             await asyncio.sleep(SWEEP_S)
 
 
+async def check_keys(keys: OwnKeys, source: queries.Source) -> None:
+    """Pass a folder with keys in it, and one of a service that never had any.
+
+    Whoever is logged in has tokens that a key of this service has signed. So where there are logins and no key, a mount is away, or the
+    folder is another one than that of the other processes: a new key would make those tokens worthless, and no other process would
+    believe what it signs. The database does not know of tokens that the command line made. Raises BadConfiguration.
+    """
+    if keys.kids or not await queries.are_logins(source):
+        return
+    raise BadConfiguration(
+        f"there is no key in {keys.folder}, and people are logged in, by tokens that one has signed. Put the keys back: all "
+        f"processes of a service share them. If they are lost, `imcore keys rotate --data {keys.folder.parent}` makes a new one: "
+        "logins stay, but every device must refresh its token, and backends need new ones"
+    )
+
+
 @asynccontextmanager
 async def alone(url: str, settings: Settings) -> AsyncIterator[Accounts]:
     """Accounts without a server around them, on this database; for the command line."""
@@ -502,6 +551,9 @@ async def alone(url: str, settings: Settings) -> AsyncIterator[Accounts]:
         return []
 
     async with create_pool(url, application_name="imcore account", connections_max=2) as pool:
+        settings = settings.model_copy(
+            update={"auth_mode": "open"}
+        )  # nobody comes in by a token here: no key is made for that
         events = Log(lambda: connect(url, application_name="imcore account"), InlineProjections(), lambda batch: None)
         works = Accounts(settings, events, pool, nodes=nobody, keys=OwnKeys(Path(settings.data)))
         appending = asyncio.create_task(events.run())

@@ -1,6 +1,6 @@
 """Who comes in, at every door: the signature of a token, what was taken back since, and where it must be waited for, that too.
 
-Tokens and words are looked at at once (`Doors` is an `Authenticate`): ten thousand who come back in a second wait for nobody. A
+Tokens and words are looked at at once (calling `Doors`): ten thousand who come back in a second wait for nobody. A
 ticket is used up in the database, and in mode webhook the user's own backend is asked; `must_wait` says so before, and `admit` waits.
 
 The trap: whoever has waited may have been turned out meanwhile. What is known of that is asked last (`check`).

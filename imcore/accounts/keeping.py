@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import asyncpg
 
+from imcore.database import sweep_expired
 from imcore.events.names import Connection, Pool
 
 Source: TypeAlias = "Connection | Pool"
@@ -62,16 +63,8 @@ WHERE (l.mid, l.sid) > ($1, $2) AND NOT EXISTS (SELECT FROM refresh_tokens r WHE
 ORDER BY l.mid, l.sid LIMIT $3
 """
 FORGET_READ = "DELETE FROM refresh_tokens WHERE family = ANY($1::bytea[])"
-# What another process sweeps at this moment is not waited for.
-SWEEP = """
-DELETE FROM {table} WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM {table} WHERE expires_at <= now() - make_interval(days => {days}) LIMIT $1 FOR UPDATE SKIP LOCKED))
-"""
-SWEEPS = tuple(
-    SWEEP.format(table=table, days=days)
-    for table, days in (("tickets", 0), ("invitation_codes", 30), ("activation_codes", 30))
-)
-SWEEP_ROWS_MAX: Final = 1_000  # in one statement
+# Tables, and for how long what has expired is kept there.
+SWEPT: Final = {"tickets": 0, "invitation_codes": 30, "activation_codes": 30}
 
 KEEP_TICKET = "INSERT INTO tickets (hash, identity, origin, expires_at) VALUES ($1, $2, $3, now() + $4)"
 USE_TICKET = "DELETE FROM tickets WHERE hash = $1 RETURNING identity, origin, expires_at > now() AS in_time"
@@ -221,10 +214,9 @@ async def forget_read(source: Source, expired: list[Expired]) -> None:
 
 
 async def sweep(source: Source) -> None:
-    """Forget tickets and codes that nobody can use any more, in statements of at most SWEEP_ROWS_MAX rows."""
-    for statement in SWEEPS:
-        while (await source.execute(statement, SWEEP_ROWS_MAX)) == f"DELETE {SWEEP_ROWS_MAX}":
-            pass
+    """Forget tickets and codes that nobody can use any more."""
+    for table, kept_days in SWEPT.items():
+        await sweep_expired(source, table, kept_days=kept_days)
 
 
 # --- tickets -------------------------------------------------------------------------------------------------------------------

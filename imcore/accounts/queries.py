@@ -32,6 +32,7 @@ WHERE l.mid = $1 AND ($3::text IS NULL OR l.key = $3) AND l.since > coalesce(o.e
 AND EXISTS (SELECT FROM refresh_tokens r WHERE r.mid = l.mid AND r.sid = l.sid AND r.expires_at > now())
 ORDER BY l.since DESC LIMIT $2
 """
+ARE_LOGINS: Final = "SELECT EXISTS (SELECT FROM logins)"
 # What a new token of a login is to say, and up to where in the log that is true: one snapshot.
 STANDING: Final = """
 SELECT h.position, a.state, a.role, l.since > coalesce(o.ended, 0) AS is_on
@@ -114,6 +115,11 @@ async def accounts(source: Source, after: int, state: str | None, search: str, l
 async def logins(source: Source, mid: int, limit: int, key: str | None = None) -> list[Device]:
     """The logins of a person that are not over, on the device of this key or on all; the newest first."""
     return [Device(*row) for row in await source.fetch(LOGINS, mid, limit, key)]
+
+
+async def are_logins(source: Source) -> bool:
+    """Is anybody logged in?"""
+    return bool(await source.fetchval(ARE_LOGINS))
 
 
 async def standing(source: Source, mid: int, sid: str) -> Standing:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import Final
 
 import aiohttp
@@ -22,12 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from imcore.auth import Claim, Identity, believe, names_rooms
 from imcore.config import Settings
 from imcore.errors import Forbidden, TryLater, Unauthenticated, Unavailable
+from imcore.places import retry_ms
 from imcore.protocol.packet import INT64_MAX, INT64_MIN
 
 log = logging.getLogger(__name__)
 
 ANSWER_BYTES_MAX: Final = 65_536
-RETRY_MS: Final = 1_000  # at least; and at most three times that
+RETRY_MS_MAX: Final = 3_000  # until who could not be asked about may come again
 ROOMS_MAX: Final = 1_000
 NO: Final = (401, 403, 404)
 
@@ -50,9 +50,8 @@ class _NoAnswer(Exception):
 class Webhook:
     """Asks. `close` lets its connections go."""
 
-    def __init__(self, settings: Settings, *, chance: random.Random | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._chance = chance or random.Random()
         self._session: aiohttp.ClientSession | None = None
         self.under_way = 0  # at most auth_webhook_under_way_max
         self.asked = 0
@@ -79,7 +78,7 @@ class Webhook:
             self.failed += 1
             if self._settings.auth_webhook_fails == "open" and act != "renew":
                 return believe(claim)
-            raise TryLater("it cannot be asked who you are", retry_after_ms=self._retry_ms()) from None
+            raise TryLater("it cannot be asked who you are", retry_after_ms=retry_ms(RETRY_MS_MAX)) from None
 
     async def allow(self, act: str, mid: int, room: str, key: str, *, by: int = 0) -> None:
         """May this person do that (join, send) in this room, or be brought in by another one? Raises Forbidden, and Unavailable when
@@ -91,7 +90,7 @@ class Webhook:
         except _NoAnswer:
             self.failed += 1
             if self._settings.auth_webhook_fails == "closed":
-                raise Unavailable("it cannot be asked whether you may", retry_after_ms=self._retry_ms()) from None
+                raise Unavailable("it cannot be asked whether you may", retry_after_ms=retry_ms(RETRY_MS_MAX)) from None
 
     async def tell(self, url: str, news: dict[str, object]) -> None:
         """Tell a backend something, once. Raises Unavailable when it does not take it."""
@@ -104,10 +103,7 @@ class Webhook:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             said = type(error).__name__
         log.warning("a webhook did not take what it was told: %s", said)
-        raise Unavailable("the code cannot be sent now", retry_after_ms=self._retry_ms())
-
-    def _retry_ms(self) -> int:
-        return self._chance.randrange(RETRY_MS, 3 * RETRY_MS)
+        raise Unavailable("the code cannot be sent now", retry_after_ms=retry_ms(RETRY_MS_MAX))
 
     async def close(self) -> None:
         """Ask nothing more."""
@@ -129,7 +125,7 @@ class Webhook:
         settings = self._settings
         assert settings.auth_webhook_url is not None, "the settings have checked it"
         if self.under_way >= settings.auth_webhook_under_way_max:
-            raise TryLater("too many ask at the same time", retry_after_ms=self._retry_ms())
+            raise TryLater("too many ask at the same time", retry_after_ms=retry_ms(RETRY_MS_MAX))
         self.under_way += 1
         self.asked += 1
         try:

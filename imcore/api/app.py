@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -40,6 +39,7 @@ from imcore.errors import (
     Unavailable,
 )
 from imcore.paces import Paces
+from imcore.places import retry_ms
 from imcore.protocol.packet import INT64_MAX
 from imcore.proxies import Networks, client_address, may_connect, networks, subnet
 from imcore.verbs import VERBS, idempotency
@@ -61,7 +61,6 @@ TOLD_HEADERS: Final = (
 )  # fmt: skip
 PAGE_PATHS: Final = "/page/"
 METRICS_PATH: Final = "/metrics"
-RETRY_MS_MAX: Final = 5_000  # of those who are refused because there are too many: not all come back at the same time
 PATH_SHOWN_MAX: Final = 200
 
 PACE: Final = web.RequestKey("pace", dict[str, str])
@@ -293,7 +292,7 @@ async def bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
     requests = request.app[REQUESTS]
     if requests.under_way >= services(request).settings.http_requests_max:
         requests.refused += 1
-        raise Overloaded(retry_after_ms=random.randrange(1_000, RETRY_MS_MAX))
+        raise Overloaded(retry_after_ms=retry_ms())
     requests.under_way += 1
     request[LEAVE] = leave = Leave(requests)
     try:

@@ -21,14 +21,13 @@ from aiohttp import web
 from imcore.api.services import IDENTITY, SERVICES, Services
 from imcore.auth import Identity
 from imcore.errors import BadRequest, Forbidden, ImcoreError, InvalidText, TooLarge
-from imcore.protocol.packet import INT64_MAX, INT64_MIN, KEY_BYTES_MAX, shown
+from imcore.protocol.packet import INT64_MAX, INT64_MIN, KEY_BYTES_MAX, find_control, shown
 from imcore.protocol.strict import check_json
 
 PARAMETERS_MAX: Final = 2_000
 PROBLEM: Final = "application/problem+json"
 _decimal = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
 _is_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
-_control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
 
 def services(request: web.Request) -> Services:
@@ -90,7 +89,7 @@ def integer(name: str, value: str, low: int = INT64_MIN, high: int = INT64_MAX) 
 
 def check_key(key: str) -> str:
     """The key of a connection, if it can be one. Raises BadRequest."""
-    if not key or len(key.encode()) > KEY_BYTES_MAX or _control(key):
+    if not key or len(key.encode()) > KEY_BYTES_MAX or find_control(key):
         raise BadRequest(f"a key has 1 to {KEY_BYTES_MAX} bytes and no control characters")
     return key
 

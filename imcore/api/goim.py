@@ -23,6 +23,7 @@ from aiohttp import web
 from imcore import commands
 from imcore.api.asking import Query, check_key, check_service, identity, read_bytes, services
 from imcore.balancer import BACKOFF, addresses, directions
+from imcore.bus.postgres import Ephemeral
 from imcore.database import DATABASE_ERRORS
 from imcore.errors import BadRequest, DatabaseUnavailable, Forbidden, ImcoreError, NotAllowed, Unauthenticated
 from imcore.nodes import AliveNode
@@ -126,7 +127,7 @@ async def _push(
     if ops is not None and op not in ops:
         raise Forbidden(f"operation {op} is not allowed to you")
     if not is_durable:
-        have.push_ephemeral(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
+        have.push_ephemeral(Ephemeral(op, payload, room, mids, keys, everybody))
         return result(OK)
     drafts = commands.pushes(op, payload, room=room, mids=mids, keys=keys, everybody=everybody)
     for outcome in await have.log.append(drafts):

@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 
 from imcore.attachments.store import PIECE_BYTES, Kept, is_id
 from imcore.errors import BadConfiguration, StoreUnavailable
+from imcore.flushing import flush_folder
 
 THREADS: Final = 4
 SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
@@ -172,7 +173,7 @@ class _File:
         shard = self._path.parent
         if not shard.exists():
             shard.mkdir(parents=True, mode=0o700, exist_ok=True)
-            _flush(shard.parent)
+            flush_folder(shard.parent)
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 
     def write(self, piece: bytes) -> None:
@@ -183,7 +184,7 @@ class _File:
     def settle(self, path: Path) -> None:
         os.fsync(self._descriptor)
         os.link(self._path, path)
-        _flush(path.parent)
+        flush_folder(path.parent)
 
     def discard(self) -> None:
         """Away with what was written beside, whether it was linked to its name or not."""
@@ -214,12 +215,4 @@ def _delete(path: Path) -> None:
         path.unlink()
     except FileNotFoundError:
         return
-    _flush(path.parent)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(path.parent)

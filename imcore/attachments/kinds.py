@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from imcore.errors import BadRequest, WrongType
+from imcore.protocol.packet import CONTROLS
 
 HEAD_BYTES: Final = 65_536  # of a file that are looked at
 NAME_BYTES_MAX: Final = 255  # what file systems take
@@ -80,7 +81,7 @@ _ALIASES: Final = {
 }
 _is_type = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*").fullmatch
 # Control characters, what turns the direction of writing around (so that "exe.gnp" reads as a picture), lone surrogates.
-_hostile = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]").search
+_hostile = re.compile(rf"[{CONTROLS}\u202a-\u202e\u2066-\u2069]").search
 _unquoted = re.compile(r'[^ -~]|["\\%]').sub
 
 

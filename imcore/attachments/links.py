@@ -12,14 +12,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
 from imcore.errors import BadConfiguration, Forbidden
+from imcore.flushing import write_once
 
 KEY_BYTES: Final = 32
 KEY_FILE: Final = "attachment-links.key"
@@ -63,31 +62,10 @@ def load_or_create_key(data: Path) -> bytes:
     path = data / "keys" / KEY_FILE
     try:
         if not path.exists():
-            _create(path)
+            write_once(path, secrets.token_bytes(KEY_BYTES))
         key = path.read_bytes()
     except OSError as error:
         raise BadConfiguration(f"the key {path} cannot be made or read: {error.strerror}") from None
     if len(key) != KEY_BYTES:
         raise BadConfiguration(f"the key {path} is not of {KEY_BYTES} bytes")
     return key
-
-
-def _create(path: Path) -> None:
-    """Written beside, flushed, and linked to its name: the file is there whole or not at all, and the first one stays."""
-    path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(beside, path)
-    finally:
-        beside.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

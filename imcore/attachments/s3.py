@@ -34,9 +34,9 @@ PART_BYTES: Final = 5 * 2**20  # the least that S3 takes for a part that is not 
 CONNECTIONS_MAX: Final = 64
 CONNECT_S, READ_S = 5.0, 30.0
 ABORT_S: Final = 10.0
-ANSWER_S = (
-    10.0  # who waits for a store that stands still is told so: three tries of READ_S are longer than anybody waits
-)
+# Who waits for a store that stands still is told so: three tries of READ_S are longer than anybody waits. A request that carries a part
+# has longer, since 5 MiB take a minute over a line that is slow for a store, and so has one that puts them together, which is work.
+ANSWER_S, CARRY_S, COMPLETE_S = 10.0, 60.0, 120.0
 START_S: Final = 5.0  # a start waits no longer for a store that does not answer
 ABSENT: Final = frozenset(("NoSuchKey", "404", "NotFound"))
 GONE: Final = frozenset(("NoSuchUpload", "404", "NotFound"))
@@ -111,7 +111,7 @@ class Bucket:
         parts = _parts(pieces)
         first = await anext(parts, b"")
         if len(first) < PART_BYTES:
-            async with _working(strict=True, carries=True):
+            async with _working(CARRY_S, strict=True):
                 await self._client.put_object(Bucket=self._bucket, Key=key, Body=first)
             return
         async with _working(strict=True):
@@ -121,11 +121,11 @@ class Bucket:
         try:
             part = first
             while part:
-                async with _working(strict=True, carries=True):
+                async with _working(CARRY_S, strict=True):
                     answer = await self._client.upload_part(**upload, PartNumber=len(done) + 1, Body=part)
                 done.append({"PartNumber": len(done) + 1, "ETag": answer["ETag"]})
                 part = await anext(parts, b"")
-            async with _working(strict=True, carries=True):
+            async with _working(COMPLETE_S, strict=True):
                 await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})
         except BaseException:
             # A cancellation too. What cannot be aborted now is swept later.
@@ -154,7 +154,7 @@ class Bucket:
         left = end - start
         async with answer["Body"] as body:
             while left > 0:
-                async with _working(carries=True):
+                async with _working(READ_S):
                     piece: bytes = await body.read(min(PIECE_BYTES, left))
                 if not piece:
                     raise StoreUnavailable("the store of attachments gave less than it has")
@@ -200,14 +200,23 @@ class Bucket:
 
     async def tidy(self, before_s: float) -> int:
         """See Store."""
-        async with _working(strict=True):
-            answer = await self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix)
+        asked: dict[str, object] = {"Bucket": self._bucket, "Prefix": self._prefix}
+        markers: tuple[str, str] = ("", "")  # the key, and the upload of it, after which a page begins
         dropped = 0
-        for one in answer.get("Uploads", ()):
-            if one["Initiated"].timestamp() < before_s and is_id(one["Key"].removeprefix(self._prefix)):
-                await self._abort({"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]})
-                dropped += 1
-        return dropped
+        while True:
+            async with _working(strict=True):
+                answer = await self._client.list_multipart_uploads(**asked)
+            for one in answer.get("Uploads", ()):
+                if one["Initiated"].timestamp() < before_s and is_id(one["Key"].removeprefix(self._prefix)):
+                    await self._abort({"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]})
+                    dropped += 1
+            next_ = (answer.get("NextKeyMarker", ""), answer.get("NextUploadIdMarker", ""))
+            if not answer.get("IsTruncated") or next_ in (markers, ("", "")):  # where it begins anew there is no end
+                return dropped
+            markers = next_
+            asked["KeyMarker"] = markers[0]
+            if markers[1]:
+                asked["UploadIdMarker"] = markers[1]
 
     async def close(self) -> None:
         """See Store."""
@@ -229,14 +238,15 @@ class Bucket:
 
 
 @asynccontextmanager
-async def _working(*, strict: bool = False, carries: bool = False) -> AsyncIterator[None]:
+async def _working(within_s: float | None = None, *, strict: bool = False) -> AsyncIterator[None]:
     """What goes wrong on the way becomes StoreUnavailable; with `strict` what the store itself says does too.
 
-    What `carries` bytes takes as long as it takes; else there is an answer within `ANSWER_S`, all of botocore's tries included."""
+    So does what is not done within so long (`ANSWER_S`), all of botocore's tries included. That is for one request, or for one piece of
+    an answer: a file takes as many of them as it has parts."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        async with asyncio.timeout(None if carries else ANSWER_S):
+        async with asyncio.timeout(ANSWER_S if within_s is None else within_s):
             yield
     except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise StoreUnavailable(f"the store of attachments does not answer: {type(error).__name__}") from error

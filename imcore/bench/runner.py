@@ -30,7 +30,6 @@ def run(
     quick: bool = False,
     check: bool = False,
     json_file: Path | None = None,
-    console: Console | None = None,
 ) -> int:
     """Run the named scenarios (all, if none is named), print a table, and give the exit code.
 
@@ -41,7 +40,7 @@ def run(
     """
     chosen = _choose(names)
     program()  # compiled now, so that what is missing is told before the first server starts
-    console = console or Console()
+    console = Console()
     outcomes: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="imcore-bench-", ignore_cleanup_errors=True) as folder:
         machine = _machine(Path(folder))

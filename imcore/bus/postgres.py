@@ -40,14 +40,20 @@ NOTIFY: Final = "SELECT pg_notify($1, said) FROM unnest($2::text[]) AS said"
 
 class Ephemeral(NamedTuple):
     """A message that is not stored, and whom it is for. It was given while the log was at `position` or beyond: who was taken out of a
-    room by then must not get it. Of another type than a pushed message it is a signal of `mid`, not for the connection `key`."""
+    room by then must not get it.
+
+    Of another type than a pushed message, and with op 0, it is an event that is no message: version 2 and JSON get it as an envelope,
+    version 1 never. It is a signal of `mid`, which came over the connection `key`: not for that connection, and the first to be shed.
+
+    The order of the fields is that of the notification, which older processes read too.
+    """
 
     op: int
     payload: bytes
-    room: str | None
-    mids: tuple[int, ...]
-    keys: tuple[str, ...]
-    everybody: bool
+    room: str | None = None
+    mids: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+    everybody: bool = False
     position: int = 0
     type: str = MESSAGE_PUSHED
     mid: int = SERVICE_MID

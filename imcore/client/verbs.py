@@ -19,6 +19,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     for verb in (
         Verb("server.show", "GET", "/v1/server", is_open=True),
         Verb("accounts.register", "POST", "/v1/accounts", is_open=True),
+        Verb("accounts.send_code", "POST", "/v1/accounts/activation", is_open=True, has_secrets=True),
         Verb("accounts.activate", "POST", "/v1/accounts/{mid}/activation", is_open=True),
         Verb("accounts.login", "POST", "/v1/login", doors=("http",), is_open=True),
         Verb("accounts.refresh", "POST", "/v1/refresh", doors=("http",), is_open=True),
@@ -175,7 +176,7 @@ class Registered:
     mid: int
     login: str
     state: str
-    # a code to activate it is on its way; false: it could not be sent, ask an admin
+    # a code to activate it is on its way; false: it could not be sent: have it sent again, or ask an admin
     code_sent: bool | None = None
 
     @classmethod
@@ -1314,7 +1315,9 @@ class SearchPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One device that is connected. `key` is told of one's own devices, and to services, moderators and admins."""
+    """One device that is connected. `key` is told of one's own devices, to services, and to moderators and admins
+    of whom they could not see as anybody.
+    """
 
     platform: str
     # milliseconds since 1970
@@ -1448,6 +1451,24 @@ class AccountsVerbs(Subject):
                     {"name": None, "invitation": "", "email": ""},
                 ),
                 retry=retry,
+            )
+        )
+
+    async def send_code(self, *, login: str, password: str, email: str, retry: bool = False) -> Registered:
+        """Have a code to activate an account sent again, to the same address or to another; the one before it is
+        worth nothing then.
+
+        Who asks gives the name and the password that the account was registered with, and is told its `mid` and
+        `state`. An account that is active needs no code and is sent none. A name that nobody has is told the same
+        as a wrong password.
+
+        - `email`: where the code is sent to, the same address as before or another; it is not kept
+
+        Raises WrongLogin, AccountInactive, Forbidden, Overloaded.
+        """
+        return Registered.of(
+            await self._calls.perform(
+                VERBS["accounts.send_code"], {"login": login, "password": password, "email": email}, retry=retry
             )
         )
 
@@ -2715,8 +2736,9 @@ class PresenceVerbs(Subject):
         """Who of these people is online, on which devices, and when the others were last seen.
 
         Of oneself, and of people with whom one shares a direct room or a room with few members
-        (`presence_room_members_max`), if they let one. Everybody else looks like somebody who was never there. A
-        second behind the truth at most, as a rule some milliseconds.
+        (`presence_room_members_max`), if they let one. Everybody else looks like somebody who was never there; not
+        so to services, nor to moderators and admins, which is audited. A second behind the truth at most, as a rule
+        some milliseconds.
         """
         return People.of(await self._calls.perform(VERBS["presence.of"], given({"mid": mid}, {"mid": ()})))
 
@@ -2724,7 +2746,8 @@ class PresenceVerbs(Subject):
         """How many people of a room are online, and in rooms with few members (`presence_room_members_max`) who.
 
         For members; of a live room for who is in it. People who hide from you are not counted; in large rooms
-        nobody is who does not let everybody see them.
+        nobody is who does not let everybody see them. Services, moderators and admins see them, which is audited of
+        the latter.
 
         Raises NoSuchRoom, Forbidden.
         """
@@ -2746,7 +2769,8 @@ class PresenceVerbs(Subject):
 
         The answer says how they are now. Changes come as events of type `presence` at position 0, never stored; who
         is back within some seconds was never away. People whom you may not see look offline, until the day on which
-        you may see them. At most `presence_watched_max` people a connection; after a reconnect ask again.
+        you may see them; not so to moderators and admins, which is audited. At most `presence_watched_max` people a
+        connection; after a reconnect ask again.
 
         Raises Overloaded, Unavailable.
         """

@@ -47,6 +47,7 @@ from imcore.events import messages
 from imcore.events.store import Draft, Outcome
 from imcore.events.types import JSON, USER, Recorded, RoomSwitched, room_type
 from imcore.paces import Line
+from imcore.places import retry_ms
 from imcore.protocol import requests
 from imcore.protocol.packet import ACCEPTS_MAX, Op, Packet, shown
 from imcore.protocol.requests import (
@@ -80,6 +81,7 @@ EARLY_PACKETS_MAX: Final = 64  # packets that may wait for the auth reply
 EARLY_BYTES_MAX: Final = 65_536  # and no more is read from this client when they have so many bytes
 SHOUT_CHARGE: Final = 10.0  # a connection that is closed for shouting counts as so many beginnings of its address
 READS_MAX: Final = 8  # tasks of one connection at a time
+READS_RETRY_MS_MAX: Final = 10_000  # when all connections read too much
 
 _SEND: Final = int(Op.SEND)
 _SEND_REPLY: Final = int(Op.SEND_REPLY)
@@ -691,7 +693,7 @@ class Connection(Session):
         if self.reading >= READS_MAX:
             raise RateLimited("too many requests under way on this connection", retry_after_ms=200)
         if self.comet.reads_under_way >= self.comet.settings.reads_under_way_max:
-            raise Overloaded(retry_after_ms=self.comet.retry_ms())
+            raise Overloaded(retry_after_ms=retry_ms(READS_RETRY_MS_MAX))
         self.reading += 1
         self.comet.reads_under_way += 1
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import random
 import resource
 import time
 import uuid
@@ -24,6 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 import orjson
 
 from imcore import commands, failpoints
+from imcore.bus.postgres import Ephemeral
 from imcore.bus.tail import Tail
 from imcore.comet import encode, watching
 from imcore.comet.admission import Admission
@@ -60,7 +60,6 @@ from imcore.events.types import (
     MESSAGE_PUSHED,
     PRESENCE,
     ROOM,
-    SERVICE_MID,
     USER,
     Page,
     Recorded,
@@ -236,7 +235,6 @@ class Comet:
         self.connects = 0
         self.auth_failures = 0
         self.limited = 0
-        self.fell_behind = 0
         self.too_far = 0
         self.refusals: Counter[str] = Counter()
         self.turned_away: Counter[str] = Counter()
@@ -324,37 +322,18 @@ class Comet:
         for connection in replying:
             connection.flush_replies()
 
-    def push_ephemeral(
-        self,
-        op: int,
-        payload: bytes,
-        *,
-        room: str | None = None,
-        mids: tuple[int, ...] = (),
-        keys: tuple[str, ...] = (),
-        everybody: bool = False,
-        type_: str = MESSAGE_PUSHED,
-        mid: int = SERVICE_MID,
-        key: str = "",
-        position: int = 0,
-    ) -> int:
+    def push_ephemeral(self, message: Ephemeral) -> int:
         """Give a message to the live sessions of this comet, without storing it. It has position and seq 0, may be lost, and is
-        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. With op 0 and a
-        `type_` of its own it is no message, and clients of version 1 do not get it. How many sessions got it at once.
-
-        Of another type than a pushed message it is a signal of `mid`. The connection that it came over (`key`) does not get it,
-        and it is the first to be shed: a session whose socket holds anything unsent is passed over.
+        in no order with stored events; but what the log said up to `position` holds for it, so it waits for that. How many
+        sessions got it at once. A signal is the first to be shed: a session whose socket holds anything unsent is passed over.
 
         A comet that has not seen the end of the log for a lease may not know who was taken out of a room with members, so there
         nobody gets it."""
+        op, payload, room, mids, keys, everybody, position, type_, mid, key = message
         if position > self.tail.position:
             if self._pushes_waiting < PUSHES_WAITING_MAX:
                 self._pushes_waiting += 1
-                push = partial(
-                    self.push_ephemeral, op, payload,
-                    room=room, mids=mids, keys=keys, everybody=everybody, type_=type_, mid=mid, key=key,
-                )  # fmt: skip
-                self.spawn(self._push_later(position, push))
+                self.spawn(self._push_later(message))
             return 0
         format_, body = commands.storable(payload)
         streams = [f"{USER}{mid}" for mid in mids] + [KEY + key for key in keys]
@@ -412,15 +391,15 @@ class Comet:
             self.loop.call_soon(partial(self._signal, run, late, is_last=True))
         return reached
 
-    async def _push_later(self, position: int, push: Callable[[], int]) -> None:
+    async def _push_later(self, message: Ephemeral) -> None:
         try:
             async with asyncio.timeout(self.settings.node_lease_s):
-                await self.tail.reached(position)
+                await self.tail.reached(message.position)
         except TimeoutError:
             return  # it may be lost
         finally:
             self._pushes_waiting -= 1
-        push()
+        self.push_ephemeral(message._replace(position=0))
 
     # --- presence --------------------------------------------------------------------------------------------------------------
 
@@ -634,9 +613,9 @@ class Comet:
             self._is_looking = True
             away_s = self.now() - self.sure_until + AWAY_S
             log.warning("this process was away for %.1f s; it looks at the log before it goes on", away_s)
-            self.spawn(self._be_sure(away_s))
+            self.spawn(self._be_sure())
 
-    async def _be_sure(self, away_s: float) -> None:
+    async def _be_sure(self) -> None:
         while True:
             try:
                 await self.tail.catch_up()
@@ -707,10 +686,6 @@ class Comet:
             then()
 
         self.loop.call_later(HOLD_S, over)
-
-    def retry_ms(self) -> int:
-        """For requests that are refused while nothing says when there will be room: not all at the same time."""
-        return random.randrange(1_000, 10_000)
 
     def opened(self, connection: Connection) -> None:
         """A connection came in."""

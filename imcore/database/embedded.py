@@ -40,6 +40,7 @@ from urllib.parse import quote
 
 from imcore.database.connections import connect
 from imcore.errors import ImcoreError
+from imcore.flushing import flush_folder
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ WATCH_S = 0.25
 ORPHANS_S = 0.5
 START_AGAIN_S = 1
 TELL_S = 5
+START_S = 300  # recovery from a crash included
+STOP_S = 60
 IMMEDIATE_STOP_S = 15
 
 
@@ -88,14 +91,12 @@ except ModuleNotFoundError as missing:
 
 
 @asynccontextmanager
-async def embedded(
-    data_dir: Path, *, shared_buffers_mb: int = 128, start_s: float = 300, stop_s: float = 60
-) -> AsyncIterator[str]:
+async def embedded(data_dir: Path, *, shared_buffers_mb: int = 128) -> AsyncIterator[str]:
     """Run Postgres on `<data_dir>/postgres` while the block runs; yields the URL of its database.
 
     The folders are made if they do not exist. At the end Postgres is stopped and waited for: a fast shutdown, and after
-    `stop_s` an immediate one, which loses nothing and costs a recovery at the next start. A Postgres that dies meanwhile is started
-    again; connections to it fail as those to any database that restarts. `start_s` bounds a start, recovery from a crash included.
+    `STOP_S` an immediate one, which loses nothing and costs a recovery at the next start. A Postgres that dies meanwhile is started
+    again; connections to it fail as those to any database that restarts. `START_S` bounds a start, recovery from a crash included.
 
     Raises DataDirInUse when another imcore runs on the folder, EmbeddedFailed with the reason when Postgres does not start.
     """
@@ -104,7 +105,7 @@ async def embedded(
         data_dir = data_dir.resolve()
         lock = _hold(data_dir)
     try:
-        server = _Server(data_dir, programs(), _account(data_dir), shared_buffers_mb, start_s, stop_s)
+        server = _Server(data_dir, programs(), _account(data_dir), shared_buffers_mb)
         try:
             with _permission_explained(data_dir):
                 await server.make_folder()
@@ -145,12 +146,10 @@ class _Server:
         programs: Path,
         account: _Account | None,
         shared_buffers_mb: int,
-        start_s: float,
-        stop_s: float,
     ) -> None:
         self.folder = data_dir / "postgres"
         self.log = data_dir / "postgres.log"
-        self.programs, self.account, self.start_s, self.stop_s = programs, account, start_s, stop_s
+        self.programs, self.account = programs, account
         self.socket_dir = _socket_dir(self.folder)
         self.command = [str(programs / "postgres"), "-D", str(self.folder), *_flags(self.socket_dir, shared_buffers_mb)]
         self.process: psutil.Process | None = None
@@ -165,10 +164,10 @@ class _Server:
 
     async def start(self) -> None:
         """Return when Postgres takes connections: the one that runs already, or a new one."""
-        deadline = time.monotonic() + self.start_s
+        deadline = time.monotonic() + START_S
         self.process = self.child = None
         running = self._postmaster()
-        if running is not None and not self._is_as_we_would_start(running):
+        if running is not None and not self._is_as_we_would_start():
             logger.info(
                 "stopping a Postgres with other settings", extra={"pid": running.pid, "folder": str(self.folder)}
             )
@@ -211,7 +210,7 @@ class _Server:
     async def stop(self) -> None:
         """Return when Postgres is gone, its data flushed if it could be done in time."""
         for number, seconds in (
-            (signal.SIGINT, self.stop_s),
+            (signal.SIGINT, STOP_S),
             (signal.SIGQUIT, IMMEDIATE_STOP_S),
             (signal.SIGKILL, None),
         ):
@@ -247,7 +246,7 @@ class _Server:
             if not self._alive():
                 raise EmbeddedFailed(f"Postgres ended while it started; {self.log} ends: {_tail(self.log)}")
             if time.monotonic() >= deadline:
-                raise EmbeddedFailed(f"Postgres was not ready after {self.start_s:g} s; see {self.log}")
+                raise EmbeddedFailed(f"Postgres was not ready after {START_S:g} s; see {self.log}")
             if time.monotonic() >= told_at:
                 told_at += TELL_S
                 logger.info(
@@ -266,7 +265,7 @@ class _Server:
         pid = (_lines(self.folder / "postmaster.pid") or [""])[0]
         return next((process for process in _processes_in(self.folder) if str(process.pid) == pid), None)
 
-    def _is_as_we_would_start(self, process: psutil.Process) -> bool:
+    def _is_as_we_would_start(self) -> bool:
         # Postgres keeps its own command line in this file, each argument in quotes.
         recorded = (_lines(self.folder / "postmaster.opts") or [""])[0]
         program, *arguments = self.command
@@ -331,7 +330,7 @@ class _Server:
             raise EmbeddedFailed(f"initdb failed; {said} ends: {_tail(said)}")
         said.unlink()
         unfinished.rename(self.folder)
-        _fsync(self.folder.parent)
+        flush_folder(self.folder.parent)
 
     def _spawn(self) -> None:
         _bound(self.log)
@@ -554,11 +553,3 @@ def _bound(log: Path) -> None:
         if log.stat().st_size > LOG_BYTES_MAX:
             shutil.copyfile(log, log.with_name(log.name + ".1"))
             os.truncate(log, 0)
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

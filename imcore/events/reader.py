@@ -130,17 +130,9 @@ class Reader:
             found: int = await connection.fetchval(SEQ_AT, self._names.ids[stream], first, head + 1, time_ms)
         return found
 
-    async def read_streams(self, after: Mapping[str, int], upto: int, limit: int = PAGE_EVENTS_MAX) -> list[Recorded]:
-        """The next events of these streams together, each after its own position and none after `upto`, in order of position.
-
-        Fewer than `limit` means that there are no more up to `upto`.
-        """
-        (page,) = await self.read_pages([(after, upto)], limit)
-        return page.events
-
     async def read_pages(self, asked: Sequence[tuple[Mapping[str, int], int]], limit: int) -> list[Page]:
-        """The same for several who ask, each with streams and an `upto` of its own, in one statement. A page of `limit` events goes
-        up to the last of them, a shorter one up to `upto`."""
+        """For each who asks the next events of its streams together, each after its own position and none after `upto`, in order of
+        position; in one statement for all. A page of `limit` events goes up to the last of them, a shorter one up to `upto`."""
         streams: list[int] = []
         after: list[int] = []
         first: list[int] = []

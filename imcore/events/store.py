@@ -111,6 +111,15 @@ def row_of(rows: Rows, kind: type[R], name: str, *key: str | int) -> R | None:
     return row
 
 
+def _resolve(future: asyncio.Future[R], outcome: R | ImcoreError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, ImcoreError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
 def _ignore_all(outcome: list[Recorded] | ImcoreError) -> None:
     """For decisions whose outcome nobody waits for."""
 
@@ -190,12 +199,11 @@ def draft(
     *,
     key: str = "",
     fence: int = UNFENCED,
-    origin: object = None,
     done: Callable[[Draft, Outcome, bool], None] = ignore,
 ) -> Draft:
     """A draft of a fact."""
     body = fact.model_dump_json()
-    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, origin=origin, done=done)
+    return Draft(stream, fact.type, body, mid, version=fact.version, key=key, fence=fence, done=done)
 
 
 class Decision(ABC):
@@ -375,16 +383,7 @@ class Log:
     def appending(self, item: Draft) -> asyncio.Future[Recorded]:
         """Append one draft; the future is its place, or raises what refused it. Raises Overloaded at once."""
         future: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-
-        def done(item: Draft, outcome: Outcome, duplicate: bool) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, ImcoreError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        item.done = done
+        item.done = lambda _, outcome, __: _resolve(future, outcome)
         self.submit(item)
         return future
 
@@ -394,16 +393,7 @@ class Log:
         Raises the error that refused it, Overloaded, or Unavailable when the outcome is unknown.
         """
         future: asyncio.Future[list[Recorded]] = asyncio.get_running_loop().create_future()
-
-        def done(outcome: list[Recorded] | ImcoreError) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, ImcoreError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        decision.done = done
+        decision.done = partial(_resolve, future)
         self.submit(decision)
         return await future
 

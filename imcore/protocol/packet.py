@@ -21,7 +21,6 @@ PACKET_BYTES_MAX: Final = 65_536  # header and body; the default of the setting
 GOIM_BODY_BYTES_MAX: Final = 4_096  # goim's own limit, on goim's requests in version 1
 TEXT_BODY_BYTES_MAX: Final = 16_384  # the body of a message, as compact JSON text
 DEPTH_MAX: Final = 32  # of a request's JSON: what we store is read by parsers that stop long before orjson's 1,024
-ROOM_TYPE_BYTES_MAX: Final = 32
 ROOM_NAME_BYTES_MAX: Final = 128
 ROOM_BYTES_MAX: Final = 160  # type, "://" and name together
 ROOMS_MAX: Final = 1_000  # live rooms entered by one auth
@@ -100,6 +99,9 @@ _room_type = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
 # What a header may hold bare or between quotes: printable ASCII, without quotes and backslashes.
 _idempotency_key = re.compile(rf"[\x21\x23-\x5b\x5d-\x7e]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}").fullmatch
 _unprinted = re.compile(f"[{_UNPRINTED}]").search
+# In a set of a regular expression: what could forge a line of a log or of a header, and what is no text.
+CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+find_control: Final = re.compile(f"[{CONTROLS}]").search
 
 
 def check_room(name: str) -> str:

@@ -42,6 +42,7 @@ from imcore.protocol.packet import (
     VERB_BYTES_MAX,
     Op,
     check_room,
+    find_control,
     is_idempotency_key,
     shown,
 )
@@ -469,8 +470,6 @@ def _reader(op: int) -> Callable[[Object], Request]:
 
 # --- fields ----------------------------------------------------------------------------------------------------------
 
-_control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search  # what could forge a line of a log or of a header
-
 _KINDS: Final = {
     type(None): "null",
     bool: "a boolean",
@@ -527,7 +526,7 @@ def _string(fields: Object, name: str, bytes_max: int) -> str:
         raise _wrong(name, value, "a string")
     if len(value.encode()) > bytes_max:
         raise BadRequest(f"{name} is longer than {bytes_max} bytes")
-    if _control(value):
+    if find_control(value):
         raise BadRequest(f"{name} has a control character in it")
     return value
 

@@ -36,7 +36,6 @@ ANYWHERE: Final = f"{LOOPBACK}:0"
 START_S: Final = 60.0
 STOP_S: Final = 30.0
 AGAIN_S: Final = (0.2, 1.5)  # a supervisor's delay is anything between
-PORT_S: Final = 5.0  # how long a port of an earlier life may still be in use
 DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG
 LIBC: Final = ctypes.CDLL(None)  # opened here: between fork and exec as little as possible is done
 PROGRAM: Final = (sys.executable, "-m", "imcore.cli")
@@ -286,7 +285,7 @@ class Line:
         return told["up_bytes"] + told["down_bytes"]
 
     def hurt(self, how: str, random: random.Random) -> int:
-        """Make it bad, in one of HURTS; how many connections this concerned."""
+        """Make it bad; how many connections this concerned."""
         connections = self.proxy.connections
         match how:
             case "latency":
@@ -306,9 +305,6 @@ class Line:
             case _:
                 raise AssertionError(f"a line is not hurt by {how!r}")
         return connections
-
-
-HURTS: Final = ("latency", "narrow", "blackhole", "blackhole up", "blackhole down", "stall down", "reset")
 
 
 @asynccontextmanager

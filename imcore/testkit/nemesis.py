@@ -29,7 +29,6 @@ from imcore.testkit.history import Record, Type
 log = logging.getLogger(__name__)
 
 BITES_WITHIN_S: Final = 3.0  # after the heal: a client may learn only then that its line is dead
-HEAL_S: Final = 60.0  # what does not heal in this time ends the run
 
 
 @dataclass

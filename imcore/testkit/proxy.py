@@ -99,13 +99,12 @@ class Proxy:
         self,
         target: str,
         *,
-        listen: str = "127.0.0.1:0",
         control: str = "",
         seed: int = 0,
         held_bytes_max: int = HELD_BYTES_MAX,
     ) -> None:
         self.target = target
-        self.address = listen
+        self.address = "127.0.0.1:0"
         self.control = control
         self.connections = 0  # open now
         self.accepted = 0

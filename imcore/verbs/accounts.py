@@ -10,6 +10,7 @@ import orjson
 from pydantic import AfterValidator, Field, JsonValue
 
 from imcore.accounts import Granted, names, queries
+from imcore.accounts import Registered as Made
 from imcore.accounts.passwords import BYTES_MAX as PASSWORD_BYTES_MAX
 from imcore.accounts.passwords import CHARACTERS_MIN as PASSWORD_CHARACTERS_MIN
 from imcore.accounts.tokens import ACCEPTS_MAX, Told
@@ -35,7 +36,7 @@ from imcore.protocol.packet import (
     TOKEN_BYTES_MAX,
     check_room,
 )
-from imcore.verbs.acting import write_down
+from imcore.verbs.acting import as_now, write_down
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
     Answer,
@@ -132,7 +133,18 @@ class Registered(Answer):
     login: str
     state: State
     code_sent: bool | None = Field(
-        None, description="a code to activate it is on its way; false: it could not be sent, ask an admin"
+        None,
+        description="a code to activate it is on its way; false: it could not be sent: have it sent again, or ask an admin",
+    )
+
+
+class CodeWanted(Args):
+    """Whose account, as it was registered, and where its code is to be sent."""
+
+    login: Login
+    password: Password
+    email: Annotated[Line, Field(min_length=1, max_length=EMAIL_CHARACTERS_MAX)] = Field(
+        description="where the code is sent to, the same address as before or another; it is not kept"
     )
 
 
@@ -163,8 +175,25 @@ async def register(caller: Caller, means: Means, args: Registration) -> Register
         invitation=args.invitation,
         email=args.email,
     )
-    state: State = "active" if made.state == "active" else "pending"
-    return Registered(mid=made.mid, login=names.login_name(args.login), state=state, code_sent=made.code_sent)
+    return _registered(made, args.login)
+
+
+@verb(
+    "accounts.send_code",
+    "POST",
+    "/v1/accounts/activation",
+    answer=Registered,
+    errors=(WrongLogin, AccountInactive, Forbidden, Overloaded),
+    is_open=True,
+    has_secrets=True,
+)
+async def send_code(caller: Caller, means: Means, args: CodeWanted) -> Registered:
+    """Have a code to activate an account sent again, to the same address or to another; the one before it is worth nothing then.
+
+    Who asks gives the name and the password that the account was registered with, and is told its `mid` and `state`. An account that is
+    active needs no code and is sent none. A name that nobody has is told the same as a wrong password."""
+    made = await means.accounts.send_code(args.login, args.password, args.email, caller.address)
+    return _registered(made, args.login)
 
 
 @verb(
@@ -656,6 +685,7 @@ async def audit(caller: Caller, means: Means, args: AuditPage) -> Audit:
     """
     before = args.after or (await means.reads.reader.stream_head(AUDIT)).seq + 1
     found = await means.reads.reader.read_back(AUDIT, before, args.limit + 1)
+    table().check("audit.list", await as_now(caller, means))
     return page(Audit, "acts", [_act(event) for event in found], args.limit, "seq")
 
 
@@ -676,6 +706,11 @@ def _act(event: Recorded) -> Act:
         mid=fact.mid,
         detail=fact.detail,
     )
+
+
+def _registered(made: Made, login: str) -> Registered:
+    state: State = "active" if made.state == "active" else "pending"
+    return Registered(mid=made.mid, login=names.login_name(login), state=state, code_sent=made.code_sent)
 
 
 def _place(events: Sequence[Recorded]) -> Place:
@@ -755,6 +790,7 @@ def _host(host: str) -> str:
 
 VERBS: Final[tuple[AnyVerb, ...]] = (
     register,
+    send_code,
     activate,
     login,
     refresh,

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from imcore.accounts import queries as account_queries
 from imcore.accounts.decisions import Look
 from imcore.errors import BadRequest, Forbidden, TooManyRooms
 from imcore.events.store import Decision
 from imcore.events.types import AUDIT, SERVICE_MID, Recorded
-from imcore.membership import RoomDecision
+from imcore.membership import RoomDecision, whom
 from imcore.permissions import Actor, person
 from imcore.projections import queries
 from imcore.projections.members import Member
-from imcore.roles import PRIVILEGED
+from imcore.roles import PRIVILEGED, as_held
 from imcore.verbs.means import Means
 from imcore.verbs.verb import Caller, Other, Place
 
-MIDS_TOLD: Final = 8  # of whom one act was about, in its line of the audit
 LIVE: Final = "a room of this type has no members: connections enter it (operation 12, or rooms in auth)"
 
 
@@ -87,14 +87,21 @@ async def write_down(caller: Caller, means: Means, operation: str, mids: Sequenc
     caller is by then, whatever its token says.
     """
     if caller.identity.role in PRIVILEGED:
-        mid = mids[0] if len(mids) == 1 else None
-        said = detail or (_told(mids) if len(mids) > 1 else "")
-        await means.log.decide(Look(operation, caller.identity.actor, mid, said))
+        mid, said = whom(mids)
+        await means.log.decide(Look(operation, caller.identity.actor, mid, detail or said))
 
 
-def _told(mids: Sequence[int]) -> str:
-    first = ",".join(map(str, mids[:MIDS_TOLD]))
-    return first if len(mids) <= MIDS_TOLD else f"{len(mids)} people: {first},…"
+async def as_now(caller: Caller, means: Means) -> Actor:
+    """Who asks; if its token says that it has a privilege, as the lesser of that and what its account says now, which is one row.
+
+    For what is read by a privilege and leaves no line in the audit. If it is asked after the reading, nothing of after the end of the
+    privilege is shown. Raises Unauthenticated for whose account is suspended or given up.
+    """
+    actor = caller.identity.actor
+    if actor.role not in PRIVILEGED:
+        return actor
+    own = await account_queries.account(means.pool, actor.mid)
+    return actor if own is None else as_held(actor, own.state, own.role)
 
 
 def changed(events: Sequence[Recorded]) -> Place:

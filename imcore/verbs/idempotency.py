@@ -35,7 +35,7 @@ import orjson
 
 from imcore.auth import Identity
 from imcore.config import Settings
-from imcore.database import DATABASE_ERRORS, heed_cancellation
+from imcore.database import DATABASE_ERRORS, heed_cancellation, sweep_expired
 from imcore.errors import BadRequest, IdempotencyConflict, Overloaded, UnderWay
 from imcore.events.names import Pool
 from imcore.protocol.packet import IDEMPOTENCY_KEY_CHARS_MAX, is_idempotency_key, shown
@@ -48,7 +48,6 @@ LET_GO_S: Final = 1.0  # for a statement while the process stops
 RETRY_MS: Final = 500  # after which it is worth asking again for an answer that is under way
 TRIES_MAX: Final = 3  # a row that is there when it is claimed may be gone when it is read
 SWEEP_S: Final = 60.0
-SWEEP_ROWS_MAX: Final = 1_000  # in one statement
 _METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 # A row that is there stands in the way, unless it has expired, or is the unfinished claim of this very request. That keeps its first
@@ -69,11 +68,6 @@ KEEP: Final = "UPDATE idempotency SET status = $5, answer = $6 WHERE mid = $1 AN
 RELEASE: Final = "DELETE FROM idempotency WHERE mid = $1 AND role = $2 AND key = $3 AND claim = $4"
 LET_GO: Final = """
 UPDATE idempotency SET claimed_until = now() WHERE mid = $1 AND role = $2 AND key = $3 AND claim = $4 AND status IS NULL
-"""
-# The oldest first; what another process sweeps at this moment is not waited for.
-SWEEP: Final = """
-DELETE FROM idempotency WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM idempotency WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 """
 
 logger = logging.getLogger(__name__)
@@ -186,21 +180,11 @@ async def _write(pool: Pool, statement: str, claimed: Claimed, *rest: object) ->
         logger.warning("what became of an idempotency key cannot be written: %s", error)
 
 
-async def sweep(pool: Pool) -> int:
-    """Delete what has expired; how many that were. In statements of at most SWEEP_ROWS_MAX rows."""
-    swept = 0
-    while True:
-        deleted = int((await pool.execute(SWEEP, SWEEP_ROWS_MAX)).rpartition(" ")[2])
-        swept += deleted
-        if deleted < SWEEP_ROWS_MAX:
-            return swept
-
-
 async def sweep_for_ever(pool: Pool) -> None:
     """Sweep every SWEEP_S. Any number may; one is enough. Ends when cancelled."""
     while True:
         try:
-            await sweep(pool)
+            await sweep_expired(pool, "idempotency")
         except (*DATABASE_ERRORS, Overloaded) as error:
             heed_cancellation()
             logger.warning("expired idempotency keys cannot be swept: %s", error)

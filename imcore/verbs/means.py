@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from imcore.accounts import Accounts
 from imcore.attachments.opening import Attachments
 from imcore.auth import Identity
+from imcore.bus.postgres import Ephemeral
 from imcore.config import Settings
 from imcore.events.names import Pool
 from imcore.events.store import Log
-from imcore.events.types import MESSAGE_PUSHED, SERVICE_MID
 from imcore.paces import Paces
 from imcore.reads import Reads
 
-
-class PushEphemeral(Protocol):
-    """Gives a message to connected sessions without storing it, at once; returns how many got it. It may be lost.
-
-    With op 0 and a `type_` of its own it is an event that is no message: version 2 and JSON get it as an envelope, version 1 never.
-    With a `type_` it is a signal of `mid`, which came over the connection `key`: not for that connection, and the first to be shed.
-    `position` is up to where in the log whoever gives it has looked: on each comet it waits for that, whatever process it is given in.
-    """
-
-    def __call__(
-        self,
-        op: int,
-        payload: bytes,
-        *,
-        room: str | None = None,
-        mids: tuple[int, ...] = (),
-        keys: tuple[str, ...] = (),
-        everybody: bool = False,
-        type_: str = MESSAGE_PUSHED,
-        mid: int = SERVICE_MID,
-        key: str = "",
-        position: int = 0,
-    ) -> int: ...
+# Gives a message to connected sessions without storing it, at once, and says how many got it here. It may be lost.
+PushEphemeral: TypeAlias = Callable[[Ephemeral], int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,14 @@ from imcore.errors import (
 )
 from imcore.events import messages
 from imcore.events.messages import VERSION_ABOUT, About, Format, Origin
-from imcore.events.store import Decision, Draft, Log, Outcome
+from imcore.events.store import Draft, Log, Outcome
 from imcore.events.types import BASE64, JSON, ROOM, SERVICE_MID, Recorded
 from imcore.permissions import Actor
 from imcore.projections import queries
 from imcore.protocol.packet import INT32_MAX, INT64_MAX, MENTIONS_MAX, PUSH_OP_MIN
 from imcore.protocol.requests import HISTORY_ROWS, PLACES_EXCLUDE, check_format, mentioned
 from imcore.roles import PRIVILEGED
+from imcore.verbs.acting import changed, decided
 from imcore.verbs.means import Means
 from imcore.verbs.reactions import Counted
 from imcore.verbs.verb import (
@@ -462,7 +463,7 @@ async def edit(caller: Caller, means: Means, args: NewWords) -> Place:
     target = await _target(caller, means, args.room, args.seq)
     who, within_s = caller.identity.actor, means.settings.edit_within_s
     editing = EditMessage(target, who, within_s, args.body, args.format, key=caller.key)
-    return await _decided(caller, means, editing)
+    return changed(await decided(caller, means, editing))
 
 
 @verb(
@@ -480,7 +481,8 @@ async def recall(caller: Caller, means: Means, args: OneMessage) -> Place:
     """
     target = await _target(caller, means, args.room, args.seq)
     who, within_s = caller.identity.actor, means.settings.recall_within_s
-    return await _decided(caller, means, RecallMessage(target, who, within_s, key=caller.key))
+    made = await decided(caller, means, RecallMessage(target, who, within_s, key=caller.key))
+    return changed(made[:1])  # the recall; it may end a pin too
 
 
 async def _target(caller: Caller, means: Means, room: str, seq: int) -> Target:
@@ -489,13 +491,6 @@ async def _target(caller: Caller, means: Means, room: str, seq: int) -> Target:
     sees = Actor(who.mid, "service") if who.role in PRIVILEGED else who
     sent = await reads.message(means.reads, room, seq, sees)
     return Target(room, seq, sent.mid, sent.time_ms, *messages.written(sent), means.is_live(room))
-
-
-async def _decided(caller: Caller, means: Means, decision: Decision) -> Place:
-    if caller.key:
-        decision.fenced(caller.mid, caller.key, caller.fence)
-    made = await means.log.decide(decision)
-    return Place(position=made[0].position, seq=made[0].seq) if made else Place(unchanged=True)
 
 
 VERBS: Final[tuple[AnyVerb, ...]] = (

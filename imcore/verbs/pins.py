@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from imcore import reacting, reads
-from imcore.errors import BadRequest, Forbidden, NoSuchMessage, NoSuchRoom
+from imcore.errors import Forbidden, NoSuchMessage, NoSuchRoom
+from imcore.verbs.acting import refuse_live
 from imcore.verbs.means import Means
 from imcore.verbs.messages import Envelope
 from imcore.verbs.reactions import about_message
@@ -73,14 +74,11 @@ async def list_(caller: Caller, means: Means, args: PageOfPins) -> bytes:
 
     The newest pin comes first. All of them are one page, if they are not more than 1 MiB.
     """
-    if means.is_live(args.room):
-        raise BadRequest("a room of this type has no members")
+    refuse_live(means, args.room)
     return await reads.pins(means.reads, args.room, caller.identity.actor, after=args.after, limit=args.limit)
 
 
 async def _pin(caller: Caller, means: Means, args: OnePin, *, adds: bool) -> Place:
-    if means.is_live(args.room):
-        raise BadRequest("a room of this type has no members")
     pinning = reacting.Pin(args.room, args.seq, caller.identity.actor, adds=adds)
     return await about_message(caller, means, args.room, args.seq, pinning)
 

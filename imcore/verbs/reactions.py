@@ -12,7 +12,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from imcore import reacting, reads
-from imcore.errors import BadRequest, Forbidden, Muted, NoSuchMessage, NoSuchRoom
+from imcore.errors import Forbidden, Muted, NoSuchMessage, NoSuchRoom
+from imcore.verbs.acting import changed, decided
 from imcore.verbs.means import Means
 from imcore.verbs.verb import (
     Answer,
@@ -190,8 +191,6 @@ async def list_(caller: Caller, means: Means, args: Reactions) -> ReactionsPage:
 
 
 async def _react(caller: Caller, means: Means, args: OneReaction, *, adds: bool) -> Place:
-    if means.is_live(args.room):
-        raise BadRequest("a room of this type has no members")
     deciding = reacting.React(args.room, args.seq, args.reaction, caller.identity.actor, adds=adds)
     return await about_message(caller, means, args.room, args.seq, deciding)
 
@@ -202,8 +201,7 @@ async def about_message(
     """Decide something about a message, if there is one at this place. Who may not see the room is told of that first."""
     await reads.sight(means.reads, deciding.operation, room, caller.identity.actor, is_audited=False)  # the decision is
     await reads.message_at(means.reads, room, seq)
-    events = await means.log.decide(deciding.fenced(caller.mid, caller.key, caller.fence))
-    return Place(position=events[0].position, seq=events[0].seq) if events else Place(unchanged=True)
+    return changed(await decided(caller, means, deciding))
 
 
 VERBS: Final[tuple[AnyVerb, ...]] = (add, remove, list_)

@@ -15,6 +15,7 @@ import orjson
 from pydantic import Field, JsonValue
 
 from imcore import reads
+from imcore.bus.postgres import Ephemeral
 from imcore.errors import Forbidden, Muted, NoSuchRoom, RateLimited, TooLarge
 from imcore.events.types import SIGNAL, TYPING
 from imcore.permissions import table
@@ -103,7 +104,9 @@ async def _signal(caller: Caller, means: Means, operation: str, room: str, type_
     if size <= settings.signals_room_members_max:
         # Who is in the room each comet says itself, as the log was when the rows were read: this process may have appended nothing for
         # hours.
-        means.push_ephemeral(0, body, room=room, type_=type_, mid=caller.mid, key=caller.key, position=position)
+        means.push_ephemeral(
+            Ephemeral(0, body, room=room, type=type_, mid=caller.mid, key=caller.key, position=position)
+        )
 
 
 VERBS: Final[tuple[AnyVerb, ...]] = (typing, signal)

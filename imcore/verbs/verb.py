@@ -29,6 +29,7 @@ from imcore.protocol.packet import (
     PAGE_ROWS_MAX,
     ROOM_BYTES_MAX,
     check_room,
+    find_control,
 )
 
 if TYPE_CHECKING:
@@ -92,9 +93,8 @@ def _room(text: str) -> str:
 
 
 def _no_controls(text: str) -> str:
-    for sign in text:
-        if sign < " " or "\x7f" <= sign <= "\x9f" or sign in "\u2028\u2029" or "\ud800" <= sign <= "\udfff":
-            raise ValueError("has a control character in it")
+    if find_control(text):
+        raise ValueError("has a control character in it")
     return text
 
 

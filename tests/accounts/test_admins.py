@@ -164,6 +164,24 @@ async def test_who_is_no_moderator_any_more_lists_no_accounts_and_no_sessions(gu
     assert before == await told(), "nothing was seen"
 
 
+async def test_who_is_no_admin_any_more_does_not_read_the_audit(guarded: Place) -> None:
+    """Which leaves no line in it; its account is looked at all the same, and the token of another issuer's admin stands."""
+    boss = (await somebody(guarded, "boss", role="admin"))["mid"]
+    verbs, means = Verbs(VERBS), guarded.app[SERVICES].means
+
+    async def reads_it(mid: int) -> None:
+        await verbs.call(verbs.by_name["audit.list"], Caller(Identity(mid, role="admin")), means, {})
+
+    await reads_it(boss)
+    await reads_it(77)
+    assert 200 == (await guarded.put(f"/v1/accounts/{boss}/role", json={"role": "moderator"})).status
+    with pytest.raises(Forbidden):
+        await reads_it(boss)
+    assert 200 == (await suspend(guarded, boss, {"token": None})).status
+    with pytest.raises(Unauthenticated):
+        await reads_it(boss)
+
+
 async def test_a_token_that_says_less_than_the_account_may_no_more_than_it_says(guarded: Place) -> None:
     boss, mod = await somebody(guarded, "boss", role="admin"), await somebody(guarded, "mod", role="moderator")
     one = await registered(guarded)

@@ -308,6 +308,18 @@ async def test_the_sweep_says_of_each_that_it_is_over_and_once(guarded: Place) -
     await is_the_fold(guarded)
 
 
+async def test_the_sweep_forgets_tickets_at_once_and_codes_after_a_month(guarded: Place) -> None:
+    """Who comes with a code that is too old is told so for a while, and not that there is none."""
+    for expires_in_s in (60.0, -60.0, -31 * 86_400.0):
+        await keeping.keep_ticket(guarded.pool, "{}", "", expires_in_s)
+        await keeping.keep_invitation(guarded.pool, uses=1, note="", by=1, expires_in_s=expires_in_s)
+        await keeping.keep_activation(guarded.pool, int(expires_in_s), expires_in_s)
+
+    await guarded.accounts.sweep()
+
+    assert [1, 2, 2] == [await rows(guarded, table) for table in ("tickets", "invitation_codes", "activation_codes")]
+
+
 async def test_two_who_sweep_at_once_say_it_once(guarded: Place) -> None:
     for _ in range(5):
         await guarded.post("/v1/guests", token="", json={})

@@ -24,6 +24,7 @@ class World(NamedTuple):
 
 ARGS: dict[str, Any] = {
     "accounts.register": lambda world: {"login": "newcomer", "password": PASSWORD},
+    "accounts.send_code": lambda world: {"login": "other", "password": PASSWORD, "email": "other@example.com"},
     "accounts.activate": lambda world: {"mid": world.other, "code": "WRONG"},
     "accounts.login": lambda world: {"login": "other", "password": PASSWORD},
     "accounts.refresh": lambda world: {"refresh_token": world.refresh_token},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -233,6 +234,132 @@ async def test_a_code_is_sent_by_the_backend_and_activates_its_account_only(
         assert mid == (await logged_in(place))["mid"]
         everything = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
         assert "example.com" not in everything
+
+
+def wanted(login: str = "alice", **more: object) -> dict[str, object]:
+    """The body that has a code sent again."""
+    return {"login": login, "password": PASSWORD, "email": f"{login}@example.com", **more}
+
+
+async def test_a_code_that_did_not_arrive_is_sent_again_and_the_older_one_is_over(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    """To another address too: the first may have had a letter too many. And the answer says which account it is."""
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        mid = await registered(place, "alice", email="refuse@example.com")
+
+        again = await place.post("/v1/accounts/activation", token="", json=wanted(email="alice@example.com"))
+
+        assert (200, {"mid": mid, "login": "alice", "state": "pending", "code_sent": True}) == (
+            again.status,
+            again.json,
+        )
+        first, second = (str(one["code"]) for one in told)
+        assert {
+            "act": "activation",
+            "mid": mid,
+            "login": "alice",
+            "email": "alice@example.com",
+            "code": second,
+        } == told[1]
+        path = f"/v1/accounts/{mid}/activation"
+        assert 403 == (await place.post(path, token="", json={"code": first})).status
+        assert 200 == (await place.post(path, token="", json={"code": second})).status
+        assert mid == (await logged_in(place))["mid"]
+        active = await place.post("/v1/accounts/activation", token="", json=wanted())
+        assert ("active", None) == (active.json["state"], active.json["code_sent"])
+        assert 2 == len(told), "who is active needs none"
+        everything = "".join(row["body"] for row in await place.pool.fetch("SELECT body FROM events"))
+        assert "example.com" not in everything
+
+
+async def test_a_code_that_cannot_be_sent_again_is_told_so(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    url, _ = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        await registered(place, "alice", email="alice@example.com")
+
+        again = await place.post("/v1/accounts/activation", token="", json=wanted(email="refuse@example.com"))
+
+        assert (200, False) == (again.status, again.json["code_sent"])
+
+
+async def test_who_asks_for_a_code_learns_nothing_of_accounts_that_are_not_its_own(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    """Of a name that nobody has, of a pending, an active and a suspended account it is told the same; no code of somebody else's goes
+    anywhere, nor is the one that was sent worth less."""
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        mids = {name: await registered(place, name, email=f"{name}@example.com") for name in ("alice", "bob", "carol")}
+        assert 200 == (await place.post(f"/v1/accounts/{mids['bob']}/activation", json={})).status
+        assert 200 == (await place.put(f"/v1/accounts/{mids['carol']}/suspension", json={})).status
+
+        answers = [
+            await place.post("/v1/accounts/activation", token="", json=wanted(name, password="not the password"))
+            for name in ("nobody", "alice", "bob", "carol")
+        ]
+
+        assert [(401, "wrong_login")] * 4 == [(one.status, one.code) for one in answers]
+        assert 1 == len({one.json["detail"] for one in answers})
+        assert 3 == len(told)
+        own = await place.post("/v1/accounts/activation", token="", json=wanted("carol"))
+        assert (403, "account_inactive") == (own.status, own.code)
+        path = f"/v1/accounts/{mids['alice']}/activation"
+        assert 200 == (await place.post(path, token="", json={"code": told[0]["code"]})).status
+
+
+@pytest.mark.parametrize("settings", [{"registration": "admin"}, {"activation_webhook_url": None}])
+async def test_where_no_codes_are_sent_none_is_sent_again(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]], settings: dict[str, Any]
+) -> None:
+    url, told = mailer
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **CHEAP) as place:
+        await registered(place, "alice", email="alice@example.com")
+    async with serving(database_url, auth_mode="jwt", **{"activation_webhook_url": url, **CHEAP, **settings}) as place:
+        refused = await place.post("/v1/accounts/activation", token="", json=wanted())
+
+        assert (403, "forbidden") == (refused.status, refused.code)
+        assert 1 == len(told)
+
+
+async def test_codes_are_not_sent_again_as_fast_as_one_asks(
+    database_url: str, mailer: tuple[str, list[dict[str, object]]]
+) -> None:
+    """An account fills nobody's mailbox, whatever address is given; and guesses count with those of logging in."""
+    url, told = mailer
+    paced = {**CHEAP, "rate_limits": True, "logins_per_address_burst": 1_000, "logins_per_account_burst": 10}
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **paced) as place:
+        await registered(place, "alice", email="alice@example.com")
+
+        answers = [
+            await place.post("/v1/accounts/activation", token="", json=wanted(email=f"{n}@example.com"))
+            for n in range(4)
+        ]
+
+        assert [200, 200, 200, 429] == [one.status for one in answers]
+        assert 50_000 < answers[-1].json["retry_after_ms"] <= 60_000
+        assert 4 == len(told)
+        guesses = [
+            (await place.post("/v1/accounts/activation", token="", json=wanted(password="a guess of it"))).status
+            for _ in range(7)
+        ]
+        assert [*[401] * 6, 429] == guesses
+        refused = await place.post("/v1/login", token="", json={"login": "alice", "password": PASSWORD})
+        assert 429 == refused.status
+
+
+async def test_codes_are_paced_for_each_address(database_url: str, mailer: tuple[str, list[dict[str, object]]]) -> None:
+    url, _ = mailer
+    paced = {**CHEAP, "rate_limits": True, "logins_per_address_burst": 3}
+    async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **paced) as place:
+        answers = [
+            (await place.post("/v1/accounts/activation", token="", json=wanted(f"nobody{n}"))).status for n in range(4)
+        ]
+
+        assert [401, 401, 401, 429] == answers
 
 
 @pytest.mark.parametrize("place_", ["before_commit", "after_commit"])

@@ -13,9 +13,10 @@ from aiohttp import web
 from accounts.place import CHEAP
 from api.place import Place, serving
 from imcore import auth
-from imcore.accounts.webhook import ANSWER_BYTES_MAX, RETRY_MS
+from imcore.accounts.webhook import ANSWER_BYTES_MAX, RETRY_MS_MAX
 from imcore.auth import Claim
 from imcore.errors import Overloaded, Unavailable
+from imcore.places import RETRY_MS_MIN
 
 Asked = list[dict[str, Any]]
 
@@ -169,7 +170,7 @@ async def test_each_who_is_refused_because_nobody_answers_is_told_another_time(
     async with asking(database_url, backend) as place:
         told = [(await place.get("/v1/inbox", token="broken")).json["retry_after_ms"] for _ in range(8)]
         assert len(set(told)) > 4
-        assert all(RETRY_MS <= one < 3 * RETRY_MS for one in told)
+        assert all(RETRY_MS_MIN <= one < RETRY_MS_MAX for one in told)
 
 
 async def test_only_so_many_are_asked_about_at_a_time(database_url: str, backend: Backend) -> None:

@@ -26,6 +26,7 @@ from imcore.attachments.opening import Attachments, folder, kept_in
 from imcore.attachments.store import Store
 from imcore.attachments.uploads import Uploads
 from imcore.auth import OwnKeys, SigningKey
+from imcore.bus.postgres import Ephemeral
 from imcore.config import Settings, load
 from imcore.database import connect, create_pool
 from imcore.errors import ImcoreError
@@ -76,7 +77,7 @@ class Place:
     app: web.Application
     nodes: list[AliveNode]
     checks: dict[str, str]
-    pushed: list[dict[str, object]]
+    pushed: list[Ephemeral]
     accounts: Accounts
     keys: OwnKeys
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -235,7 +236,7 @@ async def _serving(
         )
         nodes: list[AliveNode] = []
         checks = {"database": "ok", "log": "ok", "tail": "ok"}
-        pushed: list[dict[str, object]] = []
+        pushed: list[Ephemeral] = []
 
         async def alive() -> list[AliveNode]:
             return nodes
@@ -243,8 +244,8 @@ async def _serving(
         async def ready() -> dict[str, str]:
             return checks
 
-        def push_ephemeral(op: int, payload: bytes, **to: object) -> int:
-            pushed.append({"op": op, "payload": payload, **{name: value for name, value in to.items() if value}})
+        def push_ephemeral(message: Ephemeral) -> int:
+            pushed.append(message)
             return 0
 
         accounts = Accounts(settings, log, pool, nodes=alive, keys=keys)

@@ -9,6 +9,7 @@ import pytest
 
 from api.place import Place, bearer, node, serving
 from imcore import commands
+from imcore.bus.postgres import Ephemeral
 from imcore.events.types import ALL, BASE64, JSON, KEY, ROOM, TEXT, USER, Recorded
 
 DONE = b'{"code":0,"message":""}'
@@ -72,10 +73,10 @@ async def test_a_push_that_is_not_durable_is_not_stored(api: Place) -> None:
 
     assert [] == await stored(api)
     assert [
-        {"op": 1001, "payload": b"x", "everybody": True},
-        {"op": 1001, "payload": b"x", "mids": (7,)},
-        {"op": 1001, "payload": b"x", "keys": ("k",)},
-        {"op": 1001, "payload": b"x", "room": "live://1"},
+        Ephemeral(1001, b"x", everybody=True),
+        Ephemeral(1001, b"x", mids=(7,)),
+        Ephemeral(1001, b"x", keys=("k",)),
+        Ephemeral(1001, b"x", room="live://1"),
     ] == api.pushed
 
 

@@ -15,6 +15,7 @@ from imcore import failpoints
 from imcore.auth import Identity
 from imcore.client import Limits, http
 from imcore.config import Settings
+from imcore.database import expiry, sweep_expired
 from imcore.verbs import idempotency
 from imcore.verbs.verb import Caller
 
@@ -335,15 +336,15 @@ async def test_two_keys_are_none(api: Place) -> None:
 
 
 async def test_what_expired_is_swept_in_bounded_steps(api: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "SWEEP_ROWS_MAX", 3)
+    monkeypatch.setattr(expiry, "SWEEP_ROWS_MAX", 3)
     for n in range(8):
         await ask(api, f"old{n}")
     await age(api, "expires_at")
     await ask(api, "new")
 
-    assert 8 == await idempotency.sweep(api.pool)
+    assert 8 == await sweep_expired(api.pool, "idempotency")
     assert 1 == await rows(api)
-    assert 0 == await idempotency.sweep(api.pool)
+    assert 0 == await sweep_expired(api.pool, "idempotency")
 
 
 async def test_sweeping_looks_at_what_expired_only(api: Place) -> None:
@@ -353,5 +354,7 @@ async def test_sweeping_looks_at_what_expired_only(api: Place) -> None:
            SELECT n, 'user', 'k', '', gen_random_uuid(), now(), now() + make_interval(hours => 1 + n) FROM generate_series(1, 5000) n"""
     )
     await api.pool.execute("ANALYZE idempotency")
-    plan = await api.pool.fetch("EXPLAIN " + idempotency.SWEEP.replace("$1", "1000"))
+    plan = await api.pool.fetch(
+        "EXPLAIN " + expiry.SWEEP.format(table="idempotency").replace("$1", "0").replace("$2", "1000")
+    )
     assert any("idempotency_expires_at_idx" in row[0] for row in plan), plan

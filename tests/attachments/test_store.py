@@ -8,8 +8,10 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from imcore.errors import BadConfiguration, StoreUnavailable
 
 LATER_S = 3_600.0
 PATIENCE_S = 15.0
+SHORT_S = 2.0  # in which a store that works has answered, and one that stands still has not
 
 
 def new_id() -> str:
@@ -279,6 +282,146 @@ async def test_what_a_killed_upload_left_in_a_bucket_is_tidied_when_it_is_old(s3
     assert 1 == await store.tidy(time.time() + LATER_S)
     assert 0 == await store.tidy(time.time() + LATER_S)
     await store.close()
+
+
+class InPages:
+    """A client of a store that lists only so many unfinished uploads at a time; the store of the tests lists all."""
+
+    def __init__(self, client: Any, most: int, *, says_where: bool = True) -> None:
+        self._client, self._most, self._says_where = client, most, says_where
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def list_multipart_uploads(
+        self, *, KeyMarker: str = "", UploadIdMarker: str = "", **asked: Any
+    ) -> dict[str, Any]:
+        self.asked += 1
+        answer: dict[str, Any] = await self._client.list_multipart_uploads(**asked)
+        uploads = sorted(answer.get("Uploads", ()), key=lambda one: (one["Key"], one["UploadId"]))
+        after = [one for one in uploads if (one["Key"], one["UploadId"]) > (KeyMarker, UploadIdMarker)]
+        shown = after[: self._most]
+        page = {"Uploads": shown, "IsTruncated": len(after) > len(shown)}
+        if page["IsTruncated"] and self._says_where:
+            page |= {"NextKeyMarker": shown[-1]["Key"], "NextUploadIdMarker": shown[-1]["UploadId"]}
+        return page
+
+
+async def test_all_that_killed_uploads_left_in_a_bucket_is_tidied_however_much_it_is(s3: S3) -> None:
+    """A store lists a thousand at a time. Some are others', some of one key, and a store that does not say where to go on is left."""
+    store = await Bucket.opened(s3.settings())
+    twice = new_id()
+    for name in (*(new_id() for _ in range(5)), twice, twice, *(f"others/{n}" for n in range(4))):
+        await store._client.create_multipart_upload(Bucket="files", Key=store._prefix + name)
+    real = store._client
+
+    store._client = InPages(real, 2, says_where=False)
+    assert 2 >= await store.tidy(time.time() + LATER_S)
+    assert 1 == store._client.asked
+    store._client = InPages(real, 2)
+    await store.tidy(time.time() + LATER_S)
+
+    left = await real.list_multipart_uploads(Bucket="files", Prefix=store._prefix)
+    assert [f"{store._prefix}others/{n}" for n in range(4)] == sorted(one["Key"] for one in left["Uploads"])
+    store._client = real
+    await store.close()
+
+
+@asynccontextmanager
+async def a_line_to(s3: S3, cut: Callable[[bytes], bool]) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A line to the store, on which nothing goes either way any more once what came says so: its address, and whether it is so."""
+    host, port = s3.endpoint.removeprefix("http://").split(":")
+    stands_still, tasks = asyncio.Event(), set[asyncio.Task[None]]()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while content := await reader.read(65_536):
+                if stands_still.is_set() or cut(content):
+                    stands_still.set()
+                    await asyncio.Event().wait()
+                writer.write(content)
+                await writer.drain()
+        finally:
+            writer.transport.abort()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(port))
+        for one in (pass_on(reader, back), pass_on(there, writer)):
+            tasks.add(asyncio.create_task(one))
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", stands_still
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "at"),
+    [(10, b"PUT /"), (PART_BYTES + 10, b"partNumber=1"), (PART_BYTES + 10, b"partNumber=2"), (PART_BYTES + 10, b"POST /files/")],
+    ids=["a small one", "in its first part", "in its second part", "before it has begun"],
+)  # fmt: skip
+async def test_an_upload_into_a_store_that_stands_still_ends(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, size: int, at: bytes
+) -> None:
+    """Long before botocore gives up, which counts no time while bytes are on their way; and however long an upload may take."""
+    for name in ("ANSWER_S", "CARRY_S"):
+        monkeypatch.setattr(s3_module, name, SHORT_S, raising=False)
+    async with a_line_to(s3, lambda content: content.startswith((b"PUT", b"POST")) and at in content) as (where, still):
+        store = await Bucket.opened(s3.settings(s3_endpoint=where))
+
+        with pytest.raises(StoreUnavailable):
+            async with asyncio.timeout(PATIENCE_S):
+                await store.put(new_id(), pieces(bytes(size)))
+
+        assert still.is_set(), "it stood still"
+        await store.close()
+
+
+async def test_who_puts_the_parts_together_may_take_longer_than_who_answers(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a store that never does is unavailable, too."""
+    for name in ("ANSWER_S", "COMPLETE_S"):
+        monkeypatch.setattr(s3_module, name, SHORT_S, raising=False)
+    async with a_line_to(s3, lambda content: b"<CompleteMultipartUpload" in content) as (where, still):
+        store = await Bucket.opened(s3.settings(s3_endpoint=where))
+        with pytest.raises(StoreUnavailable):
+            async with asyncio.timeout(PATIENCE_S):
+                await store.put(new_id(), pieces(bytes(PART_BYTES + 10)))
+        assert still.is_set(), "it stood still"
+        await store.close()
+
+
+async def test_a_download_from_a_store_that_stands_still_ends(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle: what came is given, and then it is said."""
+    direct, id_, size = await Bucket.opened(prefix := s3.settings()), new_id(), PART_BYTES - 1
+    await direct.put(id_, pieces(os.urandom(size)))
+    await direct.close()
+    came = 0
+
+    def cut(content: bytes) -> bool:
+        nonlocal came
+        came += len(content)
+        return came > 4 * PIECE_BYTES
+
+    monkeypatch.setattr(s3_module, "READ_S", SHORT_S)
+    async with a_line_to(s3, cut) as (where, still):
+        store, got = await Bucket.opened(prefix.model_copy(update={"s3_endpoint": where})), list[bytes]()
+
+        async def get() -> None:
+            async for piece in store.get(id_, 0, size):
+                got.append(piece)
+
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(get(), PATIENCE_S)
+        assert still.is_set(), "it stood still"
+        assert 0 < sum(map(len, got)) < size
+        await store.close()
 
 
 @pytest.mark.parametrize("wrong", [{"s3_secret_key": "wrong"}, {"s3_bucket": "another"}])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+import pytest
 import pytest_asyncio
 
 from badinput.wire import (
@@ -302,14 +303,19 @@ async def _drip(address: str, first: bytes, rest: bytes) -> float:
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="package")
-async def _well(place: Place) -> AsyncIterator[None]:
-    """After each test the server is as well as before it."""
+async def _well(request: pytest.FixtureRequest, place: Place) -> AsyncIterator[None]:
+    """After each test the server is as well as before it, and so are the others that the test asked for."""
     yield
+    for name, other in request.node.funcargs.items():
+        if name in ("impatient", "strict", "narrow", "paced", "lean"):
+            assert name != "narrow" or await eventually(other.is_quiet), "nobody waits at its door"
+            await other.assert_well()
     await place.assert_well()
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def _impatient(cluster: Path) -> AsyncIterator[Place]:
+async def impatient(cluster: Path) -> AsyncIterator[Place]:
+    """A server whose deadlines are some seconds. Nobody can be silent there all the while."""
     deadlines = {
         "auth_timeout_s": AUTH_TIMEOUT_S,
         "heartbeat_s": HEARTBEAT_S,
@@ -322,61 +328,29 @@ async def _impatient(cluster: Path) -> AsyncIterator[Place]:
         yield place
 
 
-@pytest_asyncio.fixture(loop_scope="package")
-async def impatient(_impatient: Place) -> AsyncIterator[Place]:
-    """A server whose deadlines are a second or two. Nobody can be silent there all the while."""
-    yield _impatient
-    await _impatient.assert_well()
-
-
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def _strict(cluster: Path) -> AsyncIterator[Place]:
+async def strict(cluster: Path) -> AsyncIterator[Place]:
+    """A server with small limits (STRICT)."""
     async with attacked(cluster, *flags(STRICT)) as place:
         yield place
 
 
-@pytest_asyncio.fixture(loop_scope="package")
-async def strict(_strict: Place) -> AsyncIterator[Place]:
-    """A server with small limits (STRICT)."""
-    yield _strict
-    await _strict.assert_well()
-
-
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def _narrow(cluster: Path) -> AsyncIterator[Place]:
+async def narrow(cluster: Path) -> AsyncIterator[Place]:
+    """A server that opens two connections at a time, and has two more wait (NARROW)."""
     async with attacked(cluster, "--no-rate-limits", *flags({**NARROW, "send_wait_max_s": SEND_WAIT_MAX_S})) as place:
         yield place
 
 
-@pytest_asyncio.fixture(loop_scope="package")
-async def narrow(_narrow: Place) -> AsyncIterator[Place]:
-    """A server that opens two connections at a time, and has two more wait (NARROW)."""
-    yield _narrow
-    assert await eventually(_narrow.is_quiet)
-    await _narrow.assert_well()
-
-
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def _paced(cluster: Path) -> AsyncIterator[Place]:
+async def paced(cluster: Path) -> AsyncIterator[Place]:
+    """A server that lets an address and a person do things slowly only (SLOW_PACED)."""
     async with attacked(cluster, *flags(SLOW_PACED)) as place:
         yield place
 
 
-@pytest_asyncio.fixture(loop_scope="package")
-async def paced(_paced: Place) -> AsyncIterator[Place]:
-    """A server that lets an address and a person do things slowly only (SLOW_PACED)."""
-    yield _paced
-    await _paced.assert_well()
-
-
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def _lean(cluster: Path) -> AsyncIterator[Place]:
+async def lean(cluster: Path) -> AsyncIterator[Place]:
+    """A server that holds little for all its clients together, and has patience with each (LEAN)."""
     async with attacked(cluster, "--no-rate-limits", *flags(LEAN)) as place:
         yield place
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def lean(_lean: Place) -> AsyncIterator[Place]:
-    """A server that holds little for all its clients together, and has patience with each (LEAN)."""
-    yield _lean
-    await _lean.assert_well()

@@ -33,7 +33,6 @@ FOLLOWING: Final = (INBOX, READ, MEMBERS)  # are answered from rows that follow 
 FOLLOWING_MAX: Final = 20  # how often it is waited for a second that they do
 READ_BYTES: Final = 1 << 16
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
-ACCEPT: Final = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 class Where(NamedTuple):
@@ -62,7 +61,6 @@ TCP1, TCP2, SUB1, SUB2, WS = Form(None, 1), Form(None, 2), Form("/sub", 1), Form
 BINARY_FORMS: Final = (TCP1, TCP2, SUB1, SUB2)
 FORMS: Final = (*BINARY_FORMS, WS)
 TALKATIVE: Final = (TCP2, SUB2, WS)  # they are told why
-ONE_OF_EACH: Final = (TCP1, SUB2, WS)
 
 
 class Packet(NamedTuple):

@@ -12,7 +12,7 @@ from events.at_work import AtWork, appending, assert_sound, connected, message, 
 from imcore import membership
 from imcore.database import Connection
 from imcore.events.store import PARTITION_MARGIN_EVENTS
-from imcore.events.types import Recorded
+from imcore.events.types import Page, Recorded
 from imcore.permissions import person
 from waiting import eventually
 
@@ -181,7 +181,7 @@ async def test_appends_and_reads_go_across_partitions(here: AtWork) -> None:
     assert in_s[10:40] == await here.reader.read_on(stream(S), 10, 30)
     assert in_s[::-1] == await here.reader.read_back(stream(S), 10**9, 1_000)
     both = [event for event in events if event.stream in (stream(R), stream(S)) and 20 < event.position <= 130]
-    assert both == await here.reader.read_streams({stream(R): 20, stream(S): 20}, 130)
+    assert [Page(both, 130)] == await here.reader.read_pages([({stream(R): 20, stream(S): 20}, 130)], 500)
     # A retry finds its first place in whatever partition.
     again = await here.tell(*(message(R if n % 3 else S, 1, id_) for n, id_ in enumerate(used)))
     assert [one.event for one in first] == [one.event for one in again if one.duplicate]

@@ -74,9 +74,10 @@ async def test_a_full_cache_refuses_nothing_and_stops_nobody(
         readers = [here.reader, Reader(pool, here.log.names)]
 
         async def read(reader: Reader) -> list[Recorded]:
+            (page,) = await reader.read_pages([({stream(room): 0 for room in chance.sample(rooms, 9)}, 10**9)], 500)
             return [
                 *await reader.read(chance.randrange(16)),
-                *await reader.read_streams({stream(room): 0 for room in chance.sample(rooms, 9)}, 10**9),
+                *page.events,
                 *await reader.read_on(stream(chance.choice(rooms)), 0, 10),
                 *await reader.read_back(stream(chance.choice(rooms)), 10**9, 10),
             ]

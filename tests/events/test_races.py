@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,18 @@ async def race(chance: random.Random, *sides: tuple[AtWork, Draft | Decision]) -
     return [answers[n] for n in range(len(sides))]
 
 
+async def raced(
+    here: AtWork, chance: random.Random, meeting: Callable[[str], Awaitable[tuple[Decision, Decision]]]
+) -> list[list[str]]:
+    """What each of two that meet in a room was told, in ROUNDS rooms."""
+    async with appending(here.url) as elsewhere:
+        answers = []
+        for n in range(ROUNDS):
+            one, other = await meeting(f"group://{n}")
+            answers.append(await race(chance, (here, one), (elsewhere, other)))
+    return answers
+
+
 def of(events: list[Recorded], room: str) -> list[Recorded]:
     return [event for event in events if event.stream == ROOM + room]
 
@@ -130,15 +142,14 @@ async def test_of_a_kick_and_a_change_of_role_the_later_knows_of_the_earlier(
     here: AtWork, chance: random.Random
 ) -> None:
     """The admin removes the member while the owner makes that one an admin: whoever comes second is refused."""
-    async with appending(here.url) as elsewhere:
-        answers = []
-        for n in range(ROUNDS):
-            room = f"group://{n}"
-            await made(here, room, VICTIM)
-            await here.log.decide(membership.AddMember(room, OTHER, person(OWNER), role="admin"))
-            kick = membership.RemoveMember(room, VICTIM, person(OTHER))
-            rise = membership.SetRole(room, VICTIM, person(OWNER), "admin")
-            answers.append(await race(chance, (here, kick), (elsewhere, rise)))
+
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        await made(here, room, VICTIM)
+        await here.log.decide(membership.AddMember(room, OTHER, person(OWNER), role="admin"))
+        kick = membership.RemoveMember(room, VICTIM, person(OTHER))
+        return kick, membership.SetRole(room, VICTIM, person(OWNER), "admin")
+
+    answers = await raced(here, chance, meeting)
     events = await whole_log(here.pool)
     for n in range(ROUNDS):
         types = [
@@ -151,14 +162,12 @@ async def test_of_a_kick_and_a_change_of_role_the_later_knows_of_the_earlier(
 
 
 async def test_of_two_last_owners_who_leave_one_stays(here: AtWork, chance: random.Random) -> None:
-    async with appending(here.url) as elsewhere:
-        answers = []
-        for n in range(ROUNDS):
-            room = f"group://{n}"
-            await made(here, room, OTHER)
-            await here.log.decide(membership.AddMember(room, VICTIM, SERVICE_ACTOR, role="owner"))
-            leaving = [membership.Leave(room, person(mid)) for mid in (OWNER, VICTIM)]
-            answers.append(await race(chance, (here, leaving[0]), (elsewhere, leaving[1])))
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        await made(here, room, OTHER)
+        await here.log.decide(membership.AddMember(room, VICTIM, SERVICE_ACTOR, role="owner"))
+        return membership.Leave(room, person(OWNER)), membership.Leave(room, person(VICTIM))
+
+    answers = await raced(here, chance, meeting)
     events = await whole_log(here.pool)
     rows = fold(rooms.projection, events)
     for n in range(ROUNDS):
@@ -187,34 +196,29 @@ async def test_an_invitation_accepted_twice_is_one_join(here: AtWork, chance: ra
 
 
 async def test_who_is_banned_while_accepting_is_out_or_never_came_in(here: AtWork, chance: random.Random) -> None:
-    orders = Counter[str]()
-    async with appending(here.url) as elsewhere:
-        for n in range(ROUNDS):
-            room = f"group://{n}"
-            await made(here, room)
-            await here.log.decide(membership.Invite(room, VICTIM, person(OWNER)))
-            accept = membership.AcceptInvitation(room, person(VICTIM))
-            ban = membership.BanMember(room, VICTIM, person(OWNER))
-            accepted, banned = await race(chance, (here, accept), (elsewhere, ban))
-            assert "ok" == banned
-            orders["accepted, banned" if accepted == "ok" else "banned"] += 1
-    report(orders)
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        await made(here, room)
+        await here.log.decide(membership.Invite(room, VICTIM, person(OWNER)))
+        accept = membership.AcceptInvitation(room, person(VICTIM))
+        return accept, membership.BanMember(room, VICTIM, person(OWNER))
+
+    answers = await raced(here, chance, meeting)
+    assert {"ok"} == {banned for _, banned in answers}
+    report(Counter("accepted, banned" if accepted == "ok" else "banned" for accepted, _ in answers))
     events = await whole_log(here.pool)
     for n in range(ROUNDS):
         assert {OWNER} == inside(of(events, f"group://{n}"))
 
 
 async def test_of_an_edit_and_a_recall_nothing_is_edited_after_the_recall(here: AtWork, chance: random.Random) -> None:
-    async with appending(here.url) as elsewhere:
-        answers = []
-        for n in range(ROUNDS):
-            room = f"group://{n}"
-            await made(here, room, VICTIM)
-            sent = (await here.say(room, VICTIM)).event
-            target = Target(room, sent.seq, sent.mid, sent.time_ms, *messages.written(sent), is_live=False)
-            edit = EditMessage(target, person(VICTIM), 0, "otherwise", "json")
-            recall = RecallMessage(target, person(OWNER), 0)
-            answers.append(await race(chance, (here, edit), (elsewhere, recall)))
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        await made(here, room, VICTIM)
+        sent = (await here.say(room, VICTIM)).event
+        target = Target(room, sent.seq, sent.mid, sent.time_ms, *messages.written(sent), is_live=False)
+        edit = EditMessage(target, person(VICTIM), 0, "otherwise", "json")
+        return edit, RecallMessage(target, person(OWNER), 0)
+
+    answers = await raced(here, chance, meeting)
     events = await whole_log(here.pool)
     for n in range(ROUNDS):
         types = types_of(events, f"group://{n}", MessageEdited.type, MessageRecalled.type)
@@ -228,13 +232,11 @@ async def test_of_an_edit_and_a_recall_nothing_is_edited_after_the_recall(here: 
 async def test_who_joins_while_the_room_is_dismissed_came_before_or_not_at_all(
     here: AtWork, chance: random.Random
 ) -> None:
-    async with appending(here.url) as elsewhere:
-        answers = []
-        for n in range(ROUNDS):
-            room = f"group://{n}"
-            await made(here, room)
-            join = membership.Join(room, person(VICTIM), may_create=True)
-            answers.append(await race(chance, (here, join), (elsewhere, membership.DismissRoom(room, person(OWNER)))))
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        await made(here, room)
+        return membership.Join(room, person(VICTIM), may_create=True), membership.DismissRoom(room, person(OWNER))
+
+    answers = await raced(here, chance, meeting)
     events = await whole_log(here.pool)
     for n in range(ROUNDS):
         *before, last = of(events, f"group://{n}")
@@ -249,15 +251,14 @@ async def test_a_moderator_removes_nobody_after_its_role_was_taken(here: AtWork,
         mid=MODERATOR, login="mod", handle="mod", name="mod", role="moderator", active=True, credential="c", code=""
     )
     await here.log.decide(accounts.Register(fact, SERVICE_ACTOR))
-    async with appending(here.url) as elsewhere:
-        answers = []
-        for n in range(ROUNDS):
-            room = f"group://{n}"
-            await made(here, room, VICTIM)
-            await here.log.decide(accounts.SetRole(MODERATOR, SERVICE_ACTOR, "moderator"))
-            kick = membership.RemoveMember(room, VICTIM, Actor(MODERATOR, "moderator"))
-            take = accounts.SetRole(MODERATOR, SERVICE_ACTOR, "user")
-            answers.append(await race(chance, (here, kick), (elsewhere, take)))
+
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        await made(here, room, VICTIM)
+        await here.log.decide(accounts.SetRole(MODERATOR, SERVICE_ACTOR, "moderator"))
+        kick = membership.RemoveMember(room, VICTIM, Actor(MODERATOR, "moderator"))
+        return kick, accounts.SetRole(MODERATOR, SERVICE_ACTOR, "user")
+
+    answers = await raced(here, chance, meeting)
     role = "moderator"
     removed = set()
     for event in await whole_log(here.pool):
@@ -276,11 +277,12 @@ async def test_a_moderator_removes_nobody_after_its_role_was_taken(here: AtWork,
 async def test_of_two_joins_into_the_last_room_that_one_may_be_in_one_is_refused(
     here: AtWork, chance: random.Random
 ) -> None:
-    async with appending(here.url) as elsewhere:
-        answers = []
-        for n in range(ROUNDS):
-            ways = [membership.Join(f"group://{n}{x}", person(100 + n), may_create=True).within(1) for x in "ab"]
-            answers.append(await race(chance, (here, ways[0]), (elsewhere, ways[1])))
+    async def meeting(room: str) -> tuple[Decision, Decision]:
+        comer = person(100 + int(room.removeprefix("group://")))
+        one, other = (membership.Join(room + x, comer, may_create=True).within(1) for x in "ab")
+        return one, other
+
+    answers = await raced(here, chance, meeting)
     events = await whole_log(here.pool)
     for n in range(ROUNDS):
         assert ["ok", "too_many_rooms"] == sorted(answers[n])

@@ -6,7 +6,7 @@ import random
 
 from events.at_work import AtWork, appending, message, stream
 from imcore.events.reader import PAGE_EVENTS_MAX, Head, StreamHead
-from imcore.events.types import Recorded
+from imcore.events.types import Page, Recorded
 
 ROOMS = [f"live://{n}" for n in range(6)]
 
@@ -26,8 +26,8 @@ async def test_an_empty_log_reads_as_one(here: AtWork) -> None:
     assert StreamHead(0, 0, 0) == await here.reader.stream_head("room:nowhere")
     assert [] == await here.reader.read_on("room:nowhere", 0, 10)
     assert [] == await here.reader.read_back("room:nowhere", 10, 10)
-    assert [] == await here.reader.read_streams({"room:nowhere": 0}, 10)
-    assert [] == await here.reader.read_streams({}, 10)
+    assert [Page([], 10), Page([], 9)] == await here.reader.read_pages([({"room:nowhere": 0}, 10), ({}, 9)], 500)
+    assert [] == await here.reader.read_pages([], 500)
 
 
 async def test_reading_on_from_the_last_position_gives_everything_once(here: AtWork, chance: random.Random) -> None:
@@ -72,11 +72,10 @@ async def test_several_streams_are_read_together_each_from_its_own_place(here: A
         read: list[Recorded] = []
         while True:
             last = read[-1].position if read else 0
-            page = await here.reader.read_streams(
-                {name: max(floor, last) for name, floor in floors.items()}, upto, limit
-            )
-            read += page
-            if len(page) < limit:
+            wanted = {name: max(floor, last) for name, floor in floors.items()}
+            (page,) = await here.reader.read_pages([(wanted, upto)], limit)
+            read += page.events
+            if page.upto == upto:
                 break
         assert expected == read
 

@@ -252,6 +252,10 @@ async def _login(scene: Scene, target: str) -> Args:
     return {"login": (await scene.world.new("user")).login, "password": PASSWORD, "key": "other"}
 
 
+async def _code(scene: Scene, target: str) -> Args:
+    return {"login": (await scene.world.new("user")).login, "password": PASSWORD, "email": "a@example.com"}
+
+
 async def _refresh(scene: Scene, target: str) -> Args:
     return {"refresh_token": (await scene.world.new("user")).refresh_token}
 
@@ -374,6 +378,7 @@ CASES: Final[dict[str, Case]] = {
     "accounts.refresh": Case(_refresh),
     "accounts.register": Case(_registration),
     "accounts.restore": Case(_account, targets=OF_ROLES, fresh=True),
+    "accounts.send_code": Case(_code),
     "accounts.set_role": Case(_role, targets=OF_ROLES, on_self=True, fresh=True),
     "accounts.suspend": Case(_account, targets=OF_ROLES, fresh=True),
     "accounts.ticket": Case(plain()),

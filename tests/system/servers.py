@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -352,8 +351,3 @@ async def backend(server: Server, token: str = "") -> AsyncIterator[Backend]:
     """A backend of this server."""
     async with aiohttp.ClientSession() as session:
         yield Backend(server, session, token)
-
-
-def monotonic_ms() -> int:
-    """For measuring how long something took."""
-    return int(time.monotonic() * 1000)

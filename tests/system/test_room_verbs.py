@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from system.clients import AUTH, FORMS, HEARTBEAT, Clients, Form, Refused
+from system.clients import AUTH, FORMS, Clients, Form, Refused
 from system.servers import Backend, Server
+from waiting import eventually
 
 CALL = 38
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
+
+
+async def has_moved(api: Backend, mid: int, room: str) -> None:
+    """Wait until it is shown that the person's one connection is in this room and no other."""
+
+    async def is_there() -> bool:
+        return (await api.sessions(mid))[0]["rooms"] == [room]
+
+    await eventually(is_there)
 
 
 @pytest.mark.parametrize("form", V2)
@@ -72,11 +80,7 @@ async def test_a_connection_switches_rooms_when_its_person_asks_over_http(
 
     await api._call("POST", "/v1/sessions/phone/room", {}, {"room": second, "mid": mid})  # at once: the log knows it
 
-    async def moved() -> None:
-        while (await api.sessions(mid))[0]["rooms"] != [second]:
-            await device.ask(HEARTBEAT)
-
-    await moved()
+    await has_moved(api, mid, second)
     await api.push_room(first, 1000, b"into the old room")
     await api.push_room(second, 1000, b"into the new room")
     await device.until_heard("into the new room")
@@ -105,12 +109,7 @@ async def test_a_connection_that_is_just_coming_in_switches_rooms_when_its_perso
             assert not opening.done()
         await device.reply(opening)
 
-    async def moved() -> None:
-        while (await api.sessions(mid))[0]["rooms"] != [second]:
-            await device.ask(HEARTBEAT)
-
-    async with asyncio.timeout(10):
-        await moved()
+    await has_moved(api, mid, second)
     await api.push_room(first, 1000, b"into the old room")
     await api.push_room(second, 1000, b"into the new room")
     await device.until_heard("into the new room")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from accounts.place import somebody
 from api.place import Place
 from imcore import commands, membership, nodes
-from imcore.auth import ANONYMOUS
-from imcore.errors import Unauthenticated
+from imcore.api.services import SERVICES
+from imcore.auth import ANONYMOUS, Identity
+from imcore.errors import NoSuchRoom, Unauthenticated
 from imcore.events.store import draft
-from imcore.events.types import SESSION, SessionOpened
+from imcore.events.types import AUDIT, SESSION, AdminActed, SessionOpened
 from imcore.permissions import SERVICE_ACTOR, person, table
+from imcore.verbs import VERBS
+from imcore.verbs.call import Verbs
+from imcore.verbs.verb import Caller, Stream
 from projections.test_queries import NODE
 
 ANNA, BEN, CARA, STRANGER = 1, 2, 3, 99
@@ -111,6 +118,135 @@ async def test_a_service_hides_from_nobody(team: Place) -> None:
     assert (403, "forbidden") == (told.status, told.code)
 
 
+# --- by privilege -----------------------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """A connection that remembers how it was asked to watch."""
+
+    key = "phone"
+
+    def __init__(self) -> None:
+        self.sees_all: list[bool] = []
+
+    async def watch(self, mids: Sequence[int], *, sees_all: bool) -> list[tuple[int, tuple[str, ...]]]:
+        self.sees_all.append(sees_all)
+        return [(mid, ()) for mid in mids]
+
+    def unwatch(self, mids: Sequence[int] | None) -> None:
+        """Nothing is watched."""
+
+    def online(self, room: str) -> int | None:
+        return None
+
+    async def renew(self, token: str) -> float | None:
+        return None
+
+
+async def ask(place: Place, name: str, who: int, line: Line | None = None, **args: object) -> Any:
+    """A verb, as somebody whose token says moderator."""
+    await place.followed()
+    verbs = Verbs(VERBS)
+    caller = Caller(Identity(who, role="moderator"), connection=line)
+    told = await verbs.call(verbs.by_name[name], caller, place.app[SERVICES].means, args)
+    assert not isinstance(told, Stream)
+    return json.loads(told.body)
+
+
+async def acts(place: Place) -> list[tuple[str, str, int | None, str]]:
+    found = [event.fact for event in await place.reads.reader.read_on(AUDIT, 0, 99)]
+    return [(one.verb, one.room, one.mid, one.detail) for one in found if isinstance(one, AdminActed)]
+
+
+@pytest.fixture
+async def hiding(team: Place) -> Place:
+    """Ben and Cara are online, and Cara hides; a stranger is, too."""
+    for mid in (BEN, CARA, STRANGER):
+        await online(team, mid)
+    assert 200 == (await team.put("/v1/presence", mid=CARA, json={"visible_to": "nobody"})).status
+    return team
+
+
+async def test_whom_a_moderator_sees_by_privilege_alone_is_in_the_audit_and_nobody_else(hiding: Place) -> None:
+    """Whom it sees as anybody would it is told of as anybody, without keys of devices."""
+    (ben,) = (await ask(hiding, "presence.of", ANNA, mid=[BEN]))["people"]
+    assert (True, [None]) == (ben["online"], [one.get("key") for one in ben["devices"]])
+    await ask(hiding, "presence.of", ANNA, mid=[])
+    assert [] == await acts(hiding)
+
+    people = (await ask(hiding, "presence.of", ANNA, mid=[BEN, CARA, STRANGER]))["people"]
+    assert [(True, None), (True, "phone"), (True, "phone")] == [
+        (one["online"], one["devices"][0].get("key")) for one in people
+    ]
+    assert [("presence.of", "", None, f"{CARA},{STRANGER}")] == await acts(hiding)
+    await ask(hiding, "presence.of", ANNA, mid=[CARA])
+    assert ("presence.of", "", CARA, "") == (await acts(hiding))[-1]
+
+
+async def test_a_moderator_among_the_members_of_a_room_is_shown_more_of_them_and_that_is_in_the_audit(
+    hiding: Place,
+) -> None:
+    async def shown() -> tuple[list[int], list[int]]:
+        there = await ask(hiding, "presence.room", ANNA, room=ROOM)
+        listed = await ask(hiding, "rooms.members", ANNA, room=ROOM)
+        assert there["online"] == len(there["people"])
+        return [one["mid"] for one in there["people"]], [one["mid"] for one in listed["members"] if one["online"]]
+
+    assert ([BEN, CARA], [BEN, CARA]) == await shown()
+    seen = [("presence.room", ROOM, CARA, ""), ("rooms.members", ROOM, CARA, "")]
+    assert seen == await acts(hiding)
+
+    assert 200 == (await hiding.put("/v1/presence", mid=CARA, json={"visible_to": "everybody"})).status
+    assert ([BEN, CARA], [BEN, CARA]) == await shown()
+    assert seen == await acts(hiding), "anybody would be shown the same"
+
+
+async def test_who_of_a_room_is_counted_by_privilege_is_in_the_audit(hiding: Place) -> None:
+    """Of a large room, where somebody hides; of a live one that the moderator is not in."""
+    most = hiding.settings.presence_room_members_max
+    await hiding.room("group://large", ANNA, BEN, CARA, *range(1_000, 1_000 + most - 2))
+    await online(hiding, BEN, "tv", room="live://stage")
+
+    assert {"online": 2, "people": None} == await ask(hiding, "presence.room", ANNA, room="group://large")
+    assert {"online": 1, "people": None} == await ask(hiding, "presence.room", ANNA, room="live://stage")
+    assert [("presence.room", room, None, "") for room in ("group://large", "live://stage")] == await acts(hiding)
+    assert {"online": 1, "people": None} == await ask(hiding, "presence.room", BEN, room="live://stage")
+    assert 2 == len(await acts(hiding)), "who is in it is told by that"
+
+
+async def test_whom_a_moderator_watches_by_privilege_is_in_the_audit(hiding: Place) -> None:
+    line = Line()
+
+    await ask(hiding, "presence.watch", ANNA, line, mids=[ANNA, BEN])
+    assert [] == await acts(hiding)
+    await ask(hiding, "presence.watch", ANNA, line, mids=[BEN, CARA, *range(500, 510)])
+
+    assert [True, True] == line.sees_all
+    ((verb, _, mid, detail),) = await acts(hiding)
+    assert ("presence.watch", None, "11 people: 3,500,501,502,503,504,505,506,…") == (verb, mid, detail)
+
+
+async def test_who_is_no_moderator_any_more_is_shown_what_anybody_is(hiding: Place) -> None:
+    """Whatever its token says for half a second more; and nothing is in the audit, for nothing was seen."""
+    mod = (await somebody(hiding, "mod", role="moderator"))["mid"]
+    await hiding.post(f"{PATH}/members", json={"mid": mod})
+    await online(hiding, BEN, "tv", room="live://stage")
+    assert 200 == (await hiding.put(f"/v1/accounts/{mod}/role", json={"role": "user"})).status
+    before, line = await acts(hiding), Line()
+
+    people = (await ask(hiding, "presence.of", mod, mid=[BEN, CARA, STRANGER]))["people"]
+    assert [True, False, False] == [one["online"] for one in people]
+    assert [BEN] == [one["mid"] for one in (await ask(hiding, "presence.room", mod, room=ROOM))["people"]]
+    listed = await ask(hiding, "rooms.members", mod, room=ROOM)
+    assert [BEN] == [one["mid"] for one in listed["members"] if one["online"]]
+    with pytest.raises(NoSuchRoom):
+        await ask(hiding, "presence.room", mod, room="live://stage")
+    for mids in ([BEN], [BEN, CARA]):
+        await ask(hiding, "presence.watch", mod, line, mids=mids)
+    assert [False, False] == line.sees_all
+    assert before == await acts(hiding)
+
+
 # --- presence.room ----------------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +299,7 @@ async def test_a_signal_goes_to_the_room_in_the_name_of_who_gives_it(team: Place
     assert [
         (0, b'{"typing":true}', ROOM, "typing", ANNA),
         (0, '[1,"ä"]'.encode(), ROOM, "signal:cursor", BEN),
-    ] == [(one["op"], one["payload"], one["room"], one["type_"], one["mid"]) for one in team.pushed]
+    ] == [(one.op, one.payload, one.room, one.type, one.mid) for one in team.pushed]
 
 
 @pytest.mark.parametrize("rest", ["typing", "signals"])
@@ -171,7 +307,7 @@ async def test_a_signal_says_up_to_where_in_the_log_its_giver_was_looked_at(team
     removed = (await team.log.decide(membership.RemoveMember(ROOM, CARA, SERVICE_ACTOR)))[-1]
     await team.post(f"{PATH}/{rest}", mid=ANNA, json={"type": "wave"} if rest == "signals" else {})
 
-    assert [removed.position] == [one.get("position") for one in team.pushed]
+    assert [removed.position] == [one.position for one in team.pushed]
 
 
 async def test_a_muted_member_gives_none(team: Place) -> None:
@@ -194,7 +330,7 @@ async def test_whom_the_other_has_blocked_gives_none_in_the_room_of_the_two(team
     assert [] == team.pushed
     await team.log.decide(membership.UnblockPerson(BEN, person(ANNA)))
     assert 200 == (await team.post(path, mid=BEN, json=body)).status
-    assert [BEN] == [one["mid"] for one in team.pushed]
+    assert [BEN] == [one.mid for one in team.pushed]
 
 
 @pytest.mark.parametrize(

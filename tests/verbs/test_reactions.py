@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Awaitable, Callable
+from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -307,22 +309,11 @@ async def test_a_list_of_pins_under_way_shows_nothing_of_after_a_kick(
     await api.room(G, 7, 8)
     (seq,) = await said(api, 7)
     await api.put(f"{ROOM}/pins/{seq}")
-    read, to_come = queries.amendments, ["a kick"]
 
-    async def reading(*asked: Any, **rest: Any) -> queries.Amended:
-        if to_come:
-            to_come.clear()
-            await api.delete(f"{ROOM}/members/8")
-            await api.put(f"{ROOM}/messages/{seq}", mid=7, json={"body": "late"})
-            if is_back:
-                await api.post(f"{ROOM}/members", json={"mid": 8})
-        return await read(*asked, **rest)
+    async def edited() -> None:
+        await api.put(f"{ROOM}/messages/{seq}", mid=7, json={"body": "late"})
 
-    monkeypatch.setattr(queries, "amendments", reading)
-
-    told = await api.get(f"{ROOM}/pins", mid=8)
-    assert not to_come, "it has happened"
-    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    await refused_amid_a_kick(api, monkeypatch, (queries, "amendments"), "pins", edited, is_back=is_back)
 
 
 @pytest.mark.parametrize("is_back", [False, True])
@@ -332,23 +323,11 @@ async def test_a_pin_of_after_a_kick_is_in_no_list_that_was_under_way(
     """Of a message of before too."""
     await api.room(G, 7, 8)
     (seq,) = await said(api, 7)
-    read, to_come = queries.pins, ["a kick"]
 
-    async def reading(*asked: Any, **rest: Any) -> Any:
-        """The pins, read after the membership was."""
-        if to_come:
-            to_come.clear()
-            await api.delete(f"{ROOM}/members/8")
-            await api.put(f"{ROOM}/pins/{seq}")
-            if is_back:
-                await api.post(f"{ROOM}/members", json={"mid": 8})
-        return await read(*asked, **rest)
+    async def pinned() -> None:
+        await api.put(f"{ROOM}/pins/{seq}")
 
-    monkeypatch.setattr(queries, "pins", reading)
-
-    told = await api.get(f"{ROOM}/pins", mid=8)
-    assert not to_come, "it has happened"
-    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+    await refused_amid_a_kick(api, monkeypatch, (queries, "pins"), "pins", pinned, is_back=is_back)
     assert [seq] == [pin["seq"] for pin in (await api.get(f"{ROOM}/pins", mid=7)).json["pins"]]
 
 
@@ -389,16 +368,6 @@ async def test_reactions_of_after_a_kick_are_in_no_answer_that_was_under_way(
     answer = {"id": str(uuid.uuid4()), "body": "hello", "thread": first}
     seq = (await api.post(f"{ROOM}/messages", mid=7, json=answer)).json["seq"]
     await api.put(f"{ROOM}/pins/{seq}")
-    read, to_come = reads.reactions_of, ["a kick"]
-
-    async def reading(*asked: Any) -> dict[int, list[ReactionCount]]:
-        """The reactions, read after the membership was."""
-        if to_come:
-            to_come.clear()
-            await _kicked(api, seq, is_back=is_back)
-        return await read(*asked)
-
-    monkeypatch.setattr(reads, "reactions_of", reading)
     path = {
         "history": "messages",
         "show": f"messages/{seq}",
@@ -407,10 +376,10 @@ async def test_reactions_of_after_a_kick_are_in_no_answer_that_was_under_way(
         "reactions": f"messages/{seq}/reactions",
     }[verb]
 
-    told = await api.get(f"{ROOM}/{path}", mid=8)
-    assert not to_come, "it has happened"
-    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
-    assert b"late" not in told.raw
+    async def reacted() -> None:
+        assert 200 == (await react(api, 7, seq, "late")).status
+
+    await refused_amid_a_kick(api, monkeypatch, (reads, "reactions_of"), path, reacted, is_back=is_back)
     assert b"late" in (await api.get(f"{ROOM}/{path}", mid=7)).raw
 
 
@@ -420,30 +389,45 @@ async def test_who_reacts_after_a_kick_is_in_no_list_that_was_under_way(
 ) -> None:
     await api.room(G, 7, 8)
     (seq,) = await said(api, 7)
-    read, to_come = reads.reactions_of, ["a kick"]
 
-    async def reading(*asked: Any) -> dict[int, list[ReactionCount]]:
-        """How many react, read before the kick, and who does after it."""
-        counted = await read(*asked)
+    async def reacted() -> None:
+        assert 200 == (await react(api, 7, seq, "late")).status
+
+    await refused_amid_a_kick(
+        api, monkeypatch, (reads, "reactions_of"), f"messages/{seq}/reactions", reacted, is_back=is_back, is_after=True
+    )
+
+
+async def refused_amid_a_kick(
+    api: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    reader: tuple[ModuleType, str],
+    path: str,
+    late: Callable[[], Awaitable[None]],
+    *,
+    is_back: bool,
+    is_after: bool = False,
+) -> None:
+    """8 asks for this. Just before `reader` reads for it (`is_after`: just after), it is taken out of the room, and what is `late`
+    happens there; perhaps it is let in again."""
+    read, to_come = getattr(*reader), ["a kick"]
+
+    async def reading(*asked: Any, **rest: Any) -> Any:
+        found = await read(*asked, **rest) if is_after else None
         if to_come:
             to_come.clear()
-            await _kicked(api, seq, is_back=is_back)
-        return counted
+            await api.delete(f"{ROOM}/members/8")
+            await late()
+            if is_back:
+                await api.post(f"{ROOM}/members", json={"mid": 8})
+        return found if is_after else await read(*asked, **rest)
 
-    monkeypatch.setattr(reads, "reactions_of", reading)
+    monkeypatch.setattr(*reader, reading)
 
-    told = await api.get(f"{ROOM}/messages/{seq}/reactions", mid=8)
+    told = await api.get(f"{ROOM}/{path}", mid=8)
     assert not to_come, "it has happened"
     assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
     assert b"late" not in told.raw
-
-
-async def _kicked(api: Place, seq: int, *, is_back: bool) -> None:
-    """8 is taken out of the room, then 7 reacts there."""
-    await api.delete(f"{ROOM}/members/8")
-    assert 200 == (await react(api, 7, seq, "late")).status
-    if is_back:
-        await api.post(f"{ROOM}/members", json={"mid": 8})
 
 
 async def test_a_newcomer_sees_the_pins_of_what_it_sees(api: Place) -> None:

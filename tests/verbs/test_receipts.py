@@ -12,8 +12,10 @@ import orjson
 import pytest
 
 from api.place import Place, serving
+from imcore.bus.postgres import Ephemeral
 from imcore.client import Client, Event, connect
 from imcore.receipts import MARKS_MAX, Receipts
+from imcore.verbs import receipts as receipts_verbs
 from projections.place import running
 from serving import serving as server
 from waiting import eventually
@@ -85,6 +87,35 @@ async def test_who_left_is_no_reader_and_comes_back_as_none(api: Place) -> None:
     assert (0, 0) == ((page := await receipts(api, 7, seq))["people"], page["read"])
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+@pytest.mark.parametrize("before", ["_counts", "_readers"])
+async def test_who_is_removed_while_it_asks_is_not_told_who_reads_after_that(
+    api: Place, monkeypatch: pytest.MonkeyPatch, before: str, is_back: bool
+) -> None:
+    """Whether it comes before people are counted or before they are named. Who is in the room again may ask again."""
+    await api.room(G, 7, 8, 9)
+    seq = (await api.send(ROOM, 7, "hello")).json["seq"]
+    looked_up, to_come = getattr(receipts_verbs, before), ["a kick"]
+
+    async def reading(*asked: Any) -> Any:
+        """Read after the membership was."""
+        if to_come:
+            to_come.clear()
+            await api.delete(f"{ROOM}/members/9")
+            await read(api, 8, seq)
+            if is_back:
+                await api.post(f"{ROOM}/members", json={"mid": 9})
+            assert 1 == (await receipts(api, 7, seq))["read"], "the rows hold it"
+        return await looked_up(*asked)
+
+    monkeypatch.setattr(receipts_verbs, before, reading)
+
+    told = await api.get(f"{ROOM}/messages/{seq}/receipts", mid=9)
+
+    assert not to_come, "it has happened"
+    assert ((503, "unavailable") if is_back else (404, "no_such_room")) == (told.status, told.code)
+
+
 @pytest.mark.parametrize(("members", "is_told"), [(2, True), (3, True), (4, False)])
 async def test_in_large_rooms_only_the_count_is_told(database_url: str, members: int, is_told: bool) -> None:
     async with serving(database_url, receipts_members_max=3) as api:
@@ -114,9 +145,9 @@ async def test_only_marks_that_go_forward_are_told(api: Place) -> None:
 async def telling(api: Place, *, members_max: int = 3) -> AsyncIterator[tuple[Receipts, list[tuple[str | None, Any]]]]:
     told: list[tuple[str | None, Any]] = []
 
-    def push(op: int, payload: bytes, *, room: str | None = None, type_: str = "") -> int:
-        assert (0, "receipt") == (op, type_)
-        told.append((room, orjson.loads(payload)))
+    def push(message: Ephemeral) -> int:
+        assert (0, "receipt") == (message.op, message.type)
+        told.append((message.room, orjson.loads(message.payload)))
         return 1
 
     tells = Receipts(api.pool, push, members_max, gap_s=0.01)
@@ -142,7 +173,7 @@ async def test_of_many_marks_of_a_person_the_newest_is_told_and_only_in_small_ro
 
 
 async def test_of_too_many_marks_the_last_are_told_to_nobody(api: Place) -> None:
-    tells = Receipts(api.pool, lambda *_, **__: 0, 3)
+    tells = Receipts(api.pool, lambda _: 0, 3)
 
     for mid in range(MARKS_MAX + 2):
         tells.marked(G, mid, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.place import Answer, Place, bearer
+from api.place import Answer, Place, bearer, serving
 from imcore.api.services import SERVICES
 from imcore.auth import Identity
 from imcore.events.types import AUDIT
@@ -236,6 +236,22 @@ async def test_a_conversation_of_two(api: Place) -> None:
     assert (201, "") == await send(api, 8, path)
     assert 201 == (await api.put("/v1/direct/6", json={"of": 5})).status
     assert 400 == (await api.put("/v1/direct/6")).status
+
+
+async def test_conversations_that_others_open_leave_one_half_of_ones_rooms(database_url: str) -> None:
+    """The opener is told whose rooms those are; those two that are open stay so, and a backend opens more in one's own name."""
+    async with serving(database_url, rooms_per_user_max=4) as api:
+        opened = [await api.put("/v1/direct/7", mid=mid) for mid in (10, 11, 12)]
+
+        assert [201, 201, 409] == [one.status for one in opened]
+        assert ("too_many_rooms", "mid 7 cannot be brought into more rooms") == (
+            opened[2].code,
+            opened[2].json["detail"],
+        )
+        assert [200, 200] == [(await api.put("/v1/direct/7", mid=mid)).status for mid in (10, 11)]
+        assert 201 == (await api.put("/v1/direct/12", mid=7)).status
+        assert 200 == (await api.put("/v1/direct/7", mid=12)).status
+        assert [201, 409] == [(await api.put(f"/v1/direct/{mid}", json={"of": 7})).status for mid in (13, 14)]
 
 
 async def test_a_token_names_the_rooms_that_the_directory_shows(guarded: Place) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from imcore.api.verbs import kinds
 from imcore.auth import ANONYMOUS, SERVICE, Identity
 from imcore.errors import BadRequest, Forbidden, NoSuchRoom, Unauthenticated
 from imcore.permissions import parse, table
+from imcore.protocol.packet import find_control
 from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs, arguments
 from imcore.verbs.means import Means
-from imcore.verbs.verb import Answer, AnyVerb, Args, Caller, Limit, Mid, Place, Room, verb
+from imcore.verbs.verb import NO_CONTROLS, Answer, AnyVerb, Args, Caller, Limit, Mid, Place, Room, verb
 
 ROWS = """
 operations:
@@ -123,3 +126,10 @@ def test_who_may_not_ask_at_all_is_told_before_anything_is_read(who: Identity, e
 def test_a_table_with_a_hole_is_no_table(rows: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(rows)
+
+
+def test_a_schema_says_which_characters_a_line_must_not_have() -> None:
+    """All of them but surrogates: a schema is about text, and they are none."""
+    is_fine = re.compile(str(NO_CONTROLS.said["pattern"])).fullmatch
+    for sign in map(chr, (*range(0xD800), *range(0xE000, 0x10000))):
+        assert bool(find_control(sign)) == (not is_fine(sign)), ascii(sign)

@@ -83,20 +83,20 @@ class Recorder:
             case ("closed", conn, code, reason):
                 self.end(conn, code or 0, reason or "")
 
-    def invoke(self, f: str, v: Value, *, conn: int = 0) -> int:
+    def invoke(self, f: str, v: Value) -> int:
         """An operation begins that the SDK does not show; its number, for `finish`."""
         self._last += 1
-        self._begin(conn, -self._last, f, v)
+        self._begin(0, -self._last, f, v)
         return -self._last
 
-    def finish(self, n: int, type_: Type, v: Value | None = None, *, conn: int = 0) -> None:
+    def finish(self, n: int, type_: Type, v: Value | None = None) -> None:
         """What became of it. Without a value, that of the invoke."""
-        f, asked = self._pending.pop((conn, n))
-        self._put(conn, n, type_, f, asked if v is None else v)
+        f, asked = self._pending.pop((0, n))
+        self._put(0, n, type_, f, asked if v is None else v)
 
-    def note(self, f: str, v: Value, *, type_: Type = "ok", conn: int = 0) -> None:
+    def note(self, f: str, v: Value, *, type_: Type = "ok") -> None:
         """Something that was not asked for."""
-        self._put(conn, 0, type_, f, v)
+        self._put(0, 0, type_, f, v)
 
     def phase(self, name: str) -> None:
         """A mark in time: DRAIN or DRAINED."""
