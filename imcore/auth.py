@@ -137,15 +137,16 @@ def believe(claim: Claim) -> Identity:
 
 
 def verifier_of(settings: Settings, own: OwnKeys) -> Verifier:
-    """Of the tokens of these settings' keys, and of the own ones, of which there is one made where only tokens lead in.
+    """Of the tokens of these settings' keys, and of the own ones.
 
     Raises BadConfiguration when a key cannot be read or is not of its kind.
     """
-    keys = ring(settings.auth_keys)
-    if not keys and settings.auth_mode != "open":
-        own.signing()
     return Verifier(
-        keys, own=own, audience=settings.auth_audience, issuer=settings.auth_issuer, leeway_s=settings.auth_leeway_s
+        ring(settings.auth_keys),
+        own=own,
+        audience=settings.auth_audience,
+        issuer=settings.auth_issuer,
+        leeway_s=settings.auth_leeway_s,
     )
 
 

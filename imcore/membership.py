@@ -7,9 +7,9 @@ already. What is not there and what is not one's own are refused alike.
 Moderators and admins of the platform may do what the table says without being members. When it is only that which allowed it, the same
 decision says so in the audit stream.
 
-The trap: a decision must name every row that its events change. A join changes six besides the room's: membership, departure, ban,
-invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are too
-many; only who is written to is not asked: then it is the other side that acts.
+The trap: a decision must name every row that its events change. A join changes seven besides the room's: membership, departure, mute,
+ban, invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are
+too many; only who is written to is not asked: then it is the other side that acts.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ from imcore.events.types import (
     room_type,
 )
 from imcore.permissions import Actor, Rank, Standing, table
+from imcore.projections.accounts import DEACTIVATED
 from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.blocks import Block
@@ -74,6 +75,7 @@ from imcore.projections.inline import refusal
 from imcore.projections.invitations import Invitation
 from imcore.projections.join_requests import JoinRequest
 from imcore.projections.members import Member
+from imcore.projections.mutes import Mute as Muted
 from imcore.projections.restrictions import Restriction
 from imcore.projections.room_counts import RoomCount
 from imcore.projections.rooms import Room
@@ -176,8 +178,15 @@ def standing_keys(room: str, mid: int) -> list[Key]:
 
 def join_keys(room: str, mid: int) -> list[Key]:
     """The rows that a join or a ban changes, beside the room's."""
-    names = ("members", "bans", "invitations", "join_requests")
+    names = ("members", "mutes", "bans", "invitations", "join_requests")
     return [*((name, (room, mid)) for name in names), ("departures", (mid, room)), count_key(mid)]
+
+
+def block_keys(mids: Sequence[int], actor: Actor) -> list[Key]:
+    """The rows that say who of these takes nothing of the actor. Who is trusted on the platform is asked for no leave."""
+    if actor.role in ("service", *PRIVILEGED):
+        return []
+    return [("blocks", (mid, actor.mid)) for mid in mids if mid != actor.mid]
 
 
 def leave_keys(room: str, mid: int) -> list[Key]:
@@ -254,10 +263,10 @@ class RoomDecision(Decision):
         invitation = row_of(rows, Invitation, "invitations", self.room, mid)
         return standing(self._member(rows, mid), self._ban(rows, mid), invitation, self.now_ms)
 
-    def _check(self, rows: Rows, *, target_rank: int = 0) -> list[Draft]:
+    def _check(self, rows: Rows, *, target_rank: int = 0, is_own: bool = False) -> list[Draft]:
         """Pass, or raise; what is to be audited."""
         actor, room = self._as_now(rows), self._room(rows)
-        is_privileged = check(self.operation, actor, room, self._standing(rows), target_rank=target_rank)
+        is_privileged = check(self.operation, actor, room, self._standing(rows), target_rank=target_rank, is_own=is_own)
         assert room is not None, "who passes passes into a room"
         if room.dismissed:
             raise BadRequest("the room is dismissed: nothing happens in it any more")
@@ -305,10 +314,17 @@ class RoomDecision(Decision):
         if room.members_max and room.members >= room.members_max:
             raise Forbidden(f"the room is full: {room.members_max} members")
 
+    def _refuse_blocked(self, rows: Rows) -> None:
+        """Whoever has blocked the actor is neither invited nor brought in by it. The decision has named their `block_keys`."""
+        for name, (mid, *_) in self.keys:
+            if name == "blocks" and rows[name, (mid, self.actor.mid)] is not None:
+                raise Forbidden(f"mid {mid} takes nothing from you")
+
     # --- what happens ---
 
-    def _comes_in(self, rows: Rows, mid: int, role: Role = "member", *, is_wanted: bool = False) -> Draft:
-        """The join of somebody who is no member. `is_wanted`: it has asked for it, though somebody else decides.
+    def _comes_in(self, rows: Rows, mid: int, role: Role = "member", *, is_wanted: bool = False) -> list[Draft]:
+        """The join of somebody who is no member, and that it is muted still, if it is. `is_wanted`: it has asked for it, though
+        somebody else decides.
 
         Raises TooManyRooms, which says whose. How many rooms somebody is in is told to nobody else, and other people bring nobody into
         so many that none would be left for what it enters itself.
@@ -322,7 +338,12 @@ class RoomDecision(Decision):
             is_free = is_wanted or self.actor.role in ("service", *PRIVILEGED)
             if inside >= (self.rooms_max if is_free else brought_max(self.rooms_max)):
                 raise TooManyRooms(f"mid {mid} cannot be brought into more rooms")
-        return self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
+        joins = self._in_room(MemberJoined(room=self.room, mid=mid, role=role))
+        muted = row_of(rows, Muted, "mutes", self.room, mid)
+        if muted is None or muted.until_ms <= self.now_ms:
+            return [joins]
+        again = MemberMuted(room=self.room, mid=mid, until_ms=muted.until_ms)
+        return [joins, draft(ROOM + self.room, again, SERVICE_MID)]
 
     def _in_room(self, fact: Fact) -> Draft:
         return draft(ROOM + self.room, fact, self.actor.mid, key=self.key)
@@ -400,8 +421,10 @@ class CreateRoom(RoomDecision):
     ) -> None:
         # The owner first; nobody twice.
         people = tuple(dict.fromkeys((*((actor.mid,) if actor.mid != SERVICE_MID else ()), *members)))
-        keys = [("restrictions", (room,)), *(key for mid in people for key in join_keys(room, mid))]
-        super().__init__(room, actor, keys=keys, creates=True, key=key)
+        joins = (key for mid in people for key in join_keys(room, mid))
+        super().__init__(
+            room, actor, keys=[("restrictions", (room,)), *joins, *block_keys(people, actor)], creates=True, key=key
+        )
         self.settings, self.members, self.by_privilege = settings, people, by_privilege
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -416,6 +439,7 @@ class CreateRoom(RoomDecision):
         settings, room = self.settings, self.room
         if settings.members_max and len(self.members) > settings.members_max:
             raise BadRequest(f"these are more than {settings.members_max} members")
+        self._refuse_blocked(rows)
         public = settings.public is not False
         made = RoomCreated(room=room, public=public, history=settings.history or "joined", title=settings.title or "")
         # What is as it comes need not be said.
@@ -429,7 +453,11 @@ class CreateRoom(RoomDecision):
         return [
             self._in_room(made),
             *([self._in_room(RoomChanged(room=room, **rules._asdict()))] if rules != Settings() else ()),
-            *(self._comes_in(rows, mid, "owner" if mid == self.actor.mid else "member") for mid in self.members),
+            *(
+                event
+                for mid in self.members
+                for event in self._comes_in(rows, mid, "owner" if mid == self.actor.mid else "member")
+            ),
         ]
 
 
@@ -505,11 +533,13 @@ class _Joining(RoomDecision):
 
     __slots__ = ("existing",)
 
-    def __init__(self, room: str, actor: Actor, mid: int, *, creates: bool = False, key: str = "") -> None:
-        super().__init__(room, actor, mid, keys=join_keys(room, mid), creates=creates, key=key)
+    def __init__(
+        self, room: str, actor: Actor, mid: int, *, keys: Sequence[Key] = (), creates: bool = False, key: str = ""
+    ) -> None:
+        super().__init__(room, actor, mid, keys=[*join_keys(room, mid), *keys], creates=creates, key=key)
         self.existing: Member | None = None
 
-    def _joined(self, rows: Rows, role: Role = "member", *, is_wanted: bool = False) -> Draft:
+    def _joined(self, rows: Rows, role: Role = "member", *, is_wanted: bool = False) -> list[Draft]:
         assert self.mid is not None
         return self._comes_in(rows, self.mid, role, is_wanted=is_wanted)
 
@@ -536,7 +566,7 @@ class Join(_Joining):
         if room is None:
             if not self.may_create or room_type(self.room) == DIRECT:
                 raise NoSuchRoom
-            return [self._joined(rows, "owner")]
+            return self._joined(rows, "owner")
         if direct_pair(self.room) is not None and self._member(rows, self.actor.mid) is None:
             raise NoSuchRoom
         audited = self._check(rows)
@@ -546,17 +576,17 @@ class Join(_Joining):
         if room.approval and room.public and not audited and self._standing(rows) != "invited":
             raise Forbidden("who wants to join this room must ask, and be let in")
         self._check_place(room)
-        return [self._joined(rows), *audited]
+        return [*self._joined(rows), *audited]
 
 
 class AddMember(_Joining):
-    """Somebody brings `mid` in. A member stays as it is."""
+    """Somebody brings `mid` in, who has not blocked it. A member stays as it is."""
 
     __slots__ = ("role",)
     operation = "rooms.add"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, role: Role = "member") -> None:
-        super().__init__(room, actor, mid)
+        super().__init__(room, actor, mid, keys=block_keys([mid], actor))
         self.role = role
 
     def _detail(self) -> str:
@@ -572,8 +602,9 @@ class AddMember(_Joining):
             return []
         self._refuse_raising_oneself(self.role, audited)
         self._refuse_banned(rows)
+        self._refuse_blocked(rows)
         self._check_place(self._there(rows))
-        return [self._joined(rows, self.role), *audited]
+        return [*self._joined(rows, self.role), *audited]
 
 
 class AcceptInvitation(_Joining):
@@ -592,7 +623,7 @@ class AcceptInvitation(_Joining):
         if self.existing is not None:
             return []
         self._check_place(self._there(rows))
-        return [self._joined(rows)]
+        return self._joined(rows)
 
 
 class ApproveRequest(_Joining):
@@ -615,17 +646,18 @@ class ApproveRequest(_Joining):
         if row_of(rows, JoinRequest, "join_requests", self.room, self.mid) is None:
             raise BadRequest("this person does not ask to join")
         self._check_place(self._there(rows))
-        return [self._joined(rows, is_wanted=True), *audited]
+        return [*self._joined(rows, is_wanted=True), *audited]
 
 
 class Invite(RoomDecision):
-    """Somebody invites `mid`, who is told. Nothing happens if that person is invited or a member already."""
+    """Somebody invites `mid`, who has not blocked it, and is told. Nothing happens if that person is invited or a member already."""
 
     __slots__ = ()
     operation = "rooms.invite"
 
     def __init__(self, room: str, mid: int, actor: Actor) -> None:
-        super().__init__(room, actor, mid, keys=standing_keys(room, mid), streams=[f"{USER}{mid}"])
+        keys = [*standing_keys(room, mid), *block_keys([mid], actor)]
+        super().__init__(room, actor, mid, keys=keys, streams=[f"{USER}{mid}"])
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One invitation, or none."""
@@ -636,6 +668,7 @@ class Invite(RoomDecision):
             raise Forbidden("this person is banned from the room")
         if self._member(rows, self.mid) or row_of(rows, Invitation, "invitations", self.room, self.mid):
             return []
+        self._refuse_blocked(rows)
         return [self._in_user(self.mid, Invited(room=self.room, mid=self.mid)), *audited]
 
 
@@ -763,13 +796,13 @@ class RemoveMember(RoomDecision):
 
 class BanMember(RoomDecision):
     """Somebody of higher rank, or a service, keeps `mid` out until then (0: for ever). A member is removed in the same step; an
-    invitation and a request to join end."""
+    invitation and a request to join end, and the person is told."""
 
     __slots__ = ("reason", "until_ms")
     operation = "rooms.ban"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, until_ms: int = 0, reason: str = "") -> None:
-        super().__init__(room, actor, mid, keys=join_keys(room, mid))
+        super().__init__(room, actor, mid, keys=join_keys(room, mid), streams=[f"{USER}{mid}"])
         self.until_ms, self.reason = until_ms, reason
 
     def _detail(self) -> str:
@@ -790,7 +823,16 @@ class BanMember(RoomDecision):
             return []
         banned = MemberBanned(room=self.room, mid=self.mid, until_ms=self.until_ms, reason=self.reason)
         removed = [] if member is None else [self._in_room(MemberRemoved(room=self.room, mid=self.mid))]
-        return [*removed, self._in_room(banned), *audited]
+        return [*self._ended(rows, self.mid), *removed, self._in_room(banned), *audited]
+
+    def _ended(self, rows: Rows, mid: int) -> list[Draft]:
+        """What the person waits for no longer, as it would be told without a ban."""
+        invitation = row_of(rows, Invitation, "invitations", self.room, mid)
+        request = row_of(rows, JoinRequest, "join_requests", self.room, mid)
+        return [
+            *([self._in_user(mid, InvitationWithdrawn(room=self.room, mid=mid))] if invitation else ()),
+            *([self._in_user(mid, JoinRejected(room=self.room, mid=mid))] if request else ()),
+        ]
 
 
 class UnbanMember(RoomDecision):
@@ -815,7 +857,8 @@ class UnbanMember(RoomDecision):
 
 
 class SetRole(RoomDecision):
-    """Somebody above both the old and the new role, or a service, changes the role of `mid`."""
+    """Somebody above both the old and the new role, or a service, changes the role of `mid`. Who has one may step down by itself; the
+    last owner makes somebody else owner instead."""
 
     __slots__ = ("role",)
     operation = "rooms.set_role"
@@ -833,23 +876,28 @@ class SetRole(RoomDecision):
         self._refuse_direct()
         member = self._member(rows, self.mid)
         rank = 0 if member is None else max(RANK[member.role], RANK[self.role])
-        audited = self._check(rows, target_rank=rank)
-        member, _ = self._target(rows)
+        steps_down = self.mid == self.actor.mid and member is not None and RANK[self.role] < RANK[member.role]
+        audited = self._check(rows, target_rank=rank, is_own=steps_down)
+        if member is None:
+            raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         if member.role == self.role:
             return []
+        if steps_down and not audited and self._there(rows).owners == (self.mid,):
+            raise Forbidden("the last owner makes somebody else owner, or dismisses the room")
         self._refuse_raising_oneself(self.role, audited)
         return [self._in_room(RoleChanged(room=self.room, mid=self.mid, role=self.role)), *audited]
 
 
 class TransferRoom(RoomDecision):
-    """`mid`, a member, owns the room from here on; those of `former` who own it become admins. A person gives away its own."""
+    """`mid`, a member, owns the room from here on; those of `former` who own it become admins. A person gives away its own. Nobody
+    gives a room to who never comes back: to an account that was given up, or to a guest, but for services."""
 
     __slots__ = ("former",)
     operation = "rooms.transfer"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, former: Sequence[int]) -> None:
         people = [member_key(room, one) for one in (mid, *former)]
-        super().__init__(room, actor, mid, keys=people)
+        super().__init__(room, actor, mid, keys=[*people, roles.account_key(mid)])
         self.former = tuple(former)
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -861,6 +909,11 @@ class TransferRoom(RoomDecision):
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         self._refuse_raising_oneself("owner", audited)
+        account = roles.account_of(rows, self.mid)
+        if account is not None and account.state == DEACTIVATED:
+            raise BadRequest("this person has given its account up")
+        if self.mid < 0 and self.actor.role != "service":
+            raise BadRequest("a guest never comes back once its login is over, and is given no room")
         owners = self._there(rows).owners
         raised = [] if self.mid in owners else [RoleChanged(room=self.room, mid=self.mid, role="owner")]
         lowered = [
@@ -873,13 +926,13 @@ class TransferRoom(RoomDecision):
 
 
 class Mute(RoomDecision):
-    """Somebody of higher rank, or a service, keeps `mid` from sending until then; 0 ends it."""
+    """Somebody of higher rank, or a service, keeps `mid` from sending until then, whether it stays or comes back; 0 ends it."""
 
     __slots__ = ("until_ms",)
     operation = "rooms.mute"
 
     def __init__(self, room: str, mid: int, actor: Actor, until_ms: int) -> None:
-        super().__init__(room, actor, mid, keys=[member_key(room, mid)])
+        super().__init__(room, actor, mid, keys=[member_key(room, mid), ("mutes", (room, mid))])
         self.until_ms = until_ms
 
     def _detail(self) -> str:
@@ -940,7 +993,7 @@ class OpenDirect(RoomDecision):
         made = RoomCreated(room=self.room, public=False, history="all")
         return [
             *([self._in_room(made)] if self._room(rows) is None else ()),
-            *(self._comes_in(rows, mid) for mid in missing),
+            *(event for mid in missing for event in self._comes_in(rows, mid)),
         ]
 
 

@@ -246,7 +246,8 @@ def as_now(event: Recorded, row: Amendment | None) -> bytes:
 
 
 async def check_about(reads: Reads, room: str, who: Actor, what: messages.About, *, client_id: str) -> None:
-    """Passes what a message may be about: messages of the room that its sender sees, and members of it.
+    """Passes what a message may be about: messages of the room that its sender sees, a thread of which it need not see the first (who
+    joined later sees the others, and may answer them), and members of it.
 
     A retry passes too, of whom was named and has left meanwhile: the log compares it with the first. Raises NoSuchMessage, BadRequest,
     and NoSuchRoom for who is not in the room.
@@ -258,12 +259,13 @@ async def check_about(reads: Reads, room: str, who: Actor, what: messages.About,
     is_live = room_type(room) in reads.live_types
     if is_live and what.mentions:
         raise BadRequest("mentions: a room of this type has no members")
-    found = await queries.judge(reads.pool, room, who.mid, seqs, people)
+    unseen = 0 if what.thread == what.reply_to else what.thread
+    found = await queries.judge(reads.pool, room, who.mid, seqs, people, unseen)
     fault: ImcoreError
     if found is None or not (found.is_member or is_live or who.role == "service"):
         fault = NoSuchMessage() if is_live else NoSuchRoom()
     elif found.messages < len(seqs):
-        fault = NoSuchMessage("reply_to or thread is no message of this room that you see")
+        fault = NoSuchMessage("reply_to is no message of this room that you see, or thread none at all")
     elif found.people < len(people):
         fault = BadRequest("mentions: not all of these are in the room")
     else:
@@ -346,7 +348,11 @@ async def members(reads: Reads, room: str, actor: Actor, *, after: int | None = 
             hidden = [line.mid for line in lines if line.online and line.mid not in theirs]
             if not hidden or not await sees_more(reads, "rooms.members", actor, hidden, room):
                 lines = as_anybody
-    reply: dict[str, object] = {"room": room, "version": version, "members": [line._asdict() for line in lines[:limit]]}
+    shown = [line._asdict() for line in lines[:limit]]
+    for line in shown:
+        if not line["muted_until_ms"]:  # as nearly all are
+            del line["muted_until_ms"]
+    reply: dict[str, object] = {"room": room, "version": version, "members": shown}
     if len(lines) > limit:
         reply["next"] = lines[limit - 1].mid
     return orjson.dumps(reply)

@@ -33,7 +33,7 @@ from typing import Final
 from aiohttp import web
 
 from imcore import failpoints, nodes, reads
-from imcore.accounts import Accounts, check_keys
+from imcore.accounts import Accounts, ready_keys
 from imcore.api.app import make_app
 from imcore.api.door import Door
 from imcore.api.services import Services
@@ -410,7 +410,8 @@ async def _run(
     sends: Paces[int] = Paces(settings.user_sends_per_s, settings.user_sends_burst)
     if settings.auth_mode == "open":
         log.warning("auth_mode is open: whoever gives no token is believed; use jwt where strangers can connect")
-    await _when_there(process, stop, lambda: check_keys(process.keys, pool))
+    if roles & {"api", "comet"}:  # nobody comes in anywhere else
+        await _when_there(process, stop, lambda: ready_keys(settings, process.keys, pool))
     accounts = process.accounts = Accounts(settings, events, pool, nodes=lambda: nodes.alive(pool), keys=process.keys)
     stack.push_async_callback(accounts.close)
     await _when_there(process, stop, accounts.begin)

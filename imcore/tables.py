@@ -2,13 +2,13 @@
 
 Four families. The log: `log_head`, `streams`, `events`, `client_ids`, `generations`, `slow_sends`; written by `imcore_append` and
 nothing else, and the database refuses UPDATE, DELETE and TRUNCATE on events. Projections: `rooms`, `restrictions`, `members`,
-`room_counts`, `departures`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`, `reactions`,
-`reaction_counts`, `pins`, `pin_counts`, `visibility`, `accounts`, `handles`, `code_uses`, `logins` and `logouts` (inline: in the
-append's transaction), `sessions`, `seen`, `deliveries`, `inbox`, `mentions`, `threads`, `edits` and `receipts` (asynchronous),
-`search` (the same, at a pace of its own), `checkpoints` that says how far each of these has come, and `quarantine` that names the
-events which one went past; all of them can be thrown away and folded again from the log. Leases: `nodes`, the running comets; not
-derived from the log, and worthless after a restart. Secrets: `credentials`, `refresh_tokens`, `tickets`, `invitation_codes`,
-`activation_codes`; kept as hashes, and out of the log, which is for ever.
+`room_counts`, `departures`, `mutes`, `bans`, `invitations`, `join_requests`, `blocks`, `attachments`, `uploads`, `amendments`,
+`reactions`, `reaction_counts`, `pins`, `pin_counts`, `visibility`, `accounts`, `handles`, `code_uses`, `logins` and `logouts`
+(inline: in the append's transaction), `sessions`, `seen`, `deliveries`, `inbox`, `mentions`, `threads`, `edits` and `receipts`
+(asynchronous), `search` (the same, at a pace of its own), `checkpoints` that says how far each of these has come, and
+`quarantine` that names the events which one went past; all of them can be thrown away and folded again from the log. Leases:
+`nodes`, the running comets; not derived from the log, and worthless after a restart. Secrets: `credentials`, `refresh_tokens`,
+`tickets`, `invitation_codes`, `activation_codes`; kept as hashes, and out of the log, which is for ever.
 
 The trap: `events` is partitioned by position, and a unique index on a partitioned table would have to hold the partition key.
 So (stream_id, seq) and client ids are unique because every append holds the one row of `log_head`, not because an index says
@@ -268,6 +268,16 @@ departures = Table(
     Column("removed", Boolean, nullable=False, comment="somebody else did it"),
     PrimaryKeyConstraint("mid", "room"),
     Index("departures_changed_idx", "room", "position"),
+)
+
+# Until when somebody may not send to a room, in it or not. A mute that is over is a row still, until it is ended or given anew.
+mutes = Table(
+    "mutes",
+    metadata,
+    Column("room", Text, nullable=False),
+    Column("mid", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False, comment="milliseconds since 1970"),
+    PrimaryKeyConstraint("room", "mid"),
 )
 
 # Who may not come in. A ban that is over is a row still, until somebody joins or lifts it.

@@ -25,7 +25,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from imcore.database import connect
+from imcore.database import Connection, connect
 from imcore.database.embedded import embedded
 from imcore.database.migrations import upgrade
 from parts import PARTS, TESTS, part_of
@@ -52,9 +52,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The Postgres of this run, on which databases come and go."""
+    """The Postgres of this run, on which databases come and go. `kept` is a connection to it, for the loop that is of the whole run."""
 
     url: str
+    kept: Connection
+    loop: asyncio.AbstractEventLoop
 
     def url_of(self, database: str) -> str:
         return urlsplit(self.url)._replace(path=f"/{database}").geturl()
@@ -62,7 +64,8 @@ class Server:
     async def create(self, template: str) -> str:
         """Make a database as a copy of another one, and return its URL. Nobody may be connected to the template."""
         name = f"test_{uuid.uuid4().hex}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Of what is in memory copying the files is a third faster than writing the pages into the log of Postgres.
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url_of(name)
 
     async def drop(self, url: str) -> None:
@@ -70,6 +73,9 @@ class Server:
         await self.execute(f"DROP DATABASE {urlsplit(url).path.lstrip('/')} WITH (FORCE)")
 
     async def execute(self, statement: str) -> None:
+        if asyncio.get_running_loop() is self.loop:
+            await self.kept.execute(statement)
+            return
         connection = await connect(self.url, application_name="tests")
         try:
             await connection.execute(statement)
@@ -129,7 +135,9 @@ async def server() -> AsyncIterator[Server]:
     """The Postgres of this run."""
     with temporary_folder() as folder:
         async with embedded(folder) as url:
-            yield Server(url)
+            kept = await connect(url, application_name="tests")
+            yield Server(url, kept, asyncio.get_running_loop())
+            await kept.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -140,14 +148,14 @@ async def template(server: Server) -> str:
     return urlsplit(url).path.lstrip("/")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def database_url(server: Server, template: str) -> AsyncIterator[str]:
     """A database with today's tables, for one test."""
     async with server.database(template) as url:
         yield url
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def empty_database_url(server: Server) -> AsyncIterator[str]:
     """A database without tables, for one test."""
     async with server.database("template1") as url:

@@ -29,11 +29,6 @@ from waiting import eventually
 PASSWORD = "correct-horse"
 
 
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -51,10 +46,11 @@ def test_a_database_is_named_without_its_password(url: str, said: str) -> None:
 
 
 async def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
-    port = unused_port()
-
-    with pytest.raises(DatabaseUnavailable) as refusal:
-        await connect(f"postgresql://alice:{PASSWORD}@127.0.0.1:{port}/chat")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and does not listen: nobody is there, and nobody else can come
+        port = deaf.getsockname()[1]
+        with pytest.raises(DatabaseUnavailable) as refusal:
+            await connect(f"postgresql://alice:{PASSWORD}@127.0.0.1:{port}/chat")
     assert f"chat at 127.0.0.1:{port}" in str(refusal.value)
     assert refusal.value.retry
     assert PASSWORD not in "".join(traceback.format_exception(refusal.value))

@@ -258,7 +258,7 @@ def test_an_invitation_ends_when_it_is_declined_withdrawn_or_its_person_is_banne
     endings: Sequence[tuple[Decision, list[Fact]]] = [
         (DeclineInvitation(R, STRANGER), [InvitationDeclined(room=R, mid=4)]),
         (Uninvite(R, 4, ADMIN), [InvitationWithdrawn(room=R, mid=4)]),
-        (BanMember(R, 4, ADMIN), [MemberBanned(room=R, mid=4)]),
+        (BanMember(R, 4, ADMIN), [InvitationWithdrawn(room=R, mid=4), MemberBanned(room=R, mid=4)]),
     ]
     for end, said in endings:
         world = a_room()
@@ -509,6 +509,127 @@ def test_nobody_raises_itself_by_privilege_alone(role: PlatformRole) -> None:
     assert RoleChanged(room=R, mid=2, role="owner") in world.facts(TransferRoom(R, 2, me, former=[1]))
     assert MemberJoined(room=R, mid=7, role="owner") in world.facts(AddMember(R, 7, me, role="owner"))
     assert RoleChanged(room=R, mid=9, role="member") in world.facts(SetRole(R, 9, me, "member"))
+
+
+@pytest.mark.parametrize(
+    "brings",
+    [
+        lambda actor: AddMember(R, 7, actor),
+        lambda actor: Invite(R, 7, actor),
+        lambda actor: CreateRoom("group://new", actor, members=[6, 7]),
+    ],
+)
+def test_who_is_blocked_by_somebody_neither_invites_nor_brings_it_in(brings: Callable[[Actor], Decision]) -> None:
+    """Until it is not blocked any more. Whom the platform trusts does not ask; and who blocks may invite."""
+    world = a_room()
+    world.when(BlockPerson(ADMIN.mid, person(7)))
+    world.when(BlockPerson(6, ADMIN))
+
+    assert Forbidden is world.refusal(brings(ADMIN))
+    for actor in (OWNER, SERVICE_ACTOR, Actor(ADMIN.mid, "moderator")):
+        assert world.refusal(brings(actor)) is None, actor
+
+    world.when(UnblockPerson(ADMIN.mid, person(7)))
+    assert world.refusal(brings(ADMIN)) is None
+
+
+def test_a_block_changes_nothing_for_who_is_there_already_or_has_asked() -> None:
+    world = a_room(Settings(public=True, approval=True))
+    world.when(AskToJoin(R, OTHER, ""))
+    world.when(BlockPerson(ADMIN.mid, MEMBER))
+    world.when(BlockPerson(ADMIN.mid, OTHER))
+
+    assert [] == world.facts(AddMember(R, MEMBER.mid, ADMIN))
+    assert [] == world.facts(Invite(R, MEMBER.mid, ADMIN))
+    assert [MemberJoined(room=R, mid=OTHER.mid)] == world.facts(ApproveRequest(R, OTHER.mid, ADMIN))
+
+
+MUTE_MS = NOW_MS + 9
+STILL_MUTED = MemberMuted(room=R, mid=3, until_ms=MUTE_MS)
+
+
+@pytest.mark.parametrize(
+    "goes", [Leave(R, MEMBER), RemoveMember(R, 3, OWNER), BanMember(R, 3, OWNER)], ids=lambda it: it.operation
+)
+@pytest.mark.parametrize(
+    "comes",
+    [
+        Join(R, MEMBER, may_create=False),
+        AddMember(R, 3, ADMIN),
+        AcceptInvitation(R, MEMBER),
+        ApproveRequest(R, 3, ADMIN),
+        AddMember(R, 3, SERVICE_ACTOR, role="admin"),
+    ],
+    ids=lambda it: it.operation,
+)
+def test_who_goes_out_and_comes_in_again_is_muted_still(goes: Decision, comes: Decision) -> None:
+    """However it went, and however it comes. The server says it, in its own name, behind the join."""
+    world = a_room(Settings(public=True, approval=isinstance(comes, ApproveRequest)))
+    world.when(Mute(R, 3, ADMIN, MUTE_MS))
+    world.when(goes)
+    world.when(UnbanMember(R, 3, OWNER))
+    if isinstance(comes, AcceptInvitation):
+        world.when(Invite(R, 3, OWNER))
+    if isinstance(comes, ApproveRequest):
+        world.when(AskToJoin(R, MEMBER, ""))
+
+    assert STILL_MUTED == world.facts(comes)[1]
+
+    member = world.rows["members", (R, 3)]
+    assert isinstance(member, Member)
+    assert member.muted_until_ms == MUTE_MS
+
+
+@pytest.mark.parametrize("until_ms", [0, NOW_MS])
+def test_a_mute_that_is_over_or_was_ended_does_not_come_back(until_ms: int) -> None:
+    world = a_room(Settings())
+    world.when(Mute(R, 3, ADMIN, MUTE_MS))
+    world.when(Mute(R, 3, ADMIN, until_ms))
+    world.when(Leave(R, MEMBER))
+
+    assert [MemberJoined(room=R, mid=3)] == world.facts(Join(R, MEMBER, may_create=False))
+
+
+def test_who_has_a_rank_may_step_down_and_the_last_owner_may_not() -> None:
+    """It takes nobody's leave, and no rank is gained by it."""
+    world = a_room()
+    for role in ("member", "admin"):
+        assert Forbidden is world.refusal(SetRole(R, OWNER.mid, OWNER, role))
+    assert Forbidden is world.refusal(SetRole(R, ADMIN.mid, ADMIN, "owner"))
+    assert Forbidden is world.refusal(SetRole(R, MEMBER.mid, MEMBER, "admin"))
+
+    assert [RoleChanged(room=R, mid=ADMIN.mid, role="member")] == world.facts(SetRole(R, ADMIN.mid, ADMIN, "member"))
+    assert Forbidden is world.refusal(SetRole(R, ADMIN.mid, ADMIN, "admin"))
+    world.when(SetRole(R, MEMBER.mid, SERVICE_ACTOR, "owner"))
+    assert [RoleChanged(room=R, mid=OWNER.mid, role="admin")] == world.facts(SetRole(R, OWNER.mid, OWNER, "admin"))
+    assert Forbidden is world.refusal(SetRole(R, MEMBER.mid, MEMBER, "admin"))
+
+
+def test_a_guest_is_given_no_room_but_by_a_service() -> None:
+    world = a_room()
+    world.when(AddMember(R, -5, OWNER))
+
+    for giver in (OWNER, MODERATOR):
+        assert BadRequest is world.refusal(TransferRoom(R, -5, giver, former=[1])), giver
+    assert RoleChanged(room=R, mid=-5, role="owner") in world.facts(TransferRoom(R, -5, SERVICE_ACTOR, former=[1]))
+
+
+def test_who_is_banned_is_told_that_its_invitation_or_request_ended() -> None:
+    """On every device, as if they had been taken back. The room is told of the ban alone, whose place is the last."""
+    world = a_room(Settings(public=True, approval=True))
+    world.when(Invite(R, OTHER.mid, OWNER))
+    world.when(AskToJoin(R, OTHER, ""))
+    banned = MemberBanned(room=R, mid=OTHER.mid)
+
+    assert [
+        (f"{USER}5", InvitationWithdrawn(room=R, mid=OTHER.mid)),
+        (f"{USER}5", JoinRejected(room=R, mid=OTHER.mid)),
+        (ROOM + R, banned),
+    ] == world.when(BanMember(R, OTHER.mid, ADMIN))
+    assert [(ROOM + R, MemberBanned(room=R, mid=OTHER.mid, reason="x"))] == world.when(
+        BanMember(R, OTHER.mid, ADMIN, reason="x")
+    )
+    assert world.rows["invitations", (R, OTHER.mid)] is world.rows["join_requests", (R, OTHER.mid)] is None
 
 
 def test_what_a_moderator_may_do_as_a_member_is_not_audited() -> None:

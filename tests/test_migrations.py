@@ -184,10 +184,10 @@ def test_what_a_migration_leaves_to_do_is_said_where_operators_look() -> None:
     ]
     named = re.findall(r"^imcore rebuild ([a-z_ ]+?) +#", section, re.MULTILINE)
 
-    assert ["0006", "0009", "0013", "0014"] == speaking
+    assert ["0006", "0009", "0013", "0014", "0016"] == speaking
     assert [revision for revision in speaking if revision in section] == speaking
     assert (
-        {"rooms", "members", "seen", "room_counts", "code_uses", "uploads"}
+        {"rooms", "members", "seen", "room_counts", "code_uses", "uploads", "mutes"}
         <= set(" ".join(named).split())
         <= set(PROJECTIONS)
     )
@@ -204,6 +204,21 @@ async def test_everybody_is_in_as_many_rooms_as_there_are_memberships(empty_data
         await upgrade(empty_database_url)
 
         assert [(7, 2), (8, 1)] == [tuple(row) for row in await connection.fetch("TABLE room_counts ORDER BY mid")]
+    finally:
+        await connection.close()
+
+
+async def test_who_is_muted_is_so_after_the_next_join_too(empty_database_url: str) -> None:
+    await upgrade(empty_database_url)
+    await downgrade(empty_database_url, "0015")
+    connection = await connect(empty_database_url)
+    try:
+        for mid, until_ms in ((7, 9), (8, 0)):
+            await connection.execute("INSERT INTO members VALUES ('group://a', $1, 'member', 1, 1, $2)", mid, until_ms)
+
+        await upgrade(empty_database_url)
+
+        assert [("group://a", 7, 9)] == [tuple(row) for row in await connection.fetch("TABLE mutes")]
     finally:
         await connection.close()
 

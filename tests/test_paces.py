@@ -54,6 +54,20 @@ def test_who_is_idle_is_forgotten_and_nobody_else() -> None:
     assert 1 == len(paces)
 
 
+def test_what_is_left_is_what_can_be_taken() -> None:
+    paces: Paces[int] = Paces(2, 5)
+    assert (5, 0.0) == paces.left(7, 100.0)
+    for left in (4, 3, 2, 1, 0):
+        assert 0 == paces.take(7, 100.0)
+        assert left == paces.left(7, 100.0)[0]
+    assert (0, 2.5) == paces.left(7, 100.0)
+    assert paces.take(7, 100.0) > 0
+    assert (1, 2.0) == paces.left(7, 100.5)
+    assert 0 == paces.take(7, 100.5)
+    paces.charge(7, 100.5, 40)
+    assert 0 == paces.left(7, 100.5)[0]
+
+
 @pytest.mark.parametrize("keys", [9, 10, 11, 1_000])
 def test_no_more_are_remembered_than_the_limit(keys: int) -> None:
     """Those who asked last are."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], seconds: float = 20) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], seconds: float = 60) -> T:
     """Ask again and again until the answer is true, and return it.
 
     Raises AssertionError with the last answer, or the error that asking ended with, when the time is up.

@@ -16,6 +16,6 @@ on, as a removal from a room is. Secrets are not in the log, which is for ever: 
 
 from __future__ import annotations
 
-from imcore.accounts.accounts import Accounts, Granted, Registered, alone, check_keys
+from imcore.accounts.accounts import Accounts, Granted, Registered, alone, ready_keys
 
-__all__ = ["Accounts", "Granted", "Registered", "alone", "check_keys"]
+__all__ = ["Accounts", "Granted", "Registered", "alone", "ready_keys"]

@@ -477,9 +477,10 @@ class Accounts:
         return self._granted(fact, changing.actor.role, event.position, told, refresh)
 
     async def deactivate(self, who: Identity) -> list[Recorded]:
-        """Give the account up, for good."""
+        """Give the account up, for good. Raises Forbidden for the last owner of a room in which others are."""
         sids = await self._sids(who.mid)
-        made = await self._log.decide(Deactivate(who.mid, who.actor, sids=sids))
+        rooms = await queries.owned_alone(self._pool, who.mid)
+        made = await self._log.decide(Deactivate(who.mid, who.actor, sids=sids, rooms=rooms))
         await keeping.forget_families(self._pool, who.mid, sids)
         return made
 
@@ -527,20 +528,22 @@ class Accounts:
             await asyncio.sleep(SWEEP_S)
 
 
-async def check_keys(keys: OwnKeys, source: queries.Source) -> None:
-    """Pass a folder with keys in it, and one of a service that never had any.
+async def ready_keys(settings: Settings, keys: OwnKeys, source: queries.Source) -> None:
+    """For a process in which people come in: pass a folder with keys in it, and one of a service that never had any, where the first
+    is made if only tokens lead in.
 
     Whoever is logged in has tokens that a key of this service has signed. So where there are logins and no key, a mount is away, or the
     folder is another one than that of the other processes: a new key would make those tokens worthless, and no other process would
     believe what it signs. The database does not know of tokens that the command line made. Raises BadConfiguration.
     """
-    if keys.kids or not await queries.are_logins(source):
-        return
-    raise BadConfiguration(
-        f"there is no key in {keys.folder}, and people are logged in, by tokens that one has signed. Put the keys back: all "
-        f"processes of a service share them. If they are lost, `imcore keys rotate --data {keys.folder.parent}` makes a new one: "
-        "logins stay, but every device must refresh its token, and backends need new ones"
-    )
+    if not keys.kids and await queries.are_logins(source):
+        raise BadConfiguration(
+            f"there is no key in {keys.folder}, and people are logged in, by tokens that one has signed. Put the keys back: all "
+            f"processes of a service share them. If they are lost, `imcore keys rotate --data {keys.folder.parent}` makes a new one: "
+            "logins stay, but every device must refresh its token, and backends need new ones"
+        )
+    if settings.auth_mode != "open" and not settings.auth_keys:
+        keys.signing()
 
 
 @asynccontextmanager
@@ -551,9 +554,6 @@ async def alone(url: str, settings: Settings) -> AsyncIterator[Accounts]:
         return []
 
     async with create_pool(url, application_name="imcore account", connections_max=2) as pool:
-        settings = settings.model_copy(
-            update={"auth_mode": "open"}
-        )  # nobody comes in by a token here: no key is made for that
         events = Log(lambda: connect(url, application_name="imcore account"), InlineProjections(), lambda batch: None)
         works = Accounts(settings, events, pool, nodes=nobody, keys=OwnKeys(Path(settings.data)))
         appending = asyncio.create_task(events.run())

@@ -36,6 +36,7 @@ from imcore.events.types import (
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
 from imcore.projections.accounts import ACTIVE, DEACTIVATED, PENDING, SUSPENDED, Account
 from imcore.projections.code_uses import CodeUses
+from imcore.projections.rooms import Room
 from imcore.roles import account_key, account_of, lesser, role_of
 
 GUEST: Final[PlatformRole] = "guest"
@@ -252,18 +253,26 @@ class Restore(OnAccount):
 
 
 class Deactivate(OnAccount):
-    """Whose it is gives it up, for good."""
+    """Whose it is gives it up, for good. Not the last owner of a room in which others are, who could not leave it either.
 
-    __slots__ = ("sids",)
+    `rooms` are those that it owned alone a moment ago; what it was given since is not asked.
+    """
 
-    def __init__(self, mid: int, actor: Actor, *, sids: Sequence[str]) -> None:
-        super().__init__("account.deactivate", mid, actor, more=login_keys(mid, sids))
-        self.sids = tuple(sids)
+    __slots__ = ("rooms", "sids")
+
+    def __init__(self, mid: int, actor: Actor, *, sids: Sequence[str], rooms: Sequence[str] = ()) -> None:
+        owned: list[Key] = [("rooms", (room,)) for room in rooms]
+        super().__init__("account.deactivate", mid, actor, more=[*login_keys(mid, sids), *owned])
+        self.sids, self.rooms = tuple(sids), tuple(rooms)
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
         """One end, or none."""
         if self.account(rows).state == DEACTIVATED:
             return []
+        for name in self.rooms:
+            room = row_of(rows, Room, "rooms", name)
+            if room is not None and room.owners == (self.mid,) and room.members > 1 and not room.dismissed:
+                raise Forbidden(f"the last owner of {name} makes somebody else owner first, or dismisses the room")
         return self.say(AccountDeactivated(mid=self.mid, sids=self.sids))
 
 

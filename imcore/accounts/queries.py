@@ -41,6 +41,13 @@ LEFT JOIN accounts a ON a.mid = $1
 LEFT JOIN logins l ON l.mid = $1 AND l.sid = $2
 LEFT JOIN logouts o ON o.mid = $1
 """
+# Rooms in which others are, and that one person owns and nobody else.
+OWNED_ALONE: Final = """
+SELECT r.room FROM members m JOIN rooms r ON r.room = m.room
+WHERE m.mid = $1 AND m.role = 'owner' AND r.dismissed = 0 AND r.members > 1 AND cardinality(r.owners) = 1
+ORDER BY r.room LIMIT $2
+"""
+OWNED_MAX: Final = 50  # one is enough to refuse; of these some may be given away or left meanwhile
 
 
 class Known(NamedTuple):
@@ -115,6 +122,11 @@ async def accounts(source: Source, after: int, state: str | None, search: str, l
 async def logins(source: Source, mid: int, limit: int, key: str | None = None) -> list[Device]:
     """The logins of a person that are not over, on the device of this key or on all; the newest first."""
     return [Device(*row) for row in await source.fetch(LOGINS, mid, limit, key)]
+
+
+async def owned_alone(source: Source, mid: int) -> list[str]:
+    """Rooms in which others are and whose only owner this is, some of them if they are many."""
+    return [row["room"] for row in await source.fetch(OWNED_ALONE, mid, OWNED_MAX)]
 
 
 async def are_logins(source: Source) -> bool:

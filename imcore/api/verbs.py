@@ -84,6 +84,7 @@ class Route:
             headers=request.headers,
         )
         self._verbs.admit(verb, caller)  # before anything is read for somebody who may not
+        refuse_conditions(request)
         key = idempotency.key_of(request.headers.getall(idempotency.HEADER, []))
         values = await self._values(request)
         args = self._verbs.checked(verb, caller, values)
@@ -202,6 +203,16 @@ def tagged(request: web.Request, response: web.Response) -> web.Response:
     if not has_already(request, response.etag.value):
         return response
     return web.Response(status=304, headers={hdrs.ETAG: response.headers[hdrs.ETAG]})
+
+
+def refuse_conditions(request: web.Request) -> None:
+    """Raises BadRequest for a change that is to be made only if nobody else has made one: nothing here looks at that, and to pass the
+    condition over would be to overwrite what its sender has not seen."""
+    if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+        return
+    for name in (hdrs.IF_MATCH, hdrs.IF_UNMODIFIED_SINCE):
+        if name in request.headers:
+            raise BadRequest(f"{name} is not heeded: tags are weak, and no change hangs on one")
 
 
 def has_already(request: web.Request, tag: str) -> bool:

@@ -473,7 +473,10 @@ class Client(Subjects):
     async def members(self, room: str, *, after: int | None = None, limit: int | None = None) -> Members:
         """A page of the room's members. Raises NoSuchRoom."""
         reply = await self._ask(Op.MEMBERS, {"room": _checked(room), "after": after, "limit": limit})
-        members = [Member(one["mid"], one["role"], one["since"], one["online"]) for one in reply["members"]]
+        members = [
+            Member(one["mid"], one["role"], one["since"], one["online"], one.get("muted_until_ms", 0))
+            for one in reply["members"]
+        ]
         return Members(room, members, reply.get("next"))
 
     async def present(self, room: str) -> frozenset[int]:

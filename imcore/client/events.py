@@ -210,12 +210,13 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a room."""
+    """A member of a room. `muted_until_ms` is 0 of whom nobody has muted, and may have passed."""
 
     mid: int
     role: str
     since: int
     online: bool
+    muted_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -704,17 +704,25 @@ class Marked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberLine:
-    """A member. `since` is the position of the join."""
+    """A member. `since` is the position of the join. `muted_until_ms` is there of whom somebody has muted."""
 
     mid: int
     role: str
     since: int
     online: bool
+    # milliseconds since 1970
+    muted_until_ms: int = 0
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> MemberLine:
         """From its JSON."""
-        return cls(mid=told["mid"], role=told["role"], since=told["since"], online=told["online"])
+        return cls(
+            mid=told["mid"],
+            role=told["role"],
+            since=told["since"],
+            online=told["online"],
+            muted_until_ms=told.get("muted_until_ms", 0),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1724,7 +1732,10 @@ class AccountVerbs(Subject):
     async def deactivate(self) -> Place:
         """Give your account up, for good. Its name stays taken.
 
-        Raises NoSuchAccount, AccountInactive.
+        It stays a member of its rooms, and what it said is still said by it. The last owner of a room in which
+        others are makes somebody else owner first, or dismisses the room.
+
+        Raises NoSuchAccount, AccountInactive, Forbidden.
         """
         return Place.of(await self._calls.perform(VERBS["account.deactivate"], {}))
 
@@ -2018,8 +2029,8 @@ class RoomsVerbs(Subject):
         return Place.of(await self._calls.perform(VERBS["rooms.kick"], {"room": room, "mid": mid}))
 
     async def set_role(self, room: str, mid: int, *, role: Literal["owner", "admin", "member"]) -> Place:
-        """Change what somebody of lower rank is, to a role below one's own. Ownership is given away with
-        rooms.transfer.
+        """Change what somebody of lower rank is, to a role below one's own, or step down by oneself. Ownership is
+        given away with rooms.transfer.
 
         Raises NoSuchRoom, Forbidden.
         """
@@ -2283,7 +2294,10 @@ class BlocksVerbs(Subject):
     __slots__ = ()
 
     async def add(self, mid: int, *, of: int | None = None) -> Place:
-        """Take no direct messages of somebody any more. That person learns of it when it sends one.
+        """Take no direct messages of somebody any more, and no invitation. That person learns of it when it sends
+        one.
+
+        Nor does it bring one into a room any more, or into a new one.
 
         - `of`: for whom a service acts; a person leaves it out
 
@@ -2292,7 +2306,7 @@ class BlocksVerbs(Subject):
         return Place.of(await self._calls.perform(VERBS["blocks.add"], given({"mid": mid, "of": of}, {"of": None})))
 
     async def remove(self, mid: int, *, of: int | None = None) -> Place:
-        """Take direct messages of somebody again.
+        """Take direct messages and invitations of somebody again.
 
         - `of`: for whom a service acts; a person leaves it out
 
@@ -2349,9 +2363,9 @@ class MessagesVerbs(Subject):
         """Store a message in the room and deliver it.
 
         As whoever asks, or for a service as the member that it names, or in its own name. It may answer a message
-        (`reply_to`) and be part of a thread (`thread`: the seq of its first message), both of them messages of the
-        room that its sender sees; it may name people of the room, or "all". The same `id` again, for the same
-        message, is answered with its first place.
+        that its sender sees (`reply_to`) and be part of a thread (`thread`: the seq of its first message, which its
+        sender need not see); it may name people of the room, or "all". The same `id` again, for the same message,
+        is answered with its first place.
 
         - `op`: under which clients of version 1 get it
         - `format`: text and base64: the body is a string that means text or bytes

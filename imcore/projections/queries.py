@@ -134,7 +134,7 @@ def _is_contact(viewer: str, mid: str) -> str:
 # The members of a room in order of mid, and who of them is online, as far as $4 may see that (0 sees everybody): looked up for each of
 # the page, where EXISTS would be answered by reading all sessions once. A direct room is not a small one.
 MEMBERS_PAGE: Final = f"""
-SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online
+SELECT m.mid, m.role, m.since, present.mid IS NOT NULL AS online, m.muted_until_ms
 FROM members m
 JOIN rooms r ON r.room = m.room
 LEFT JOIN visibility v ON v.mid = m.mid
@@ -249,12 +249,12 @@ LEFT JOIN amendments a ON a.room = named.room AND a.seq = named.seq
 ORDER BY named.position DESC
 """
 
-# Whether what a message is about can be so: the room, from where on its sender sees it, how many of the seqs are messages that it sees,
-# and how many of the people are in the room.
+# Whether what a message is about can be so: the room, from where on its sender sees it, how many of the seqs are messages that it sees
+# (or $5, of which any message will do), and how many of the people are in the room.
 ABOUT: Final = """
 SELECT m.mid IS NOT NULL AS is_member,
   (SELECT count(*) FROM events e WHERE e.stream_id = s.id AND e.seq = ANY($3::bigint[]) AND e.op > 0
-    AND e.seq >= CASE WHEN r.history = 'joined' THEN coalesce(m.since_seq, 0) ELSE 0 END) AS messages,
+    AND (e.seq = $5 OR e.seq >= CASE WHEN r.history = 'joined' THEN coalesce(m.since_seq, 0) ELSE 0 END)) AS messages,
   (SELECT count(*) FROM members p WHERE p.room = $1 AND p.mid = ANY($4::bigint[])) AS people
 FROM streams s
 LEFT JOIN members m ON m.room = $1 AND m.mid = $2
@@ -456,6 +456,7 @@ class MemberLine(NamedTuple):
     role: str
     since: int
     online: bool
+    muted_until_ms: int = 0
 
 
 class InboxLine(NamedTuple):
@@ -831,16 +832,19 @@ async def pins(source: Source, room: str, first: int, last: int, before: int, li
 
 
 class Judged(NamedTuple):
-    """Is the sender a member; how many of the seqs are messages that it sees; how many of the people are members?"""
+    """Is the sender a member; how many of the seqs are messages that it may name; how many of the people are members?"""
 
     is_member: bool
     messages: int
     people: int
 
 
-async def judge(source: Source, room: str, mid: int, seqs: Collection[int], people: Collection[int]) -> Judged | None:
-    """Whether what a message is about can be so; None where there is no such room."""
-    row = await source.fetchrow(ABOUT, room, mid, list(seqs), list(people))
+async def judge(
+    source: Source, room: str, mid: int, seqs: Collection[int], people: Collection[int], unseen: int = 0
+) -> Judged | None:
+    """Whether what a message is about can be so; None where there is no such room. `unseen` is one of the seqs that its sender need not
+    see."""
+    row = await source.fetchrow(ABOUT, room, mid, list(seqs), list(people), unseen)
     return None if row is None else Judged(*row)
 
 

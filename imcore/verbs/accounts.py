@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
@@ -44,6 +45,7 @@ from imcore.verbs.verb import (
     Args,
     Caller,
     Key,
+    Label,
     Limit,
     Line,
     Mid,
@@ -59,6 +61,7 @@ NAME_CHARACTERS_MAX: Final = 64
 AVATAR_BYTES_MAX: Final = 512
 EXTRA_BYTES_MAX: Final = 4_096
 REASON_CHARACTERS_MAX: Final = 256
+BLANK: Final = "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # letters and signs, says Unicode, of which nothing is seen
 EMAIL_CHARACTERS_MAX: Final = 254
 CODE_CHARACTERS_MAX: Final = 64
 REFRESH_CHARACTERS_MAX: Final = 128
@@ -74,6 +77,12 @@ def _avatar(url: str) -> str:
     if any(sign in url for sign in " <>\"'\\"):
         raise ValueError("has a sign in it that a URL writes in another way")
     return url
+
+
+def _is_seen(name: str) -> str:
+    if all(unicodedata.category(sign)[0] in "CZ" or sign in BLANK for sign in name):
+        raise ValueError("has nothing in it that is seen")
+    return name
 
 
 def _extra(extra: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -97,7 +106,7 @@ NewPassword = Annotated[
     str,
     Field(min_length=PASSWORD_CHARACTERS_MIN, max_length=PASSWORD_BYTES_MAX, examples=["correct horse battery staple"]),
 ]
-Name = Annotated[Line, Field(min_length=1, max_length=NAME_CHARACTERS_MAX)]
+Name = Annotated[Label, Field(min_length=1, max_length=NAME_CHARACTERS_MAX), AfterValidator(_is_seen)]
 Avatar = Annotated[Line, Field(max_length=AVATAR_BYTES_MAX), AfterValidator(_avatar)]
 Extra = Annotated[dict[str, JsonValue], AfterValidator(_extra)]
 Accepts = Annotated[
@@ -481,11 +490,15 @@ async def password(caller: Caller, means: Means, args: PasswordChange) -> Logged
     "DELETE",
     "/v1/account",
     answer=Place,
-    errors=(NoSuchAccount, AccountInactive),
+    errors=(NoSuchAccount, AccountInactive, Forbidden),
     has_secrets=True,
 )
 async def deactivate(caller: Caller, means: Means, args: Nothing) -> Place:
-    """Give your account up, for good. Its name stays taken."""
+    """Give your account up, for good. Its name stays taken.
+
+    It stays a member of its rooms, and what it said is still said by it. The last owner of a room in which others are makes somebody
+    else owner first, or dismisses the room.
+    """
     return _place(await means.accounts.deactivate(caller.identity))
 
 

@@ -13,7 +13,7 @@ from imcore.accounts import queries as account_queries
 from imcore.accounts.decisions import Look
 from imcore.errors import BadRequest, Forbidden, TooManyRooms
 from imcore.events.store import Decision
-from imcore.events.types import AUDIT, SERVICE_MID, Recorded
+from imcore.events.types import AUDIT, SERVICE_MID, MemberJoined, Recorded
 from imcore.membership import RoomDecision, whom
 from imcore.permissions import Actor, person
 from imcore.projections import queries
@@ -111,7 +111,8 @@ def changed(events: Sequence[Recorded]) -> Place:
 
 def joined(events: Sequence[Recorded], existing: Member | None) -> Place | Other:
     """Where somebody joined: now, or, with status 200, before."""
-    if events:
-        return Place(position=events[-1].position, seq=events[-1].seq)
+    if events:  # who is muted still is told that after the join
+        last = [event for event in events if event.type == MemberJoined.type][-1]
+        return Place(position=last.position, seq=last.seq)
     assert existing is not None, "no event means that there was a membership"
     return Other(200, Place(position=existing.since, seq=existing.since_seq, duplicate=True))

@@ -300,6 +300,7 @@ async def _check_may_store(caller: Caller, means: Means, room: str, size: int) -
     """What the decision asks again. Here it spares those who are refused the sending, and us the bytes."""
     now_ms = time.time_ns() // 1_000_000
     await reads.check(means.reads, "attachments.store", room, caller.identity.actor)
+    await means.accounts.doors.allow("send", caller.identity, room, caller.key)
     if caller.mid != SERVICE_MID:
         uploaded = await queries.uploaded(means.pool, caller.mid)
         membership.check_allowance(uploaded, size, means.settings.attachment_bytes_per_day_max, now_ms)

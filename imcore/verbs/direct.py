@@ -1,4 +1,4 @@
-"""Two people: the conversation that is theirs alone, and whose messages one does not take."""
+"""Two people: the conversation that is theirs alone, and whose messages and invitations one does not take."""
 
 from __future__ import annotations
 
@@ -78,14 +78,17 @@ async def open_direct(caller: Caller, means: Means, args: With) -> Opened | Othe
 
 @verb("blocks.add", "PUT", "/v1/blocks/{mid}", answer=Place, errors=(Forbidden,))
 async def block(caller: Caller, means: Means, args: With) -> Place:
-    """Take no direct messages of somebody any more. That person learns of it when it sends one."""
+    """Take no direct messages of somebody any more, and no invitation. That person learns of it when it sends one.
+
+    Nor does it bring one into a room any more, or into a new one.
+    """
     blocking = membership.BlockPerson(somebody(args.mid), acting(caller, args.of), key=caller.key)
     return changed(await decided(caller, means, blocking))
 
 
 @verb("blocks.remove", "DELETE", "/v1/blocks/{mid}", answer=Place, errors=(Forbidden,))
 async def unblock(caller: Caller, means: Means, args: With) -> Place:
-    """Take direct messages of somebody again."""
+    """Take direct messages and invitations of somebody again."""
     unblocking = membership.UnblockPerson(somebody(args.mid), acting(caller, args.of), key=caller.key)
     return changed(await decided(caller, means, unblocking))
 

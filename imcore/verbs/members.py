@@ -21,8 +21,8 @@ from imcore.verbs.verb import (
     AnyVerb,
     Args,
     Caller,
+    Label,
     Limit,
-    Line,
     Mid,
     Millis,
     Other,
@@ -37,7 +37,7 @@ from imcore.verbs.verb import (
 REASON_BYTES_MAX: Final = 256
 CHANGES_ROWS: Final = 500
 
-Reason = Annotated[Line, within(REASON_BYTES_MAX)]
+Reason = Annotated[Label, within(REASON_BYTES_MAX)]
 UntilMs = Annotated[int, Field(ge=0, le=INT64_MAX, description="milliseconds since 1970; 0 ends it")]
 
 
@@ -135,12 +135,13 @@ class MyInvitations(Args):
 
 
 class MemberLine(Answer):
-    """A member. `since` is the position of the join."""
+    """A member. `since` is the position of the join. `muted_until_ms` is there of whom somebody has muted."""
 
     mid: int
     role: str
     since: Position
     online: bool
+    muted_until_ms: Millis = 0
 
 
 class MembersPage(Answer):
@@ -318,7 +319,8 @@ async def kick(caller: Caller, means: Means, args: Somebody) -> Place:
 
 @verb("rooms.set_role", "PUT", "/v1/rooms/{room}/members/{mid}/role", answer=Place, errors=(NoSuchRoom, Forbidden))
 async def set_role(caller: Caller, means: Means, args: NewRole) -> Place:
-    """Change what somebody of lower rank is, to a role below one's own. Ownership is given away with rooms.transfer."""
+    """Change what somebody of lower rank is, to a role below one's own, or step down by oneself. Ownership is given away with
+    rooms.transfer."""
     refuse_live(means, args.room)
     setting = membership.SetRole(args.room, somebody(args.mid), caller.identity.actor, args.role)
     return changed(await decided(caller, means, setting))

@@ -186,8 +186,8 @@ class NewMessage(Args):
 async def send(caller: Caller, means: Means, args: NewMessage) -> Place | Other:
     """Store a message in the room and deliver it.
 
-    As whoever asks, or for a service as the member that it names, or in its own name. It may answer a message (`reply_to`) and be part
-    of a thread (`thread`: the seq of its first message), both of them messages of the room that its sender sees; it may name people
+    As whoever asks, or for a service as the member that it names, or in its own name. It may answer a message that its sender sees
+    (`reply_to`) and be part of a thread (`thread`: the seq of its first message, which its sender need not see); it may name people
     of the room, or "all". The same `id` again, for the same message, is answered with its first place.
     """
     who = caller.identity
@@ -461,6 +461,7 @@ async def edit(caller: Caller, means: Means, args: NewWords) -> Place:
     _text(means, args.body)
     _pace(caller, means, caller.mid)
     target = await _target(caller, means, args.room, args.seq)
+    await means.accounts.doors.allow("send", caller.identity, args.room, caller.key)
     who, within_s = caller.identity.actor, means.settings.edit_within_s
     editing = EditMessage(target, who, within_s, args.body, args.format, key=caller.key)
     return changed(await decided(caller, means, editing))

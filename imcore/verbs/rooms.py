@@ -24,6 +24,7 @@ from imcore.verbs.verb import (
     AnyVerb,
     Args,
     Caller,
+    Label,
     Limit,
     Line,
     Mid,
@@ -44,8 +45,8 @@ SLOW_MODE_S_MAX: Final = 21_600
 MEMBERS_MAX: Final = 1_000_000
 
 Kind = Literal["private", "public", "announcement"]
-Title = Annotated[Line, within(TITLE_BYTES_MAX)]
-Topic = Annotated[Line, within(TOPIC_BYTES_MAX)]
+Title = Annotated[Label, within(TITLE_BYTES_MAX)]
+Topic = Annotated[Label, within(TOPIC_BYTES_MAX)]
 After = Annotated[Line, within(ROOM_BYTES_MAX)]
 
 

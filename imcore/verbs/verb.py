@@ -98,6 +98,12 @@ def _no_controls(text: str) -> str:
     return text
 
 
+def _as_shown(text: str) -> str:
+    if any("\u202a" <= sign <= "\u202e" or "\u2066" <= sign <= "\u2069" for sign in _no_controls(text)):
+        raise ValueError("has a character in it that turns the text around")
+    return text
+
+
 class Checked(AfterValidator):
     """A check of ours that the schema of an argument tells of too, as far as a schema can: `said` are words of JSON Schema."""
 
@@ -122,11 +128,14 @@ def within(bytes_max: int) -> AfterValidator:
     return Checked(check, {"maxLength": bytes_max})
 
 
-# As JSON Schema writes them, in the regular expressions of JavaScript; the checks themselves are check_room and _no_controls.
+# As JSON Schema writes them, in the regular expressions of JavaScript; the checks themselves are check_room, _no_controls and
+# _as_shown.
 TYPE_SCHEMA: Final = "^[a-z][a-z0-9_]{0,31}$"
 NAME_SCHEMA: Final = r"^[^\s\u0000-\u001f\u007f-\u009f]{1,128}$"
 ROOM_SCHEMA: Final = r"^[a-z][a-z0-9_]{0,31}://[^\s\u0000-\u001f\u007f-\u009f]{1,128}$"
 NO_CONTROLS: Final = Checked(_no_controls, {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"})
+
+AS_SHOWN: Final = Checked(_as_shown, {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"})
 
 # Each is its own word in the OpenAPI document. A person's id is never 0, which is the service; guests have negative ones.
 Room = Annotated[
@@ -140,6 +149,9 @@ Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS_MAX)]
 Key = Annotated[str, Field(min_length=1, max_length=KEY_BYTES_MAX), NO_CONTROLS, within(KEY_BYTES_MAX)]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 Line = Annotated[str, NO_CONTROLS]  # of text for people; with Field(max_length=…) or within(…)
+Label = Annotated[
+    str, AS_SHOWN
+]  # the same, where others see it amid text of their own: it turns nothing of that around
 
 
 # --- who asks ------------------------------------------------------------------------------------------------------------------

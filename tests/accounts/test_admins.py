@@ -48,6 +48,35 @@ async def test_who_is_suspended_is_out_until_it_is_lifted(guarded: Place) -> Non
     assert 200 == (await show(guarded, await logged_in(guarded))).status
 
 
+async def test_who_owns_a_room_alone_gives_it_away_before_its_account(guarded: Place) -> None:
+    """The room is named. One that nobody else is in, one with another owner, and one that was dismissed hold nobody."""
+    one, other = await somebody(guarded), await somebody(guarded, "other")
+    for name, members in (("empty", []), ("team", [other["mid"]]), ("gone", [other["mid"]])):
+        made = {"room": f"group://{name}", "members": members}
+        assert 201 == (await guarded.post("/v1/rooms", token=one["token"], json=made)).status
+    assert 200 == (await guarded.delete("/v1/rooms/group/gone", token=one["token"])).status
+
+    refused = await guarded.delete("/v1/account", token=one["token"])
+
+    assert (403, "forbidden") == (refused.status, refused.code)
+    assert "group://team" in refused.json["detail"]
+    assert 200 == (await show(guarded, one)).status, "nothing was ended by that"
+    given = await guarded.put("/v1/rooms/group/team/owner", token=one["token"], json={"mid": other["mid"]})
+    assert 200 == given.status
+    assert 200 == (await guarded.delete("/v1/account", token=one["token"])).status
+
+
+async def test_a_room_is_not_given_to_who_has_given_its_account_up(guarded: Place) -> None:
+    one, other = await somebody(guarded), await somebody(guarded, "other")
+    made = {"room": "group://team", "members": [other["mid"]]}
+    assert 201 == (await guarded.post("/v1/rooms", token=one["token"], json=made)).status
+    assert 200 == (await guarded.delete("/v1/account", token=other["token"])).status
+
+    given = await guarded.put("/v1/rooms/group/team/owner", token=one["token"], json={"mid": other["mid"]})
+
+    assert (400, "bad_request") == (given.status, given.code)
+
+
 @pytest.mark.parametrize(
     ("role", "of", "allowed"),
     [

@@ -87,6 +87,25 @@ async def test_a_text_of_the_wrong_length_is_told_how_many_characters_it_may_hav
         assert (400, said) == (told.status, told.json["detail"])
 
 
+@pytest.mark.parametrize(
+    "name", ["\u202eecila", "a\u2066b", "b\u202c", " \u3000", "\u200b\u200d", "\u3164", "\u2800\u00ad"]
+)
+async def test_a_name_is_seen_and_leaves_the_text_around_it_alone(guarded: Place, name: str) -> None:
+    who = await somebody(guarded)
+
+    told = await guarded.patch("/v1/account", token=who["token"], json={"name": name})
+
+    assert (400, "bad_request") == (told.status, told.code)
+
+
+@pytest.mark.parametrize("name", ["אליס", "علی‌رضا", "👩‍👩‍👧", "日本 太郎", "a b"])
+async def test_names_are_of_any_script(guarded: Place, name: str) -> None:
+    who = await somebody(guarded)
+
+    assert 200 == (await guarded.patch("/v1/account", token=who["token"], json={"name": name})).status
+    assert name == (await guarded.get(f"/v1/people/{who['mid']}", token=who["token"])).json["name"]
+
+
 async def test_signs_of_sql_are_only_signs(guarded: Place) -> None:
     """In every field that takes text, and given back as they came."""
     evil = "'; DROP TABLE accounts; -- \\ % _ $$ \" {{7*7}}"
@@ -330,7 +349,13 @@ async def test_codes_are_not_sent_again_as_fast_as_one_asks(
 ) -> None:
     """An account fills nobody's mailbox, whatever address is given; and guesses count with those of logging in."""
     url, told = mailer
-    paced = {**CHEAP, "rate_limits": True, "logins_per_address_burst": 1_000, "logins_per_account_burst": 10}
+    paced = {
+        **CHEAP,
+        "rate_limits": True,
+        "logins_per_address_burst": 1_000,
+        "logins_per_account_burst": 10,
+        "logins_per_account_per_s": 0.001,
+    }
     async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **paced) as place:
         await registered(place, "alice", email="alice@example.com")
 
@@ -340,7 +365,7 @@ async def test_codes_are_not_sent_again_as_fast_as_one_asks(
         ]
 
         assert [200, 200, 200, 429] == [one.status for one in answers]
-        assert 50_000 < answers[-1].json["retry_after_ms"] <= 60_000
+        assert 0 < answers[-1].json["retry_after_ms"] <= 60_000
         assert 4 == len(told)
         guesses = [
             (await place.post("/v1/accounts/activation", token="", json=wanted(password="a guess of it"))).status
@@ -353,7 +378,7 @@ async def test_codes_are_not_sent_again_as_fast_as_one_asks(
 
 async def test_codes_are_paced_for_each_address(database_url: str, mailer: tuple[str, list[dict[str, object]]]) -> None:
     url, _ = mailer
-    paced = {**CHEAP, "rate_limits": True, "logins_per_address_burst": 3}
+    paced = {**CHEAP, "rate_limits": True, "logins_per_address_burst": 3, "logins_per_address_per_s": 0.001}
     async with serving(database_url, auth_mode="jwt", activation_webhook_url=url, **paced) as place:
         answers = [
             (await place.post("/v1/accounts/activation", token="", json=wanted(f"nobody{n}"))).status for n in range(4)

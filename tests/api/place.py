@@ -152,8 +152,8 @@ class Place:
     async def followed(self) -> None:
         """The projections have everything."""
         head = (await self.reads.reader.head()).position
-        assert await self.reads.reached(head, 10)
-        assert self.reads.searched is None or await self.reads.searched(head, 10)
+        assert await self.reads.reached(head, 60)
+        assert self.reads.searched is None or await self.reads.searched(head, 60)
 
 
 async def answered(response: ClientResponse) -> Answer:

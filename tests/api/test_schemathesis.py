@@ -34,7 +34,7 @@ from imcore.verbs import VERBS
 from imcore.verbs.call import Verbs
 from permissions.cases import CASES
 from permissions.test_cross import expected, standings, targets
-from permissions.world import PASSWORD, Somebody, World, world
+from permissions.world import PASSWORD, RENEW_S, Somebody, World, world
 from system.servers import Server, running
 from verbs.asking import BY_NAME
 
@@ -44,7 +44,6 @@ CASES_MIN: Final = 10_000 if EXAMPLES >= 100 else 3_000
 HOOKS: Final = Path(__file__).with_name("schema_hooks.py")
 TESTS: Final = HOOKS.parents[1]
 SEED: Final = os.environ.get("SCHEMATHESIS_SEED", "5")
-RENEW_S: Final = 300  # a token is good for 900
 GOOD: Final = 0.8  # of the scenes are such that the operation is allowed
 # What is not answered well, though the table says yes, and why.
 NEVER: Final[Mapping[str, tuple[PlatformRole, ...]]] = {}

@@ -9,20 +9,24 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+import pytest_asyncio
 
 from api.place import Place, bearer, serving
 from api.probes import probes
 from api.test_app import raw
-from imcore.paces import Paces
+from conftest import Server
 
 ECHO = "/v1/probes/group/1/of/7"
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-async def api(database_url: str) -> AsyncIterator[Place]:
-    """The verbs of these tests, believing everybody."""
-    async with serving(database_url, verbs=probes(), rate_limits=False) as place:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(server: Server, template: str) -> AsyncIterator[Place]:
+    """The verbs of these tests, believing everybody. They leave nothing behind."""
+    async with server.database(template) as url, serving(url, verbs=probes(), rate_limits=False) as place:
         yield place
 
 
@@ -330,6 +334,17 @@ async def test_a_condition_that_is_none_changes_nothing(api: Place, condition: s
     assert 200 == (await api.get(ECHO, headers={"If-None-Match": condition})).status
 
 
+@pytest.mark.parametrize("name", ["If-Match", "If-Unmodified-Since"])
+async def test_a_change_on_a_condition_is_not_made_without_it(api: Place, name: str) -> None:
+    """What is only read or sent again hangs on no such condition."""
+    given = {name: 'W/"0123456789abcdef0123456789abcdef"'}
+
+    refused = await api.put(ECHO, json={}, headers=given)
+
+    assert (400, "bad_request") == (refused.status, refused.code)
+    assert 200 == (await api.get(ECHO, headers=given)).status
+
+
 async def test_only_what_was_read_has_a_tag(api: Place) -> None:
     written = await api.put(ECHO, json={}, headers={"If-None-Match": "*"})
     refused = await api.get(f"{ECHO}?limit=0", headers={"If-None-Match": "*"})
@@ -384,20 +399,6 @@ async def test_people_are_told_how_much_is_left(database_url: str) -> None:
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
     assert '"requests";r=2;t=10' == bad.headers["RateLimit"]
     assert "RateLimit" not in service.headers
-
-
-def test_what_is_left_is_what_can_be_taken() -> None:
-    paces: Paces[int] = Paces(2, 5)
-    assert (5, 0.0) == paces.left(7, 100.0)
-    for left in (4, 3, 2, 1, 0):
-        assert 0 == paces.take(7, 100.0)
-        assert left == paces.left(7, 100.0)[0]
-    assert (0, 2.5) == paces.left(7, 100.0)
-    assert paces.take(7, 100.0) > 0
-    assert (1, 2.0) == paces.left(7, 100.5)
-    assert 0 == paces.take(7, 100.5)
-    paces.charge(7, 100.5, 40)
-    assert 0 == paces.left(7, 100.5)[0]
 
 
 # --- pages of other origins ---

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from imcore.attachments import s3 as s3_module
 from imcore.attachments.folder import Folder
 from imcore.attachments.s3 import Bucket
 from imcore.attachments.store import Store
@@ -40,12 +41,14 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """A server that speaks S3, for the whole run."""
+    """A server that speaks S3, for the whole run. What a busy machine keeps from answering is no store that stands still."""
     with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
-    with process:  # closes its input, which ends it, and waits
+    with process, pytest.MonkeyPatch.context() as patched:  # closes its input, which ends it, and waits
+        for name in ("ANSWER_S", "START_S", "CARRY_S"):
+            patched.setattr(s3_module, name, 60.0)
         assert process.stdout is not None
         yield S3(**json.loads(process.stdout.readline()))
 

@@ -12,6 +12,7 @@ import pytest
 
 from attachments.conftest import S3
 from attachments.test_store import left, new_id, pieces
+from imcore.attachments import sweep
 from imcore.attachments.folder import Folder
 from imcore.attachments.s3 import Bucket
 from imcore.attachments.store import Store
@@ -65,10 +66,13 @@ async def test_the_walk_goes_through_all_pages_and_begins_again(tmp_path: Path, 
     await store.close()
 
 
-async def test_the_walk_comes_past_what_others_keep_in_the_bucket(s3: S3, database_url: str) -> None:
+async def test_the_walk_comes_past_what_others_keep_in_the_bucket(
+    s3: S3, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More than a page of it, before the first file: the orphan behind it goes all the same, and nothing else."""
+    monkeypatch.setattr(sweep, "PAGE", 20)
     store = await Bucket.opened(s3.settings())
-    others = [f"2026/{n}" for n in range(PAGE + 1)]
+    others = [f"2026/{n}" for n in range(sweep.PAGE + 1)]
     for key in others:
         await store._client.put_object(Bucket=store._bucket, Key=store._prefix + key, Body=b"")
     orphan = "3" * 32

@@ -93,6 +93,7 @@ async def test_everything_can_be_asked(server: Server, way: Way) -> None:
             inbox = await im.inbox()
             mark = await im.mark_read(room, 4)
             members = await im.members(room, limit=1)
+            await im.rooms.mute(room, other, until_ms=10**15)
             rest = await im.members(room, after=members.next)
             assert {im.mid, other} == await im.present(room)
             await bob.leave(room)
@@ -109,6 +110,7 @@ async def test_everything_can_be_asked(server: Server, way: Way) -> None:
         assert 4 == line.last.body
         assert (room, 4, 3) == (mark.room, mark.seq, mark.unread)
         assert [im.mid, other] == [one.mid for one in (*members.members, *rest.members)]
+        assert [0, 10**15] == [one.muted_until_ms for one in (*members.members, *rest.members)]
         assert ("no_such_room", False) == (refused.value.code, refused.value.retry)
 
 

@@ -245,8 +245,11 @@ async def test_where_nobody_remembers_another_server_or_timeline_is_another_log(
     assert later.epoch == (await log.begun("c")).epoch
 
 
-async def test_who_starts_in_the_middle_of_a_failover_waits_for_a_comet_that_was_there(log: Log) -> None:
+async def test_who_starts_in_the_middle_of_a_failover_waits_for_a_comet_that_was_there(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who remembers nothing would end the epoch for everybody."""
+    monkeypatch.setattr(history, "VOUCH_S", 60.0)
     process = await log.begun("a")
     saw(process, await log.grow())
     await log.execute(NODE, "a")

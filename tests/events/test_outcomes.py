@@ -14,6 +14,7 @@ import pytest
 from asyncpg.connection import LoggedQuery
 
 from events.at_work import (
+    PATIENCE_S,
     AtWork,
     Nothing,
     Told,
@@ -40,7 +41,7 @@ from waiting import eventually
 
 R = "group://r"
 TIMEOUT_S = 0.4
-SOON_S = 5.0  # far more than TIMEOUT_S, far less than for ever
+SOON_S = 20.0  # far more than TIMEOUT_S, far less than for ever
 # Everybody who appends to this database.
 TERMINATE = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -65,6 +66,11 @@ async def head_locked(url: str) -> AsyncIterator[None]:
     async with connected(url) as connection, connection.transaction():
         await connection.execute("SELECT FROM log_head FOR UPDATE")
         yield
+
+
+def hurry(log: Log, append_timeout_s: float) -> None:
+    """From here on an append may take so long. What a test begins and ends with takes as long as the machine does."""
+    log._append_timeout_s = append_timeout_s
 
 
 async def is_waiting(here: AtWork) -> None:
@@ -157,12 +163,14 @@ async def test_an_append_that_was_ended_is_made_by_the_retry(database_url: str, 
 
 @pytest.mark.parametrize("road", ["drafts", "decisions"])
 async def test_an_append_that_takes_too_long_has_an_unknown_outcome(database_url: str, road: str) -> None:
-    async with appending(database_url, append_timeout_s=TIMEOUT_S) as here:
+    async with appending(database_url) as here:
         await here.join(R, 1)
         used = new_id()
+        hurry(here.log, TIMEOUT_S)
         async with head_locked(database_url):
             told = await submit(here.log, *items(road, message(R, 1, used))).all_told()
             assert {Unavailable} == kinds(told)
+        hurry(here.log, PATIENCE_S)
         (again,) = await settled(here, message(R, 1, used))
         assert (2, 2) == again.place
         assert 2 == len(await assert_sound(here.pool))
@@ -177,14 +185,16 @@ async def test_a_database_that_falls_silent_is_given_up(
 ) -> None:
     """The story: the answer to an append did not come, and after the timeout the appender waited for that to its rollback, for ever."""
     between, url = line
-    async with appending(url, database=database_url, append_timeout_s=TIMEOUT_S) as here:
+    async with appending(url, database=database_url) as here:
         await here.join(R, 1)
         await here.together(*items(road, message(R)))
         used = new_id()
+        hurry(here.log, TIMEOUT_S)
         between.lose_replies(after=after)
         async with asyncio.timeout(SOON_S):
             told = await submit(here.log, *items(road, message(R, 1, used, body='"mark"'))).all_told()
         assert {Unavailable} == kinds(told)
+        hurry(here.log, PATIENCE_S)
         between.pass_on()
         between.cut()
         (again,) = await settled(here, message(R, 1, used, body='"mark"'))
@@ -280,6 +290,7 @@ async def test_what_waits_too_long_for_a_database_is_refused_and_was_not_stored(
         told = await submit(log, message("live://r", is_member=False), Nothing()).all_told()
         assert {Overloaded} == kinds(told)
         assert 0 == log.pending
+        hurry(log, PATIENCE_S)
         is_there = True
         assert 1 == (await log.appending(message("live://r", is_member=False))).position
         assert 1 == len(await assert_sound(pool))
@@ -300,7 +311,7 @@ async def test_a_short_absence_of_the_database_costs_nobody_anything(database_ur
 
 
 async def test_while_the_database_is_away_messages_are_refused_at_once_and_what_nobody_waits_for_is_kept(
-    database_url: str,
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is told another time to come back. The ends of sessions are in the log when the database is there again."""
     is_there = False
@@ -316,15 +327,19 @@ async def test_while_the_database_is_away_messages_are_refused_at_once_and_what_
         for mid in range(1, 4):
             log.submit(commands.close_session(mid, "k", 1, "lost", None))
 
-        waits_ms = []
-        for _ in range(100):
-            with pytest.raises(Overloaded) as refusal:
-                log.submit(message("live://r", is_member=False))
-            waits_ms.append(refusal.value.retry_after_ms or 0)
+        waits_ms, loop = [], asyncio.get_running_loop()
+        now = loop.time()
+        with monkeypatch.context() as patched:  # else the line moves on meanwhile
+            patched.setattr(loop, "time", lambda: now)
+            for _ in range(100):
+                with pytest.raises(Overloaded) as refusal:
+                    log.submit(message("live://r", is_member=False))
+                waits_ms.append(refusal.value.retry_after_ms or 0)
         assert sorted(waits_ms) == waits_ms
         assert 1_000 <= waits_ms[0] < waits_ms[-1]
         assert 3 == log.pending
 
+        hurry(log, PATIENCE_S)
         is_there = True
         said = await eventually(lambda: _said(log, "live://r"))
         assert said is not None
@@ -342,8 +357,9 @@ async def _said(log: Log, room: str) -> Recorded | None:
 async def test_a_silent_database_keeps_nobody_waiting_for_the_next_connection(line: tuple[Line, str]) -> None:
     """The story: who had waited through a whole timeout waited through half of another, for a connection that hung."""
     between, url = line
-    async with appending(url, append_timeout_s=2 * TIMEOUT_S, send_wait_max_s=TIMEOUT_S / 2) as here:
+    async with appending(url, send_wait_max_s=TIMEOUT_S / 2) as here:
         await here.say("live://r", is_member=False)
+        hurry(here.log, 2 * TIMEOUT_S)
         between.lose_replies()
         in_hand = submit(here.log, message("live://r", is_member=False))
         await between.lost.wait()
@@ -407,6 +423,7 @@ async def test_nobody_waits_for_ever_for_a_connection_that_cannot_be_made_ready(
             async with asyncio.timeout(SOON_S):
                 told = await submit(here.log, message("live://r", is_member=False)).all_told()
             assert {Overloaded} == kinds(told)
+        hurry(here.log, PATIENCE_S)
         (again,) = await settled(here, message("live://r", is_member=False))
         assert (FAR + 1, 1) == again.place
 

@@ -210,6 +210,11 @@ async def test_an_append_looks_everything_up_through_indexes(
 async def test_what_a_live_log_reads_does_not_grow_with_the_log(grown: str) -> None:
     """Both roads, retries, and every read: through the appender and the reader themselves."""
     async with connected(grown) as connection:
+
+        async def have_all_told() -> bool:
+            return not await connection.fetchval(OTHERS)
+
+        await eventually(have_all_told)  # a backend tells what it has scanned at its end at the latest
         before = await totals(connection)
         async with appending(grown) as here:
             used = [new_id() for _ in range(20)]
@@ -225,10 +230,7 @@ async def test_what_a_live_log_reads_does_not_grow_with_the_log(grown: str) -> N
                 (page,) = await here.reader.read_pages([(floors, EVENTS)], 500)
                 assert page.events
 
-        async def have_all_told() -> bool:
-            return not await connection.fetchval(OTHERS)
-
-        await eventually(have_all_told)  # a backend tells what it has scanned at its end at the latest
+        await eventually(have_all_told)
         after = await totals(connection)
         # A partition that was made meanwhile is left out: making it reads it.
         assert {table: before[table][0] for table in before} == {table: after[table][0] for table in before}

@@ -430,6 +430,45 @@ async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium
         await window.tab.until(f"{part(alice, '.messages')}.textContent.includes('Bob left')")
 
 
+async def test_what_happens_in_a_room_is_said_in_words_and_its_end_too(browser: Chromium, imcore: Running) -> None:
+    """No name of a type stands there, and who is taken out, or whose room ends, is told so instead of an empty page."""
+    async with looking(browser) as window:
+        alice, owner, team = next(MIDS), next(MIDS), "group://talk"
+        await window.go(f"{imcore.page}?me={alice}", alice)
+        async with connected(imcore, owner) as socket:
+
+            async def call(verb: str, **args: object) -> None:
+                told = await ask(socket, 38, {"verb": verb, "args": {"room": team, **args}})
+                assert "answer" in told, told
+
+            for room in (team, f"{team}-2"):
+                made = {"room": room, "members": [alice], "title": "t"}
+                assert "answer" in await ask(socket, 38, {"verb": "rooms.create", "args": made})
+            await window.tab.click(in_list(alice, team, "button"))
+            await window.tab.until(f"{part(alice, '.room-name')}.textContent === 'talk'")
+            sent = await ask(socket, 4, {"room": team, "id": str(uuid.uuid4()), "body": {"text": "hello"}})
+            await call("rooms.change", topic="x", slow_mode_s=5)
+            await call("rooms.mute_all", until_ms=10**15)
+            await call("reactions.add", seq=sent["seq"], reaction="👍")
+            await call("pins.add", seq=sent["seq"])
+            await call("rooms.ban", mid=999)
+
+            for words in (
+                "changed the topic, how often one writes", "muted everybody", f"reacted to #{sent['seq']} with 👍",
+                f"pinned #{sent['seq']}", "banned",
+            ):  # fmt: skip
+                await window.tab.until(f"{part(alice, '.messages')}.textContent.includes({words!r})")
+            said = await window.tab.run(f"{part(alice, '.messages')}.textContent")
+            assert not re.search("room_|member_|message_|reaction_", said), said
+
+            await call("rooms.kick", mid=alice)
+            await window.tab.until(f"{part(alice, '.fault')}.textContent.includes('You were taken out of talk by')")
+            await window.tab.click(in_list(alice, f"{team}-2", "button"))
+            await window.tab.until(f"{part(alice, '.room-name')}.textContent === 'talk-2'")
+            assert "answer" in await ask(socket, 38, {"verb": "rooms.dismiss", "args": {"room": f"{team}-2"}})
+            await window.tab.until(f"{part(alice, '.fault')}.textContent === 'talk-2 was ended.'")
+
+
 async def test_a_server_that_comes_back_is_found_again(browser: Chromium, ready: Path) -> None:
     """What was written meanwhile arrives once, and nobody has to press anything."""
     with kept(3) as places:

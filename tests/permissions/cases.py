@@ -300,7 +300,7 @@ CASES: Final[dict[str, Case]] = {
     "rooms.leave": Case(_left),
     "rooms.add": Case(_new_member, targets=("member",)),
     "rooms.kick": Case(on_person(), targets=RANKED),
-    "rooms.set_role": Case(on_person(role="member"), targets=RANKED),
+    "rooms.set_role": Case(on_person(role="member"), targets=RANKED, on_self=True),
     "rooms.transfer": Case(on_person(), targets=("member",)),
     "rooms.mute": Case(on_person(until_ms=FOR_EVER_MS), targets=RANKED),
     "rooms.mute_all": Case(in_room(until_ms=FOR_EVER_MS)),

@@ -108,6 +108,7 @@ async def test_the_table_is_obeyed(people: World, server: Server, operation: str
     verb, case = BY_NAME[operation], CASES[operation]
     if door not in verb.doors:
         pytest.skip(f"{operation} is not for this door")
+    await people.renew()
     deviations: list[str] = []
     for role in PLATFORM_ROLES:
         for standing in standings(operation, role):

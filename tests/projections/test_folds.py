@@ -81,6 +81,7 @@ from imcore.projections import (
     logouts,
     members,
     mentions,
+    mutes,
     room_counts,
     rooms,
     sessions,
@@ -101,6 +102,7 @@ from imcore.projections.logins import Login
 from imcore.projections.logouts import KEEP_MS, Logout
 from imcore.projections.members import Member
 from imcore.projections.mentions import Mention
+from imcore.projections.mutes import Mute
 from imcore.projections.projection import fold
 from imcore.projections.room_counts import RoomCount
 from imcore.projections.rooms import Room
@@ -235,6 +237,13 @@ def test_roles_and_mutes_change_members_only() -> None:
 
     assert {(R, 7): Member("owner", 1, 1, 5, changed=3)} == fold(members.projection, given(joined(), owner, mute))
     assert {} == fold(members.projection, given(owner, mute))
+
+
+def test_a_mute_stays_whoever_goes_and_until_it_is_ended() -> None:
+    mute, end = MemberMuted(room=R, mid=7, until_ms=5), MemberMuted(room=R, mid=7, until_ms=0)
+
+    assert {(R, 7): Mute(5)} == fold(mutes.projection, given(joined(), mute, left(), joined(), left()))
+    assert {} == fold(mutes.projection, given(joined(), mute, end))
 
 
 def test_a_person_is_in_as_many_rooms_as_it_joined_and_is_still_in() -> None:

@@ -14,7 +14,7 @@ from imcore.projections.runner import Runner
 from projections.place import Place, running
 from waiting import eventually
 
-SOON_S = 20
+SOON_S = 60
 
 
 def node(name: str) -> Node:

@@ -36,7 +36,7 @@ from projections.place import Place, running
 
 A, B, C = "group://a", "group://b", "group://c"
 NODE = Node("n", "host", "127.0.0.1", 3101, 3102, 3103, "", 1)
-SOON_S = 20
+SOON_S = 60
 
 
 async def follow(here: Place) -> None:

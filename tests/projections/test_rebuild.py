@@ -31,7 +31,7 @@ from projections.place import Place, message, place, running
 from waiting import eventually
 
 R = "group://r"
-SOON_S = 20
+SOON_S = 60
 
 
 @asynccontextmanager
@@ -158,6 +158,7 @@ async def test_a_report_that_reads_the_table_for_long_stops_nobody(
     """The swap would wait for it, and every append for the swap. It gives up and tries again instead."""
     monkeypatch.setattr(rebuilding, "SWAP_WAIT_MS", 50)
     monkeypatch.setattr(rebuilding, "SWAP_AGAIN_S", 0.05)
+    monkeypatch.setattr(rebuilding, "SWAP_TRIES", 10_000)  # as many as come while the report reads
     await here.join(R, 1)
     async with here.pool.acquire() as report:
         reading = report.transaction()
@@ -165,7 +166,7 @@ async def test_a_report_that_reads_the_table_for_long_stops_nobody(
         await report.fetch("SELECT * FROM members")
         async with running(rebuild(here.pool, members.projection)) as rebuilt:
             for mid in range(2, 20):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(SOON_S):
                     await here.join(R, mid)
                 await asyncio.sleep(0.02)
             assert not rebuilt.done()

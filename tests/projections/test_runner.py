@@ -40,7 +40,7 @@ from projections.place import Place, message, place, running
 from waiting import eventually
 
 R = "group://r"
-SOON_S = 20
+SOON_S = 60
 
 
 async def holds_everything(runner: Runner, here: Place) -> None:

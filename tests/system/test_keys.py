@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from conftest import copy_cluster, temporary_folder
+from imcore.database.embedded import running_url
 from system.servers import PROGRAM, Server
 
 PASSWORD = "correct horse battery staple"
@@ -102,3 +103,23 @@ async def test_a_service_whose_keys_are_gone_does_not_start_with_others(
         status, granted = await ask(server, "POST", "/v1/refresh", {"refresh_token": granted["refresh_token"]})
         assert 200 == status
         assert 200 == (await ask(server, "GET", "/v1/account", token=granted["token"]))[0]
+
+
+async def test_a_process_in_which_nobody_comes_in_needs_no_keys(cluster: Path) -> None:
+    """A projector runs on a machine of its own."""
+    async with server_of(cluster, "--auth", "jwt") as server:
+        server.start()
+        who = {"login": "alice", "password": PASSWORD}
+        assert 201 == (await ask(server, "POST", "/v1/accounts", who))[0]
+        assert 200 == (await ask(server, "POST", "/v1/login", who))[0]
+        with temporary_folder() as folder:
+            shared = ("--database-url", running_url(server.data) or "", "--auth", "jwt")
+            projector = Server(folder, *shared, "--roles", "projector")
+            door = Server(folder, *shared, "--roles", "api")
+            try:
+                projector.start()
+                with pytest.raises(AssertionError, match="there is no key in"):
+                    door.start()
+            finally:
+                projector.end()
+                door.end()

@@ -16,7 +16,7 @@ async def has_moved(api: Backend, mid: int, room: str) -> None:
     """Wait until it is shown that the person's one connection is in this room and no other."""
 
     async def is_there() -> bool:
-        return (await api.sessions(mid))[0]["rooms"] == [room]
+        return bool((await api.sessions(mid))[0]["rooms"] == [room])
 
     await eventually(is_there)
 

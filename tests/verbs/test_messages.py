@@ -165,6 +165,22 @@ async def test_what_a_message_may_be_about(room: Place, about: dict[str, object]
     assert (status, code) == (told.status, told.code if told.status >= 400 else ""), told.raw
 
 
+async def test_who_joins_amid_a_thread_goes_on_with_it(room: Place) -> None:
+    """It sees what was said in it since, and nothing of before."""
+    root = await say(room, ANNA, "old")
+    await room.post(f"{ROOM_1}/join", mid=OUTSIDER)
+    theirs = await say(room, BEN, "what about this?", thread=root)
+
+    mine = await say(room, OUTSIDER, "I am new here", thread=root, reply_to=theirs)
+
+    listed = (await room.get(f"{ROOM_1}/messages/{root}/thread", mid=OUTSIDER)).json
+    assert [theirs, mine] == [event["seq"] for event in listed["events"]]
+    for about in ({"thread": 1}, {"thread": mine + 9}, {"thread": root, "reply_to": root}):
+        message = {"id": str(uuid.uuid4()), "body": "x", **about}
+        refused = await room.post(f"{ROOM_1}/messages", mid=OUTSIDER, json=message)
+        assert (404, "no_such_message") == (refused.status, refused.code)
+
+
 async def test_what_was_said_before_ones_join_cannot_be_answered(room: Place) -> None:
     old = await say(room, ANNA, "old")
     await room.post(f"{ROOM_1}/join", mid=OUTSIDER)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from accounts.place import somebody
-from api.place import Place
+from api.place import Place, serving
 from imcore import commands, membership, nodes
 from imcore.api.services import SERVICES
 from imcore.auth import ANONYMOUS, Identity
@@ -385,14 +385,15 @@ async def test_a_signal_has_a_name(team: Place, name: object) -> None:
     assert (400, "bad_request") == (told.status, told.code)
 
 
-async def test_signals_have_a_pace_of_their_own(team: Place) -> None:
-    burst = int(team.settings.user_signals_burst)
-    for _ in range(burst):
-        assert 200 == (await team.post(f"{PATH}/typing", mid=ANNA, json={})).status
-    told = await team.post(f"{PATH}/typing", mid=ANNA, json={})
-    assert (429, "rate_limited") == (told.status, told.code)
-    assert 200 == (await team.post(f"{PATH}/typing", mid=BEN, json={})).status
-    assert 201 == (await team.send(PATH, ANNA, "a message")).status
+async def test_signals_have_a_pace_of_their_own(database_url: str) -> None:
+    async with serving(database_url, user_signals_burst=3, user_signals_per_s=0.001) as place:
+        await place.room(ROOM, ANNA, BEN)
+        for _ in range(3):
+            assert 200 == (await place.post(f"{PATH}/typing", mid=ANNA, json={})).status
+        told = await place.post(f"{PATH}/typing", mid=ANNA, json={})
+        assert (429, "rate_limited") == (told.status, told.code)
+        assert 200 == (await place.post(f"{PATH}/typing", mid=BEN, json={})).status
+        assert 201 == (await place.send(PATH, ANNA, "a message")).status
 
 
 # --- the table --------------------------------------------------------------------------------------------------------------------

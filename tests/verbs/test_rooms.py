@@ -81,6 +81,41 @@ async def test_everybody_is_muted_until_the_time_has_come(room: Place) -> None:
     assert (201, "") == await send(room, MEMBER)
 
 
+@pytest.mark.parametrize("setting", ["title", "topic"])
+async def test_what_a_room_is_called_leaves_the_text_around_it_alone(room: Place, setting: str) -> None:
+    for text in ("\u202egnp.exe", "a\u2066b"):
+        told = await room.patch(ROOM_1, mid=OWNER, json={setting: text})
+        assert (400, "bad_request") == code(told), told.json
+    assert 200 == (await room.patch(ROOM_1, mid=OWNER, json={setting: "חדר"})).status
+
+
+async def test_nobody_ends_its_mute_by_leaving(room: Place) -> None:
+    """The answer of the join says where the join is, and a second time, too."""
+    far_ms = int(time.time() * 1000) + 600_000
+    assert 200 == (await room.put(f"{ROOM_1}/members/{MEMBER}/mute", mid=ADMIN, json={"until_ms": far_ms})).status
+    assert 200 == (await room.post(f"{ROOM_1}/leave", mid=MEMBER)).status
+
+    joined = await room.post(f"{ROOM_1}/join", mid=MEMBER)
+
+    assert (403, "muted") == await send(room, MEMBER)
+    again = await room.post(f"{ROOM_1}/join", mid=MEMBER)
+    assert (201, joined.json | {"duplicate": True}) == (joined.status, again.json)
+    assert "muted" == (await room.get(ROOM_1, mid=MEMBER)).json["standing"]
+
+
+async def test_the_list_of_members_says_who_is_muted(room: Place) -> None:
+    """As the changes of the list do; of the others it says nothing of it."""
+    far_ms = int(time.time() * 1000) + 600_000
+    assert 200 == (await room.put(f"{ROOM_1}/members/{MEMBER}/mute", mid=ADMIN, json={"until_ms": far_ms})).status
+
+    for mid in (OWNER, MEMBER):
+        listed = (await room.get(f"{ROOM_1}/members", mid=mid)).json["members"]
+        assert {MEMBER: far_ms} == {one["mid"]: one["muted_until_ms"] for one in listed if "muted_until_ms" in one}
+    await room.put(f"{ROOM_1}/members/{MEMBER}/mute", mid=ADMIN, json={"until_ms": 0})
+    listed = (await room.get(f"{ROOM_1}/members", mid=OWNER)).json["members"]
+    assert not any("muted_until_ms" in one for one in listed)
+
+
 async def test_a_ban_and_its_end(room: Place) -> None:
     banned = await room.put(f"{ROOM_1}/bans/{MEMBER}", mid=ADMIN, json={"reason": "spam"})
     assert 200 == banned.status
@@ -289,3 +324,9 @@ async def test_what_a_moderator_does_is_in_the_audit_stream(room: Place) -> None
     shown = await rooms.show.run(moderator, means, rooms.InRoom(room="group://1"))
     assert isinstance(shown, rooms.Shown)
     assert shown.dismissed > 0
+
+
+async def test_somebody_who_was_never_here_is_banned_too(room: Place) -> None:
+    """Whoever has nothing to be told needs no stream for it."""
+    assert 200 == (await room.put(f"{ROOM_1}/bans/987654", mid=ADMIN, json={})).status
+    assert [987654] == [one["mid"] for one in (await room.get(f"{ROOM_1}/bans", mid=OWNER)).json["bans"]]

@@ -97,6 +97,28 @@ export function noticeText({ type, mid, body }, nameOf) {
     case "message_edited": return `${by} edited #${body?.target}`;
     case "message_recalled": return `${by} took #${body?.target} back`;
     case "role_changed": return `${by} made ${whom} ${body?.role}`;
+    case "member_banned": return `${by} banned ${whom}`;
+    case "member_unbanned": return `${by} lets ${whom} come in again`;
+    case "join_requested": return `${who} asks to be let in`;
+    case "join_rejected": return `${by} did not let ${whom} in`;
+    case "room_changed": return `${by} changed ${changes(body)}`;
+    case "room_muted": return body?.until_ms ? `${by} muted everybody` : `${by} let everybody speak again`;
+    case "room_dismissed": return `${by} ended the room`;
+    case "reaction_added": return `${by} reacted to #${body?.target} with ${body?.reaction}`;
+    case "reaction_removed": return `${by} took ${body?.reaction} back from #${body?.target}`;
+    case "message_pinned": return `${by} pinned #${body?.target}`;
+    case "message_unpinned": return `${by} unpinned #${body?.target}`;
     default: return type;
   }
+}
+
+const SETTINGS = {
+  title: "the title", topic: "the topic", public: "who comes in", approval: "who comes in", history: "what newcomers see",
+  writers: "who writes", slow_mode_s: "how often one writes", members_max: "how many may come in",
+};
+
+/** Which settings a change of the room is about. */
+function changes(body) {
+  const said = Object.entries(SETTINGS).filter(([name]) => (body?.[name] ?? null) !== null);
+  return [...new Set(said.map(([, words]) => words))].join(", ") || "the room";
 }

@@ -113,7 +113,7 @@ export class Panel {
       const message = this.#roomOf(room).pending.find((pending) => pending.id === id);
       if (message) message.error = error;
     });
-    on("removed", ({ room }) => this.#drop(room));
+    on("removed", (ended) => this.#removed(ended));
 
     this.part("switch").addEventListener("click", () => {
       if (["offline", "stopped"].includes(this.connection.state)) client.connect();
@@ -223,6 +223,14 @@ export class Panel {
         if (error.code !== "no_such_room") throw error; // where rooms are made by backends only
       });
     }
+  }
+
+  /** Somebody else ended it: who looks at the room is told, because it is gone from the page. Who left knows. */
+  #removed({ room, type, by }) {
+    const shown = this.room?.name === room ? this.room.title : null;
+    this.#drop(room);
+    if (shown === null || type === "member_left") return;
+    this.#say(type === "room_dismissed" ? `${shown} was ended.` : `You were taken out of ${shown} by ${this.#nameOf(by)}.`);
   }
 
   #drop(name) {
