@@ -49,7 +49,7 @@ async def test_a_callback_that_fails_is_logged_and_the_bot_goes_on(
         if isinstance(happening, Event):
             happened.append(happening.type)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(Stop):
             await bot.serve()
 
@@ -154,7 +154,7 @@ async def test_what_a_bot_stopped_at_is_there_at_its_next_start(server: Server) 
                 if message.body == "second":
                     raise Stop
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 with pytest.raises(Stop):
                     await bot.serve()
 
