@@ -95,6 +95,7 @@ class Limits:
     sends_max: int = 1_000  # sends without an outcome; further ones wait in `send`
     calls_max: int = 1_000  # calls of verbs without an outcome; further ones wait for their turn
     queue_events_max: int = 1_000  # events that wait for the program: from here on the socket is not read
+    unacked_events_max: int = 10_000  # events that manual acks are due for: from here on the loop waits for one
     overflow_events_max: int = 4_000  # while a call waits for its answer: from here on events are let go, to come again
     packet_bytes_max: int = PACKET_BYTES_MAX  # the server's setting of this name: a larger one ends the connection
     call_s: float = 60.0  # how long a call of a verb may take, with all that is repeated of it
@@ -233,6 +234,7 @@ class Client(Subjects):
         self._ended: Exception | None = None  # why there is nothing more to come
         self._is_closing = False
         self._is_iterating = False
+        self._is_owing = False  # the loop waits for acks
         self._outcomes: dict[Asked, asyncio.Future[Any]] = {}  # sends are bounded by _may_send
         self._may_send = asyncio.Semaphore(limits.sends_max)
         self._may_call = asyncio.Semaphore(limits.calls_max)
@@ -379,7 +381,7 @@ class Client(Subjects):
             if self._acks == "auto":
                 await self._settle(core.given)
             while not self._is_closing:
-                entry = core.next()
+                entry = core.next() if self._may_take() else None
                 if entry is None:
                     if self._ended is not None:
                         raise self._ended
@@ -400,11 +402,23 @@ class Client(Subjects):
         finally:
             self._is_iterating = False
 
+    def _may_take(self) -> bool:
+        """Is it bounded what the program has and has not dealt with? With automatic acks that is one event."""
+        if self._core.unsettled < self._limits.unacked_events_max:
+            return True
+        if not self._is_owing:
+            self._is_owing = True
+            log.warning("%d events are due to be acked: no more are given until some are", self._core.unsettled)
+        return False
+
     async def _settle(self, entries: Sequence[Entry]) -> None:
         """These are dealt with: stored, and to be acknowledged."""
         settled = [done for entry in entries for done in self._core.settle(entry)]
         if not settled:
             return
+        if self._is_owing:
+            self._is_owing = False
+            self._arrived.set()
         seen: dict[str, int] = {}
         cursor, forgets = None, False
         for done in settled:

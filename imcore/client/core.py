@@ -234,7 +234,7 @@ class Core:
         self._places: dict[str, _Place] = {}
         self._moved: set[str] = set()  # places whose seq went on over own sends, which the store was not told of
         self._entries: deque[Entry] = deque()  # for the program, not taken yet; bounded by backlog_max
-        self._given: deque[Entry] = deque()  # taken, not settled; as many as the program takes at a time
+        self._given: deque[Entry] = deque()  # taken, not settled; bounded by unacked_events_max
         self._era = 0
         self._settled = 0  # everything up to this position is settled
         self._received = 0  # last position that came over this connection
@@ -875,6 +875,11 @@ class Core:
     def given(self) -> Sequence[Entry]:
         """What was taken and is not settled."""
         return list(self._given)
+
+    @property
+    def unsettled(self) -> int:
+        """How much was taken and is not settled, or waits for what is not."""
+        return len(self._given)
 
     def given_upto(self, event: Happening) -> Sequence[Entry]:
         """What was taken and not settled, up to and with this; nothing if it was settled already."""

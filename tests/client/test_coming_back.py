@@ -11,6 +11,7 @@ import time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -441,6 +442,34 @@ async def test_what_is_not_acknowledged_comes_again_to_the_next_client(server: S
 
     assert [0, 1, 2, 3, 4] == [message.body for message in heard]
     assert [4, 5] == [message.body for message in again]
+
+
+async def test_a_program_that_acknowledges_nothing_is_given_no_more_until_it_does(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    mid, room = server.new_mid(), server.new_room()
+    few = replace(QUICK, unacked_events_max=3)
+    async with (
+        connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK) as other,
+        connect(url(server, "ws"), mid=mid, acks="manual", limits=few) as im,
+    ):
+        await im.join(room)
+        await other.join(room)
+        for n in range(6):
+            await other.send(room, n)
+        heard = await hear(im, 3)
+        fourth = asyncio.create_task(hear(im, 1))
+        await im.history(room)  # whatever was on its way has come
+        assert not fourth.done()
+        assert ["3 events are due to be acked: no more are given until some are"] == [
+            record.getMessage() for record in caplog.records if "acked" in record.getMessage()
+        ]
+
+        await im.ack(heard[0])
+
+        assert [3] == [message.body for message in await fourth]
+        await im.ack(heard[2])
+        assert [4, 5] == [message.body for message in await hear(im, 2)]
 
 
 async def test_a_loop_that_is_cancelled_sees_the_event_again_and_one_that_ends_does_not(server: Server) -> None:
