@@ -658,7 +658,7 @@ class Client(Subjects):
                 if ending.is_final:
                     self._stop(ending.error)
                     return
-                if lived_s >= limits.steady_s:
+                if lived_s >= limits.steady_s or ending.is_timed:
                     failures = 0
                 if ending.is_wanted:
                     continue

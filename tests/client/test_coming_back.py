@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import orjson
 import psutil
 import pytest
 from aiohttp.http import WS_KEY
@@ -31,6 +32,8 @@ from imcore.client import (
     carriers,
     connect,
 )
+from imcore.protocol import binary
+from imcore.protocol.packet import Op
 from system.servers import Backend, Server
 from waiting import eventually
 
@@ -285,11 +288,45 @@ async def test_waits_grow_are_random_and_have_an_end(caplog: pytest.LogCaptureFi
     connecting.cancel()
     await asyncio.wait([connecting])
 
-    told = [record for record in caplog.records if record.name == "imcore.client.client"]
-    waits = [float(str(record.args[1])) for record in told if isinstance(record.args, tuple)]
+    waits = waits_of(caplog)
     assert all(wait <= 0.001 * 2**n for n, wait in enumerate(waits[:5]))
     assert 0.012 < max(waits) <= 0.016
     assert len(set(waits[5:])) == len(waits[5:]), "they are drawn"
+
+
+async def test_who_was_told_when_to_come_does_not_pay_for_the_failures_before(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that crashes and soon after is started anew has its clients back as soon as it said."""
+    caplog.set_level(logging.WARNING, "imcore.client")
+    accepted = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        if accepted == 8:
+            await reader.read(1)
+            farewell = {"code": "going_away", "message": "", "retry": True, "close": 4001, "delay_ms": 1}
+            writer.write(binary.encode(2, Op.DISCONNECT, 0, orjson.dumps(farewell)))
+            await writer.drain()
+        writer.close()
+
+    there = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = there.sockets[0].getsockname()[1]
+    limits = Limits(backoff_s=0.001, backoff_max_s=60)
+    connecting = asyncio.create_task(_once(f"tcp://127.0.0.1:{port}", 1, limits))
+    await eventually(lambda: so(len(waits_of(caplog)) >= 12))
+    connecting.cancel()
+    await asyncio.wait([connecting])
+    there.close()
+    waits = waits_of(caplog)
+
+    assert 0.001 == waits[7], "what the server said"
+    assert all(wait <= 0.001 * 2 ** (n + 1) for n, wait in enumerate(waits[8:12]))
+
+
+def waits_of(caplog: pytest.LogCaptureFixture) -> list[float]:
+    """How long the client said it would wait, each time."""
+    told = [record for record in caplog.records if record.name == "imcore.client.client"]
+    return [float(str(record.args[1])) for record in told if isinstance(record.args, tuple)]
 
 
 async def test_a_hole_is_filled_from_the_history(server: Server) -> None:
