@@ -187,8 +187,8 @@ class Accounts:
 
     async def _sweep_forgotten(self) -> None:
         after = INT64_MIN
-        while found := await queries.forgotten(self._pool, after, SWEEP_LOGINS_MAX):
-            guests = await queries.began_with_login(self._pool, found)
+        while found := await queries.negative(self._pool, after, SWEEP_LOGINS_MAX):
+            guests = await queries.guests_forgotten(self._pool, found)
             if guests:
                 await self._take_out(guests)
             after = found[-1]

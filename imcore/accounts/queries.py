@@ -61,19 +61,18 @@ AND EXISTS (SELECT FROM members m JOIN rooms r ON r.room = m.room
   WHERE m.mid = o.mid AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://'))
 ORDER BY o.mid LIMIT $3
 """
-# Members with a negative member id of whom nothing is kept. That is all that can be known of a guest that was forgotten, but the log.
-FORGOTTEN: Final = """
-SELECT DISTINCT m.mid FROM members m JOIN rooms r ON r.room = m.room
-WHERE m.mid > $1 AND m.mid < 0 AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://')
-AND NOT EXISTS (SELECT FROM logins l WHERE l.mid = m.mid)
-AND NOT EXISTS (SELECT FROM refresh_tokens t WHERE t.mid = m.mid)
-ORDER BY m.mid LIMIT $2
-"""
-# Whose stream begins with a login: nothing happens to a guest before. LATERAL with a LIMIT: one look at an index for each.
-BEGAN_WITH_LOGIN: Final = """
+# People with a negative member id who are in rooms: a page in order of mid, which costs no more than it is long.
+NEGATIVE: Final = "SELECT mid FROM room_counts WHERE mid > $1 AND mid < 0 ORDER BY mid LIMIT $2"
+# Who of these is in rooms and has no login, but had one: the stream of a guest begins with it, that of others does not. LATERAL with a
+# LIMIT is one look at an index of the log for each.
+GUESTS_FORGOTTEN: Final = """
 SELECT asked.mid FROM unnest($1::bigint[]) AS asked(mid) JOIN streams s ON s.name = 'user:' || asked.mid
 CROSS JOIN LATERAL (SELECT e.type FROM events e WHERE e.stream_id = s.id ORDER BY e.seq LIMIT 1) AS first
 WHERE first.type = 'logged_in'
+AND NOT EXISTS (SELECT FROM logins l WHERE l.mid = asked.mid)
+AND NOT EXISTS (SELECT FROM refresh_tokens t WHERE t.mid = asked.mid)
+AND EXISTS (SELECT FROM members m JOIN rooms r ON r.room = m.room
+  WHERE m.mid = asked.mid AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://'))
 """
 # Rooms that these are in and may leave. Of those that one of them owns alone: who owns it next, in the order of membership.heir_order.
 TO_LEAVE: Final = """
@@ -179,14 +178,14 @@ async def guests_logged_out(source: Source, least: int, most: int, limit: int) -
     return [mid for (mid,) in await source.fetch(GUESTS_LOGGED_OUT, least, most, limit)]
 
 
-async def forgotten(source: Source, after: int, limit: int) -> list[int]:
-    """Members of rooms who have a negative member id and no login, in order of mid: guests, or people who never had one."""
-    return [mid for (mid,) in await source.fetch(FORGOTTEN, after, limit)]
+async def negative(source: Source, after: int, limit: int) -> list[int]:
+    """People with a negative member id who are in rooms, in order of mid."""
+    return [mid for (mid,) in await source.fetch(NEGATIVE, after, limit)]
 
 
-async def began_with_login(source: Source, mids: Sequence[int]) -> list[int]:
-    """Which of these are guests who came by a login, as far as the log is kept."""
-    return [mid for (mid,) in await source.fetch(BEGAN_WITH_LOGIN, mids)]
+async def guests_forgotten(source: Source, mids: Sequence[int]) -> list[int]:
+    """Which of these are guests of whom nothing is kept but that they are in rooms, and the log as far as it is."""
+    return [mid for (mid,) in await source.fetch(GUESTS_FORGOTTEN, mids)]
 
 
 async def to_leave(source: Source, mids: Sequence[int], limit: int) -> list[Place]:

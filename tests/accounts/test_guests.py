@@ -15,7 +15,7 @@ from imcore import failpoints
 from imcore.accounts import accounts, queries
 from imcore.accounts.decisions import ExpireLogins
 from imcore.events.types import ROOM, SERVICE_MID, Fact, LoginExpired, MemberLeft, RoleChanged
-from imcore.membership import ChooseVisibility
+from imcore.membership import ChooseVisibility, Join
 from imcore.permissions import person
 from imcore.projections import PROJECTIONS
 from imcore.projections.rebuild import audit, rebuild
@@ -291,6 +291,19 @@ async def test_whoever_dies_between_the_end_and_the_last_leave_leaves_them_to_th
     await guarded.accounts.sweep()
     assert 0 == await guarded.pool.fetchval("SELECT count(*) FROM refresh_tokens")
     await are_the_folds(guarded)
+
+
+async def test_a_guest_who_came_in_while_it_went_goes_with_the_next_sweep(guarded: Place) -> None:
+    """Its request passed a door that did not know yet."""
+    await guarded.room(R, 7)
+    goes = await a_guest(guarded)
+    await logs_out(guarded, goes)
+    await guarded.log.decide(Join(R, person(goes["mid"]), may_create=False))
+    assert goes["mid"] in await in_room(guarded)
+
+    await guarded.accounts.sweep()
+
+    assert {7: "member"} == await in_room(guarded)
 
 
 async def test_two_who_sweep_at_once_take_nobody_out_twice(guarded: Place) -> None:
