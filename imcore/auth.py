@@ -483,7 +483,7 @@ class OwnKeys:
     """The server's own Ed25519 keys: `keys/ed25519.pem` in the data folder, and `keys/ed25519-2.pem`, … of later days.
 
     The newest signs; one that is only `SETTLE_S` old does not yet, so that all processes know it. All verify. The folder is looked
-    at again twice a second, when somebody asks.
+    at again twice a second, when somebody asks; where there is no key yet each time, for the first signs at once.
 
     A key ends by its file being taken away while another stays. That all are gone says nothing of any of them: a mount was lost, or
     somebody deletes too much. Then those that are known verify on, none signs, and none is made.
@@ -556,7 +556,7 @@ class OwnKeys:
 
     def _look(self, *, again: bool = False) -> None:
         now = self._now()
-        if not again and now - self._looked_at < LOOK_S and now >= self._looked_at:
+        if self._keys and not again and now - self._looked_at < LOOK_S and now >= self._looked_at:
             return
         self._looked_at = now
         state = tuple(sorted(self._files(), key=lambda file: _number(file[0])))

@@ -4,7 +4,8 @@ In the *background* is what holds however slow the machine is: folds, codecs, si
 for the answer as long as it takes. Everything else is in the *foreground*, where it has the machine nearly to itself: whatever
 measures a time, kills processes, fills sockets or draws in a browser. A folder that nobody has thought about is there too.
 
-Every test is in exactly one part, for a folder or a file is in this list or is not. Each part makes its own Postgres and servers.
+Every test is in exactly one part, for its file, or else the folder, is in this list or is not. Each part makes its own Postgres and
+servers. Both should take about as long.
 """
 
 from __future__ import annotations
@@ -19,14 +20,27 @@ BACKGROUND: Final = frozenset(
         "accounts",
         "api",
         "attachments",
+        "client/test_core.py",
+        "client/test_cursors.py",
+        "client/test_docs.py",
+        "client/test_login.py",
+        "client/test_simulation.py",
+        "client/test_tutorial.py",
+        "client/test_verbs.py",
         "comet",
+        "examples",
         "permissions",
         "projections",
         "protocol",
+        "rigs",
+        "system/test_accounts.py",
+        "system/test_keys.py",
+        "system/test_old_cursors.py",
         "testkit",
         "verbs",
         "test_auth.py",
         "test_balancer.py",
+        "test_cli.py",
         "test_config.py",
         "test_database.py",
         "test_envelope.py",
@@ -47,4 +61,6 @@ FOREGROUND: Final = frozenset({"accounts/test_revocations.py", "testkit/test_pro
 def part_of(file: Path) -> str:
     """Where the tests of this file run. Its path is absolute, and below tests/."""
     path = file.relative_to(TESTS)
-    return "background" if path.parts[0] in BACKGROUND and path.as_posix() not in FOREGROUND else "foreground"
+    name = path.as_posix()
+    is_named = name in BACKGROUND or (path.parts[0] in BACKGROUND and name not in FOREGROUND)
+    return "background" if is_named else "foreground"

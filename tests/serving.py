@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 PROGRAM: Final = [sys.executable, "-m", "imcore.cli"]
 ANYWHERE: Final = "127.0.0.1:0"
-START_S: Final = 60
-STOP_S: Final = 30
+START_S: Final = 120
+STOP_S: Final = 60
 
 
 class Ready(BaseModel):
@@ -44,13 +44,13 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, *arguments: str, at: Running | None = None) -> AsyncIterator[Running]:
-    """A server on this folder while the block runs; `at` the addresses of an earlier one, or anywhere.
+async def serving(data_dir: Path, *arguments: str, at: Sequence[str] = ()) -> AsyncIterator[Running]:
+    """A server on this folder while the block runs, `at` these addresses (HTTP, WebSocket, TCP: see ports.py), or anywhere.
 
     Raises AssertionError with the last lines of its log when it does not start.
     """
     log = data_dir / "server.log"
-    http, ws, tcp = (at.http, at.ws, at.tcp) if at else (ANYWHERE, ANYWHERE, ANYWHERE)
+    http, ws, tcp = at or (ANYWHERE, ANYWHERE, ANYWHERE)
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(*PROGRAM, "serve", "--auth", "open", "--data", str(data_dir / "imcore")),

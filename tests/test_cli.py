@@ -22,10 +22,11 @@ from imcore.database.embedded import running_url
 from imcore.database.migrations import newest
 from imcore.permissions import SERVICE_ACTOR
 from projections.place import place, running
-from serving import serving
+from serving import START_S, serving
 from waiting import eventually
 
 IMCORE = [sys.executable, "-m", "imcore.cli"]
+ENDED_S = 120
 
 
 async def imcore(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
@@ -38,7 +39,7 @@ async def imcore(*arguments: str, env: dict[str, str] | None = None) -> tuple[in
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(env or {})},
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(ENDED_S):
         out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
@@ -240,8 +241,9 @@ async def role(database_url: str, name: str) -> AsyncIterator[dict[str, object]]
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(60):
-                yield json.loads(await process.stdout.readline())
+            async with asyncio.timeout(START_S):
+                line = await process.stdout.readline()
+            yield json.loads(line)
         finally:
             process.terminate()
             await process.wait()
@@ -259,7 +261,7 @@ async def test_an_account_is_made_and_keys_are_changed_on_the_command_line(datab
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(ENDED_S):
                 out, err = await process.communicate(f"{password}\n".encode())
             assert process.returncode is not None
             return process.returncode, out.decode(), err.decode()

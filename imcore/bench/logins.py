@@ -26,8 +26,8 @@ from imcore.bench.asking import Asking, percentile
 
 PASSWORD: Final = "correct horse battery staple"
 MAKERS: Final = 2  # as many as passwords are hashed at the same time
-ANSWER_S: Final = 20.0
-STOP_S: Final = 40
+ANSWER_S: Final = 60.0  # who waits for longer is no figure but a fault, and a busy machine is none
+STOP_S: Final = 120
 OK: Final = 200
 REFUSED: Final = (429, 503)
 

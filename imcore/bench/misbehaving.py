@@ -28,7 +28,9 @@ FIRST_MID = 5_000_000
 FLOODED_BYTES = 4_096  # of each write
 HISTORY_PAGES = 16
 BACK_S = 0.001  # a refused connect comes back after this: a loop without it would measure itself
-STOP_S = 20
+STOP_S = 60
+WAYS = ("flooded bytes", "stalled", "stormed")
+LOOKS, LOOK_S = 3_000, 0.01  # until they have begun
 
 
 class Misbehaving:
@@ -47,11 +49,14 @@ class Misbehaving:
 
 @contextmanager
 def misbehaving(port: int, room: str, clients: int) -> Iterator[Misbehaving]:
-    """So many clients that misbehave towards the TCP port while the block runs."""
+    """So many clients that misbehave towards the TCP port while the block runs; each in its way before it begins, if the server lets
+    them."""
     program = "from imcore.bench.misbehaving import main; main()"
     command = [sys.executable, "-c", program, str(port), room, str(clients)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None, "it was opened as a pipe"
+            process.stdout.readline()
             yield Misbehaving(process)
         finally:
             if process.poll() is None:
@@ -119,6 +124,12 @@ async def _main(port: int, room: str, clients: int) -> None:
     crowd = _Crowd(port, room)
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(crowd.run(number)) for number in range(clients)]
+        for _ in range(LOOKS):
+            if not clients or all(crowd.counted[what] for what in WAYS) or stop.is_set():
+                break
+            await asyncio.sleep(LOOK_S)
+        sys.stdout.write("misbehaving\n")
+        sys.stdout.flush()
         await stop.wait()
         for one in running:
             one.cancel()

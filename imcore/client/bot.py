@@ -9,8 +9,9 @@
     bot.run()
 
 Callbacks are called one after the other, in the order in which they were given, an event at a time; an event is dealt with when all of
-them have returned. A callback that raises does not end the bot: the error is logged, with its traceback, and the event counts as dealt
-with, because it would raise again for ever. Whoever wants to stop then raises `Stop`: the event comes again at the next start.
+them have returned. A callback that raises, or is not async, does not end the bot: the error is logged, with its traceback, and the
+event counts as dealt with, because it would raise again for ever. Whoever wants to stop then raises `Stop`: the event comes again at
+the next start.
 
 The trap: a bot that answers messages in rooms where other bots do so too may talk with them until the end of days. What this person
 said (`mid` is the bot's own, on whatever device) is not given to callbacks unless asked for with `own=True`.
@@ -36,6 +37,7 @@ OnStart = Callable[[Client], Awaitable[object]]
 M = TypeVar("M", bound=OnMessage)
 E = TypeVar("E", bound=OnEvent)
 S = TypeVar("S", bound=OnStart)
+T = TypeVar("T", bound=Happening)
 
 
 class Stop(Exception):
@@ -93,17 +95,24 @@ class Bot:
             if happening.mid == im.mid and not self._own:
                 return
             for on_message in self._on_message:
-                await self._guarded(on_message(im, happening), happening)
+                await self._guarded(on_message, im, happening)
         else:
             for on_event in self._on_event:
-                await self._guarded(on_event(im, happening), happening)
+                await self._guarded(on_event, im, happening)
 
     @staticmethod
-    async def _guarded(called: Awaitable[object], happening: Happening) -> None:
+    async def _guarded(callback: Callable[[Client, T], Awaitable[object]], im: Client, happening: T) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
+            called: object = callback(im, happening)
+            if not isinstance(called, Awaitable):
+                raise TypeError(f"{callback!r} is not async")
             await called
         except Stop:
             raise
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():  # it is we who are to end
+                raise
             place = happening.place if isinstance(happening, Event) else happening.room
             log.exception("! a callback failed", extra={"place": place, "position": happening.position})

@@ -9,12 +9,15 @@ good as once (`may_repeat` says where), and where the server keeps its answer un
 
 from __future__ import annotations
 
+import math
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import orjson
 
 IDEMPOTENT: Final = frozenset({"GET", "PUT", "DELETE"})  # RFC 9110, 9.2.2: twice is as good as once
 NOTHING_DONE: Final = frozenset({"rate_limited", "overloaded"})  # codes of errors that say so, and to come later
@@ -116,6 +119,36 @@ async def pages(ask: Callable[..., Awaitable[P]], *args: Any, **named: Any) -> A
 def maybe(of: Callable[[Any], T], told: Any) -> T | None:
     """None stays None."""
     return None if told is None else of(told)
+
+
+async def ask_for(token: Token | None) -> str | None:
+    """The token to use now. Raises TypeError for what is none, and for a function that is not async."""
+    told: object = token() if callable(token) else token
+    if isinstance(told, Awaitable):
+        told = await told
+    elif callable(token):
+        raise TypeError(f"token is called, so it must be an async function; it gave {type(told).__name__}")
+    if told is None and token is None:
+        return None
+    if not isinstance(told, str):
+        raise TypeError(f"a token is a str, and this is {type(told).__name__}")
+    return told
+
+
+def to_json(value: object) -> bytes:
+    """JSON text. Raises TypeError for what is no JSON: NaN and the infinities too, which would arrive as null."""
+    text = orjson.dumps(value)
+    if b"null" in text and not _is_finite(value):
+        raise TypeError("Type is not JSON serializable: float that is not finite")
+    return text
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return all(map(_is_finite, value)) if isinstance(value, (list, tuple)) else True
 
 
 def refuse(token: object) -> None:

@@ -33,7 +33,8 @@ class Carrier(Protocol):
         """What came next; b"" is the end."""
 
     async def close(self) -> None:
-        """End, in order if the other side answers. Doing it again does nothing."""
+        """End, in order if the other side answers. Doing it again does nothing. Nothing is open afterwards, also where it was cancelled
+        because the other side does not answer, or takes nothing of what was written."""
 
 
 class HandshakeRefused(Exception):
@@ -50,7 +51,11 @@ def check_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise ValueError(f"{url!r} is not an address such as wss://host/ws or tcps://host:3101")
-    if parts.scheme in ("tcp", "tcps") and not parts.port:
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no address: {error}") from None
+    if parts.scheme in ("tcp", "tcps") and not port:
         raise ValueError(f"{url!r} names no port")
     return url
 
@@ -84,6 +89,7 @@ class WebSocketCarrier:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, http: aiohttp.ClientSession) -> None:
         self._socket, self._http = socket, http
+        self._transport: asyncio.Transport | None = getattr(getattr(socket, "_writer", None), "transport", None)
         self.close_code: int | None = None
 
     async def write(self, packets: list[bytes]) -> None:
@@ -111,6 +117,8 @@ class WebSocketCarrier:
             with suppress(aiohttp.ClientError, OSError):
                 await self._socket.close()
         finally:
+            if self._transport is not None:
+                self._transport.abort()  # else it waits for what was written to be taken, and that may be never
             await self._http.close()
 
 
@@ -134,5 +142,8 @@ class TcpCarrier:
     async def close(self) -> None:
         """Say that nothing more comes."""
         self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+        try:
+            with suppress(OSError):
+                await self._writer.wait_closed()
+        finally:
+            self._writer.transport.abort()  # as above

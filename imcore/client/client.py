@@ -26,22 +26,22 @@ import uuid
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Literal
 
 import aiohttp
-import orjson
 
 from imcore.client import carriers
-from imcore.client.calls import Content, Download, Token, Verb, new_id, refuse
+from imcore.client.calls import Content, Download, Token, Verb, ask_for, new_id, refuse, to_json
 from imcore.client.carriers import Carrier, HandshakeRefused
-from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Observe, Opened, Statistics
+from imcore.client.core import Acked, Answered, Asked, Core, Entry, Farewell, Misunderstood, Observe, Opened, Statistics
 from imcore.client.cursors import Change, Cursor, MemoryCursor
 from imcore.client.envelope import from_envelope
 from imcore.client.errors import (
     FINAL_CLOSES,
+    FINAL_WORDS,
     CallTimeout,
     ClientError,
     ConnectionClosed,
@@ -61,6 +61,7 @@ from imcore.client.events import (
     Members,
     Message,
     Page,
+    Reset,
     Sent,
     Unread,
 )
@@ -72,7 +73,9 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S: Final = 2.0  # for the last ack, and for the last words of a connection that broke
 RENEW_S: Final = 1.0  # at least between two tokens of one connection
+MAY_BE_ZERO: Final = frozenset({"ack_s", "backoff_s", "backoff_max_s", "steady_s"})  # of the limits
 TOKENS_MAX: Final = 3  # refused one after the other, before a client that can get new ones gives up
+NOT_ENTERED: Final = "the client is not connected: use `async with connect(…) as im`"
 JSON_FRAME_BYTES: Final = 64  # around a body: {"op":…,"seq":…,"body":…}
 
 
@@ -92,6 +95,7 @@ class Limits:
     sends_max: int = 1_000  # sends without an outcome; further ones wait in `send`
     calls_max: int = 1_000  # calls of verbs without an outcome; further ones wait for their turn
     queue_events_max: int = 1_000  # events that wait for the program: from here on the socket is not read
+    unacked_events_max: int = 10_000  # events that manual acks are due for: from here on the loop waits for one
     overflow_events_max: int = 4_000  # while a call waits for its answer: from here on events are let go, to come again
     packet_bytes_max: int = PACKET_BYTES_MAX  # the server's setting of this name: a larger one ends the connection
     call_s: float = 60.0  # how long a call of a verb may take, with all that is repeated of it
@@ -146,16 +150,22 @@ def connect(
     - `accepts`: the operations of messages that are wanted; None is all of them. Holes are looked for only then.
     - `acks`: "auto", an event is dealt with when the loop asks for the next; "manual", when `ack` says so.
     - `live_types`: the types of live rooms, as the server's `live_room_types` has them.
-    - `on_state` is called with each new state; `observe` with each step of the protocol (docs/client.md).
+    - `on_state` is called with each new state, and what it raises is logged; `observe` with each step of the protocol (docs/client.md).
 
-    Raises ValueError for what is no address or no room.
+    Raises ValueError for what is no address, no room, or no limit.
     """
     urls = (url,) if isinstance(url, str) else tuple(url)
     limits = limits or Limits()
     if not urls:
         raise ValueError("no address to connect to")
-    if not 0 < limits.queue_events_max <= limits.overflow_events_max:
-        raise ValueError("the bound of the queue must be positive, and no more than that of the overflow")
+    if not limits.queue_events_max <= limits.overflow_events_max:
+        raise ValueError("the bound of the queue may be no more than that of the overflow")
+    for field in fields(limits):
+        value = getattr(limits, field.name)
+        if not (value >= 0 if field.name in MAY_BE_ZERO else value > 0):
+            raise ValueError(f"limits.{field.name} is {value}, and must be more than 0")
+    if acks not in ("auto", "manual"):
+        raise ValueError(f"acks is {acks!r}, and may be 'auto' or 'manual'")
     for one in urls:
         carriers.check_url(one)
     rooms = tuple(rooms)
@@ -224,6 +234,7 @@ class Client(Subjects):
         self._ended: Exception | None = None  # why there is nothing more to come
         self._is_closing = False
         self._is_iterating = False
+        self._is_owing = False  # the loop waits for acks
         self._outcomes: dict[Asked, asyncio.Future[Any]] = {}  # sends are bounded by _may_send
         self._may_send = asyncio.Semaphore(limits.sends_max)
         self._may_call = asyncio.Semaphore(limits.calls_max)
@@ -249,12 +260,16 @@ class Client(Subjects):
         if self._task is not None or self._is_closing:
             raise RuntimeError("a client is entered once: call `connect` again")
         core = self._core
-        kept = await self._cursor.load()
-        if kept.mid is not None and core.mid is not None and kept.mid != core.mid:
-            raise ForeignCursor(f"this cursor is that of member {kept.mid}, not of {core.mid}")
-        key = core.key or kept.key or f"py-{uuid.uuid4().hex}"
-        if key != kept.key:
-            await self._cursor.keep(Change(key=key))
+        try:
+            kept = await self._cursor.load()
+            if kept.mid is not None and core.mid is not None and kept.mid != core.mid:
+                raise ForeignCursor(f"this cursor is that of member {kept.mid}, not of {core.mid}")
+            key = core.key or kept.key or f"py-{uuid.uuid4().hex}"
+            if key != kept.key:
+                await self._cursor.keep(Change(key=key))
+        except BaseException:
+            await self._cursor.close()
+            raise
         self._kept_mid = kept.mid
         core.begin(key, kept.mid, kept.cursor, kept.seen)
         self._task = asyncio.create_task(self._run(), name="imcore client")
@@ -272,9 +287,14 @@ class Client(Subjects):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Say what was dealt with, and go."""
-        if kind is None and self._acks == "auto":  # the loop ended of its own will: with the event that it took last
-            await self._settle(self._core.given)
-        await self.close()
+        try:
+            if (
+                kind is None and self._acks == "auto"
+            ):  # the loop ended of its own will: with the event that it took last
+                await self._settle(self._core.given)
+        finally:
+            await self.close()
+            await self._cursor.close()  # it was opened again for the last event, if somebody had closed before
 
     async def close(self) -> None:
         """Acknowledge what is dealt with, and end. What has no outcome yet ends with ConnectionClosed. Doing it again does nothing."""
@@ -282,22 +302,32 @@ class Client(Subjects):
             return
         self._is_closing = True
         task = self._task
-        if task is not None and not task.done() and self._core.has_news:
-            self._acked_at = 0.0
-            self._wake.set()
+        try:
+            if task is not None and not task.done():
+                await self._say_goodbye(task)
+        finally:  # also when nobody waits for the goodbye any more
             try:
-                async with asyncio.timeout(GOODBYE_S):
-                    while self._core.has_news and not task.done():
-                        self._arrived.clear()
-                        await self._arrived.wait()
-            except TimeoutError:
-                log.debug("x the last ack was not answered")
-        self._core.leaving()
-        self._stop(ConnectionClosed("the client was closed", code="closed"))
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        await self._cursor.close()
+                self._core.leaving()
+            finally:
+                self._stop(ConnectionClosed("the client was closed", code="closed"))
+                try:
+                    if task is not None:
+                        task.cancel()
+                        await asyncio.wait([task])
+                finally:
+                    await self._cursor.close()
+
+    async def _say_goodbye(self, task: asyncio.Task[None]) -> None:
+        """Acknowledge what is dealt with, if that is still told."""
+        self._acked_at = 0.0
+        self._wake.set()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                while self._core.has_news and not task.done():
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        except TimeoutError:
+            log.debug("x the last ack was not answered")
 
     @property
     def mid(self) -> int | None:
@@ -346,10 +376,12 @@ class Client(Subjects):
         try:
             if self._is_closing:
                 raise StopAsyncIteration
+            if self._task is None:
+                raise RuntimeError(NOT_ENTERED)
             if self._acks == "auto":
                 await self._settle(core.given)
             while not self._is_closing:
-                entry = core.next()
+                entry = core.next() if self._may_take() else None
                 if entry is None:
                     if self._ended is not None:
                         raise self._ended
@@ -359,6 +391,10 @@ class Client(Subjects):
                 self._look_at_backlog()
                 happening = entry.happening
                 if happening is None or (only_messages and not isinstance(happening, Message)):
+                    if isinstance(happening, Reset) and happening.reason != "new":
+                        log.warning(
+                            "! missed, and not to come (%s): %s", happening.reason, happening.room or "all rooms"
+                        )
                     await self._settle([entry])
                 else:
                     return happening
@@ -366,11 +402,23 @@ class Client(Subjects):
         finally:
             self._is_iterating = False
 
+    def _may_take(self) -> bool:
+        """Is it bounded what the program has and has not dealt with? With automatic acks that is one event."""
+        if self._core.unsettled < self._limits.unacked_events_max:
+            return True
+        if not self._is_owing:
+            self._is_owing = True
+            log.warning("%d events are due to be acked: no more are given until some are", self._core.unsettled)
+        return False
+
     async def _settle(self, entries: Sequence[Entry]) -> None:
         """These are dealt with: stored, and to be acknowledged."""
         settled = [done for entry in entries for done in self._core.settle(entry)]
         if not settled:
             return
+        if self._is_owing:
+            self._is_owing = False
+            self._arrived.set()
         seen: dict[str, int] = {}
         cursor, forgets = None, False
         for done in settled:
@@ -392,7 +440,7 @@ class Client(Subjects):
         room: str,
         body: object,
         *,
-        id: str | None = None,
+        id: str | uuid.UUID | None = None,
         op: int = PUSH_OP_MIN,
         reply_to: int | None = None,
         thread: int | None = None,
@@ -411,7 +459,7 @@ class Client(Subjects):
         Raises Refused (NoSuchRoom, Muted, …) when the server will not take it, SendTimeout when there is no outcome in time,
         ConnectionClosed when the client ends first, and TypeError for a body that is no JSON.
         """
-        id = str(uuid.uuid4()) if id is None else id.lower()
+        id = str(uuid.uuid4() if id is None else id).lower()
         request: dict[str, object] = {"room": _checked(room), "id": id, "body": body, "op": op}
         if isinstance(body, bytes):
             request |= {"body": b64encode(body).decode(), "format": "base64"}
@@ -573,7 +621,7 @@ class Client(Subjects):
         return answer
 
     def _check_size(self, request: object) -> None:
-        bytes_long = len(orjson.dumps(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
+        bytes_long = len(to_json(request)) + max(HEADER_BYTES, JSON_FRAME_BYTES)
         if bytes_long > self._limits.packet_bytes_max:
             raise TooLarge(f"the packet would be {bytes_long} bytes long, {self._limits.packet_bytes_max} is the limit")
 
@@ -582,7 +630,7 @@ class Client(Subjects):
         if self._ended is not None:
             raise self._ended
         if self._task is None:
-            raise RuntimeError("the client is not connected: use `async with connect(…) as im`")
+            raise RuntimeError(NOT_ENTERED)
         asked = self._core.ask(int(op), body, room=room, id=id, may_repeat=may_repeat)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._outcomes[asked] = future
@@ -610,7 +658,7 @@ class Client(Subjects):
                 if ending.is_final:
                     self._stop(ending.error)
                     return
-                if lived_s >= limits.steady_s:
+                if lived_s >= limits.steady_s or ending.is_timed:
                     failures = 0
                 if ending.is_wanted:
                     continue
@@ -643,9 +691,11 @@ class Client(Subjects):
 
     async def _try(self, url: str) -> _Ending:
         limits = self._limits
+        at = "asking for a token"
         try:
             async with asyncio.timeout(limits.connect_s):
-                token = await self._token() if callable(self._token) else self._token
+                token = await ask_for(self._token)
+                at = url
                 carrier = await carriers.connect(url, self._tls)
         except HandshakeRefused as refused:
             is_final = refused.status < 500 and refused.status not in (408, 425, 429)
@@ -653,7 +703,7 @@ class Client(Subjects):
                 closed("handshake_refused", f"{url}: {refused}"), delay_s=refused.retry_after_s, is_final=is_final
             )
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
-            return _Ending(closed("unreachable", f"{url}: {str(error) or type(error).__name__}"))
+            return _Ending(closed("unreachable", f"{at}: {str(error) or type(error).__name__}"))
         except ClientError as error:  # of what gives tokens, and asks a server for them itself
             return _Ending(error, delay_s=(error.retry_after_ms or 0) / 1000, is_final=not error.retry)
         try:
@@ -705,7 +755,7 @@ class Client(Subjects):
                 is_timed=farewell.close is not None and farewell.delay_s > 0,
             )
         if ending.close is not None and ending.close in FINAL_CLOSES:
-            error = closed(FINAL_CLOSES[ending.close], close=ending.close)
+            error = closed(FINAL_CLOSES[ending.close], FINAL_WORDS.get(ending.close, ""), ending.close)
             return replace(ending, error=error, is_final=not self._may_get_token(error))
         return ending
 
@@ -737,12 +787,16 @@ class Client(Subjects):
             now = loop.time()
             self._heard_at = now
             self._beat_at = None
+            ending = None
             try:
                 steps = core.receive(data, now)
             except ImcoreError as error:
-                return _Ending(closed("broken", f"the server speaks another protocol: {error.detail}"))
+                ending = _Ending(closed("broken", f"the server speaks another protocol: {error.detail}"))
+                steps = error.steps if isinstance(error, Misunderstood) else []
             for step in steps:
                 await self._act(step)
+            if ending is not None:
+                return ending
             self._look_at_backlog()
             if core.backlog or self._is_closing:
                 self._arrived.set()
@@ -754,7 +808,7 @@ class Client(Subjects):
         while callable(self._token) and (left_s := getattr(self._token, "good_for_s", None)) is not None:
             await asyncio.sleep(max(RENEW_S, left_s))
             try:
-                await self.call("account.renew", {"token": await self._token()}, retry=True)
+                await self.call("account.renew", {"token": await ask_for(self._token)}, retry=True)
             except (ClientError, OSError, aiohttp.ClientError) as error:
                 log.warning("% the token could not be renewed: %s", error)
                 return
@@ -891,7 +945,10 @@ class Client(Subjects):
         if state != self._state or state is State.CONNECTING:
             self._state = state
             if self._on_state is not None:
-                self._on_state(state)
+                try:
+                    self._on_state(state)
+                except Exception:  # whoever looks on stops nobody
+                    log.exception("! on_state failed")
 
     def _stop(self, error: Exception) -> None:
         """There is nothing more to come, for whoever waits."""

@@ -150,6 +150,14 @@ Step: TypeAlias = Opened | Answered | Acked | Farewell
 Observe: TypeAlias = Callable[[tuple[Any, ...]], object]
 
 
+class Misunderstood(BadPacket):
+    """A packet that says what none of its operation says. `steps` are those of the packets before it."""
+
+    def __init__(self, detail: str, steps: list[Step]) -> None:
+        super().__init__(detail)
+        self.steps = steps
+
+
 @dataclass(slots=True)
 class Statistics:
     """What happened so far."""
@@ -226,7 +234,7 @@ class Core:
         self._places: dict[str, _Place] = {}
         self._moved: set[str] = set()  # places whose seq went on over own sends, which the store was not told of
         self._entries: deque[Entry] = deque()  # for the program, not taken yet; bounded by backlog_max
-        self._given: deque[Entry] = deque()  # taken, not settled; as many as the program takes at a time
+        self._given: deque[Entry] = deque()  # taken, not settled; bounded by unacked_events_max
         self._era = 0
         self._settled = 0  # everything up to this position is settled
         self._received = 0  # last position that came over this connection
@@ -437,7 +445,8 @@ class Core:
     # --- hearing -------------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> list[Step]:
-        """What these bytes mean. Events are in `next` afterwards. Raises ImcoreError for what is not this protocol."""
+        """What these bytes mean. Events are in `next` afterwards. Raises ImcoreError for what is not this protocol: Misunderstood, with
+        what was understood before it, where they are packets."""
         assert self._codec is not None
         steps: list[Step] = []
         for told in self._codec.decode(data):
@@ -454,7 +463,7 @@ class Core:
                 else:
                     self._hear_answer(told, now, steps)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise BadPacket(f"operation {op} of the server is not understood: {error!r}") from None
+                raise Misunderstood(f"operation {op} of the server is not understood: {error!r}", steps) from None
         return steps
 
     def _hear_opened(self, told: Told) -> Step:
@@ -463,6 +472,12 @@ class Core:
             self.observe(("reply", self.connection, told.op, told.seq, body))
         if "error" in body:
             return Farewell(from_facts(body["error"]), None, (body["error"].get("retry_after_ms") or 0) / 1000)
+        _must_be(int, body["mid"], body["position"])
+        _must_be(str, body["key"], body["epoch"], body["cursor"], body.get("reason", ""))
+        _must_be(bool, body["recovered"])
+        heartbeat_s = float(body["heartbeat_s"])
+        if not heartbeat_s > 0:
+            raise ValueError(f"heartbeat_s is {heartbeat_s}")
         had_cursor = bool(self.cursor)
         opened = Opened(
             body["mid"],
@@ -472,7 +487,7 @@ class Core:
             body["cursor"],
             body["recovered"],
             body.get("reason", ""),
-            body["heartbeat_s"],
+            heartbeat_s,
             tuple(body["rooms"]),
             store=body["recovered"] and not had_cursor and not self._entries and not self._given,
         )
@@ -538,6 +553,15 @@ class Core:
         is_send = asked.op == _SEND
         self._sends_under_way -= is_send
         self._reads_under_way -= asked.op in _READS
+        try:
+            self._hear_outcome(asked, told, now, steps)
+        except BaseException:
+            if not asked.is_queued:
+                self._under_way[told.seq] = asked  # that is no outcome: it is asked again
+            raise
+
+    def _hear_outcome(self, asked: Asked, told: Told, now: float, steps: list[Step]) -> None:
+        is_send = asked.op == _SEND
         error = None
         if isinstance(told.body, dict) and "error" in told.body:
             error = refused(told.body["error"])
@@ -546,6 +570,13 @@ class Core:
                 return
             if asked.is_unsure and error.code == "no_such_room" and asked.op == _LEAVE:
                 error = None  # the leave of which the answer was lost was carried out
+        if error is None and is_send:
+            _must_be(int, told.body["position"], told.body["seq"])
+        elif error is None and asked.op == _CALL and "answer" not in told.body:
+            raise KeyError("answer")
+        elif asked is self._acking and error is None:
+            _must_be(int, told.body["position"])
+            _must_be(str, told.body["cursor"])
         if asked.room and error is None:
             self._own(asked.room, told.body["seq"] if is_send else told.body["answer"].get("seq", 0))
         if is_send:
@@ -631,6 +662,8 @@ class Core:
 
     def _take(self, event: Event) -> None:
         seq = event.seq
+        if type(seq) is not int or type(event.position) is not int:
+            raise TypeError("an event whose place is no number")
         if seq == 0:  # not stored: in no order, and once at most
             if isinstance(event, Presence) and event.mid in self._watched:
                 self._watched[event.mid] = tuple(event.platforms)
@@ -843,6 +876,11 @@ class Core:
         """What was taken and is not settled."""
         return list(self._given)
 
+    @property
+    def unsettled(self) -> int:
+        """How much was taken and is not settled, or waits for what is not."""
+        return len(self._given)
+
     def given_upto(self, event: Happening) -> Sequence[Entry]:
         """What was taken and not settled, up to and with this; nothing if it was settled already."""
         given = self.given
@@ -855,6 +893,13 @@ class Core:
         """Nothing waits for the program: all that came is settled, duplicates too."""
         if not self._entries and not self._given and self._hole is None:
             self._settled = max(self._settled, self._received)
+
+
+def _must_be(kind: type, *told: object) -> None:
+    """Else it would be found out far from here, or be stored. Raises TypeError."""
+    for one in told:
+        if type(one) is not kind:
+            raise TypeError(f"{one!r} is no {kind.__name__}")
 
 
 def _ends_with_connection(asked: Asked) -> bool:

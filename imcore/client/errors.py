@@ -368,6 +368,13 @@ FINAL_CLOSES: Final[Mapping[int, str]] = {
     if kind.close is not None and kind.close > 1011 and not kind.retry
 }
 
+FINAL_WORDS: Final[Mapping[int, str]] = {
+    1002: "the server says that this is no WebSocket as it should be",
+    1003: "the server takes no JSON at this address; where it does, the path is /ws",
+    1007: "the server says that this is not UTF-8",
+    1009: "the server takes no packet of this size",
+}
+
 
 def from_facts(facts: Mapping[str, object], kind: type[ClientError] = Refused) -> ClientError:
     """The error that the server told of. A code that is not known here keeps its text, and becomes `kind`."""

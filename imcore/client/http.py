@@ -25,7 +25,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from imcore.client.calls import NOTHING_DONE, Content, Download, Token, Verb, new_id, refuse
+from imcore.client.calls import NOTHING_DONE, Content, Download, Token, Verb, ask_for, new_id, refuse, to_json
 from imcore.client.errors import CallTimeout, ClientError, Unauthenticated, Unavailable, UnknownOperation, refused
 from imcore.client.verbs import VERBS, Subjects
 
@@ -216,7 +216,7 @@ class Http(Subjects):
             raise await _refusal(response)
 
     async def _credentials(self) -> dict[str, str]:
-        token = await self.token() if callable(self.token) else self.token
+        token = await ask_for(self.token)
         if token is not None:
             return {"Authorization": f"Bearer {token}"}
         return {} if self.mid is None else {"Imcore-Mid": str(self.mid)}
@@ -260,7 +260,7 @@ def request_of(verb: Verb, args: Mapping[str, object]) -> tuple[str, bytes | Non
     if verb.method in ("GET", "DELETE") or verb.takes:
         query = [pair for name, value in rest.items() for pair in _pairs(name, value)]
         return (f"{path}?{urlencode(query, quote_via=quote)}" if query else path), None
-    return path, orjson.dumps(rest)
+    return path, to_json(rest)
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

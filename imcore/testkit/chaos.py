@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -53,6 +54,8 @@ QUIET_S: Final = 150.0
 DRAINED_S: Final = 150.0
 TOLD_TO_END: Final = (0, -signal.SIGKILL, failpoints.EXIT_CODE)
 SETTLED_S: Final = 30.0
+ENOUGH_S: Final = 300.0  # how long the load of a script goes on at most after its last fault
+LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ class Options:
     gap_s: tuple[float, float] = (1.0, 4.0)
     hold: float = 1.0
     ok_sends_min: int = 1_000
+    ok_min: Mapping[str, int] = field(
+        default_factory=dict
+    )  # of other operations, by name; only a script waits for them
     accounts: bool = True  # people log in, and out; else they are believed
     amends: bool = True  # people edit and recall what they said
     idle_s: float = 3.0
@@ -234,6 +240,7 @@ async def _act(
     if options.script:
         possible_ones = {fault.name for fault in chosen}
         await nemesis.script(name for name in options.script if name in possible_ones)
+        await _enough(options, stage)
     else:
         await nemesis.run(options.seconds)
     log.info("everything is healed; the load ends")
@@ -244,6 +251,23 @@ async def _act(
     found += await _drain(programs, options.idle_s)
     recorder.phase(DRAINED)
     return nemesis.wounds, found
+
+
+async def _enough(options: Options, stage: Stage) -> None:
+    """Return when enough was done to say something. A script is over after its last fault, however little that let others do: on a
+    machine that is slow, or has other things to do, the load goes on for longer."""
+    least = {"send": options.ok_sends_min, **options.ok_min}
+    until = time.monotonic() + ENOUGH_S
+    while time.monotonic() < until:
+        done = await asyncio.to_thread(_done, stage.folder)
+        if all(done[name] >= count for name, count in least.items()):
+            return
+        await asyncio.sleep(LOOK_S)
+
+
+def _done(folder: Path) -> Counter[str]:
+    """How many operations succeeded so far, by name."""
+    return Counter(record.f for record in merge(folder.glob("history-*.jsonl")) if record.type == "ok")
 
 
 @asynccontextmanager

@@ -343,10 +343,14 @@ class Cluster:
         return self.postgres_lines[self.nodes.index(node)]
 
     async def ready(self) -> None:
-        """Return when every process takes connections."""
-        async with asyncio.timeout(START_S):
-            for node in self.nodes:
-                await node.ready.wait()
+        """Return when every process takes connections. Raises TimeoutError, which names those that do not."""
+        try:
+            async with asyncio.timeout(START_S):
+                for node in self.nodes:
+                    await node.ready.wait()
+        except TimeoutError:
+            late = [str(node.log) for node in self.nodes if not node.ready.is_set()]
+            raise TimeoutError(f"not ready after {START_S:.0f} s: {', '.join(late)}; is the machine busy?") from None
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ import orjson
 from imcore.testkit import faults as every
 from imcore.testkit.aftermath import Loops, judge_loops, judge_wounds
 from imcore.testkit.chaos import Played
-from imcore.testkit.checkers import Bounds, Report, check, timeline
-from imcore.testkit.growth import Growth, growths, samples
+from imcore.testkit.checkers import PROMISED, Bounds, Report, check, timeline
+from imcore.testkit.growth import JUDGED_S, Growth, growths, samples
 from imcore.testkit.nemesis import Tally, tally
 
 # What is promised on an idle machine (checkers.Bounds), and what can be asked of one that runs all of this on two cores at once.
@@ -51,6 +51,7 @@ class Verdict:
     tallies: dict[str, Tally]
     complaints: Sequence[str]  # lines of the servers' logs that should not be there
     growths: Sequence[Growth] = field(default=())
+    bounds: Bounds = BOUNDS
 
     @property
     def violations(self) -> list[str]:
@@ -91,7 +92,7 @@ class Verdict:
         lines += [f"  ! {one}" for one in self.violations]
         lines += [f"  ? {one}" for one in self.void]
         lines += [f"  LEFT OUT: {name}: {why}" for name, why in played.left_out.items()]
-        lines += ["", self.report.text().rstrip(), ""]
+        lines += ["", self.report.text().rstrip(), "", *_mildness(self.bounds), ""]
         lines += [f"{'fault':<30}{'matrix':<12}{'injected':>9}{'bitten':>8}{'failed':>8}{'acked again after, ms':>24}"]
         for name, one in self.tallies.items():
             after = sorted(
@@ -113,6 +114,8 @@ class Verdict:
                 f"{one.percent_per_h:>+9.1f}{'  LEAK' if one.is_leak else ''}"
                 for one in self.growths
             ]
+            if all(one.seconds < JUDGED_S for one in self.growths):
+                lines.append(f"No slope is judged: over less than {JUDGED_S / 60:.0f} minutes it says nothing.")
         lines += ["", f"again: {again(played)}"]
         return "\n".join(lines) + "\n"
 
@@ -138,6 +141,18 @@ class Verdict:
         return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
 
 
+def _mildness(bounds: Bounds) -> list[str]:
+    """Where these are milder than what is promised, and by how much."""
+    lines = []
+    for name, promised in PROMISED._asdict().items():
+        bound = getattr(bounds, name)
+        if isinstance(promised, float) and bound != promised:
+            lines.append(f"        {name} {bound:,g} ({promised:,g})")
+    if lines:
+        lines.insert(0, "judged by, as all of this shares a machine (and promised, on one that is idle):")
+    return lines
+
+
 def judge(played: Played, bounds: Bounds = BOUNDS) -> Verdict:
     """Look at everything, and write it into the run's folder: report.txt, report.json, report.svg."""
     folder = played.options.folder
@@ -151,6 +166,7 @@ def judge(played: Played, bounds: Bounds = BOUNDS) -> Verdict:
         tally(played.wounds),
         complaints(folder),
         growths(samples(journal)) if journal.exists() else (),
+        bounds,
     )
     (folder / "report.txt").write_text(verdict.text())
     (folder / "report.json").write_bytes(verdict.json())

@@ -240,6 +240,17 @@ def test_the_only_key_is_not_retired_and_an_unknown_one_is_not_there(own: OwnKey
         own.retire("x")
 
 
+def test_the_first_key_is_known_to_every_process_at_once(tmp_path: Path) -> None:
+    """It signs from the first moment on, also where somebody has just looked and found none."""
+    clock = Clock()
+    one, other = OwnKeys(tmp_path, clock), OwnKeys(tmp_path, clock)
+    assert [] == other.kids
+
+    kid = one.signing().kid
+
+    assert other.verifying(kid) is not None
+
+
 def test_other_files_in_the_folder_are_no_keys(own: OwnKeys) -> None:
     for name in ("ed25519-x.pem", "other.pem", ".ed25519.pem.1", "ed25519.pem~"):
         (own.folder / name).write_text("rubbish")

@@ -16,6 +16,7 @@ from badinput.wire import DEADLINE_S, Line, touched
 
 LANES: Final = 4
 UNANSWERED_MAX: Final = 8  # of a lane: more are not asked for before an answer came
+FOLLOWING_MAX: Final = 20  # how often it is waited for a second that rows follow the log
 
 
 class Answer(NamedTuple):
@@ -43,12 +44,18 @@ def request(method: str, target: str, body: bytes | None = None, headers: Mappin
 
 
 async def answers(address: str, requests: Sequence[bytes], *, pipelined: bool = True) -> list[Answer]:
-    """What each is answered, in their order; with `pipelined` false each waits for the one before it."""
+    """What each is answered, in their order; with `pipelined` false each waits for the one before it. What is answered from rows is
+    asked again while they do not follow the log: so many cases make a busy machine busier."""
     found: list[Answer | None] = [None] * len(requests)
     lanes = [range(lane, len(requests), LANES) for lane in range(min(LANES, len(requests)))]
     async with asyncio.TaskGroup() as tasks:
         for lane in lanes:
             tasks.create_task(_ask(address, requests, lane, found, UNANSWERED_MAX if pipelined else 1))
+    for _ in range(FOLLOWING_MAX):
+        late = [n for n, one in enumerate(found) if one is not None and one.code == "unavailable"]
+        if not late:
+            break
+        await _ask(address, requests, late, found, 1)
     return [one for one in found if one is not None]
 
 

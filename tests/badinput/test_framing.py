@@ -11,6 +11,7 @@ from badinput.wire import (
     BINARY,
     CLOSE,
     HEARTBEAT,
+    INBOX,
     INVALID_TEXT,
     NORMAL,
     PING,
@@ -243,7 +244,8 @@ async def test_empty_fragments_cost_nothing(place: Place, form: Form) -> None:
 @sockets
 async def test_the_largest_message_is_taken_whole_and_in_fragments(place: Place, form: Form) -> None:
     async with connected(place.where, form, place.new_mid()) as line:
-        payload = unframed(line, 32, 5, b"{}".ljust(PACKET_BYTES_MAX - len(unframed(line, 32, 5, b""))))
+        assert not (await line.ask(INBOX, {})).code, "the rows have come as far as the log, and are not waited for"
+        payload = unframed(line, INBOX, 5, b"{}".ljust(PACKET_BYTES_MAX - len(unframed(line, INBOX, 5, b""))))
         assert PACKET_BYTES_MAX == len(payload)
         line.put(client_frame(kind_of(line), payload))
         line.put(client_frame(kind_of(line), payload[:1], fin=False) + client_frame(CONTINUATION, payload[1:]))

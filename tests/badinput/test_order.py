@@ -30,6 +30,7 @@ from badinput.wire import (
     dialled,
     message,
 )
+from waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 forms = pytest.mark.parametrize("form", FORMS, ids=str)
@@ -149,7 +150,11 @@ async def test_a_client_that_leaves_before_the_auth_is_answered_has_a_session_th
         line.drop(reset=True)
     async with connected(place.where, TCP1, mid):
         pass
-    assert await place.told_of(mid, "brief") in ([], ["session_opened", "session_closed"])
+
+    async def has_ended() -> bool:
+        return await place.told_of(mid, "brief") in ([], ["session_opened", "session_closed"])
+
+    assert await eventually(has_ended)
 
 
 # --- after the end ---------------------------------------------------------------------------------------------------

@@ -171,6 +171,9 @@ async def test_only_so_many_requests_read_at_a_time_and_the_others_are_told_at_o
             await stack.enter_async_context(connected(narrow.where, TCP2, narrow.new_mid(), room_id=room))
             for _ in range(most + 1)
         ]
+        assert not (await lines[0].ask(INBOX, {})).code, (
+            "the rows have come as far as the log: else only that is waited for"
+        )
         async with narrow.standing_still(NO_INBOX):
             for line in lines[:-1]:
                 line.say(INBOX, 7, {})
@@ -200,6 +203,14 @@ async def test_only_so_many_requests_over_http_are_under_way_and_operators_are_a
         lines = [
             await stack.enter_async_context(touched(narrow.where.http)) for _ in range(NARROW["http_requests_max"] + 1)
         ]
+
+        async def are_followed() -> bool:
+            """Have the rows come as far as the log? Else only that is waited for."""
+            async with touched(narrow.where.http) as line:
+                line.put(inbox)
+                return (await headers_of(line))[0] == 200
+
+        assert await eventually(are_followed)
         async with narrow.standing_still(NO_INBOX):
             for line in lines[:-1]:
                 line.put(inbox)
@@ -296,7 +307,7 @@ async def test_a_person_sends_only_so_much_over_all_of_its_connections_and_http(
     async with connected(paced.where, TCP2, mid) as first, connected(paced.where, WS, mid) as second:
         assert not (await first.ask(JOIN, {"room": room})).code
         told: list[Packet] = []
-        for n in range(burst):
+        for n in range(int(burst)):
             told += [await line.ask(SEND, message(room, n)) for line in (first, second)]
         body = b'{"id":"%b","body":1}' % new_id().encode()
         kind, _, name = room.partition("://")
@@ -312,9 +323,10 @@ async def test_a_person_sends_only_so_much_over_all_of_its_connections_and_http(
 
         assert burst <= len(passed) <= burst + (time.monotonic() - began) * SLOW_PACED["user_sends_per_s"]
         assert {"rate_limited"} == {one["code"] for one in refused}
-        assert all(1 <= one["retry_after_ms"] <= 1_001 for one in refused)
+        one_s = 1 / SLOW_PACED["user_sends_per_s"]
+        assert all(1 <= one["retry_after_ms"] <= one_s * 1_000 + 1 for one in refused)
         assert status in (201, 429)
-        assert status == 201 or headers["retry-after"] == "1"
+        assert status == 201 or 1 <= int(headers["retry-after"]) <= one_s
         async with connected(paced.where, TCP2, paced.new_mid()) as other:
             assert not (await other.ask(JOIN, {"room": room})).code
             assert not (await other.ask(SEND, message(room, "mine"))).code, "another person is not held back"
@@ -493,8 +505,13 @@ async def _said(line: Line, count: int) -> list[int]:
 
 async def test_every_metric_of_the_table_of_queues_is_shown(narrow: Place) -> None:
     """Those of the bus only where there are more processes, and counts by code once something was counted."""
-    async with connected(narrow.where, TCP2, narrow.new_mid()):
-        pass
+    async with connected(narrow.where, TCP2, narrow.new_mid()) as line:
+        assert "no_such_room" == (await line.ask(SEND, message("group://nowhere"))).code
+    async with AsyncExitStack() as stack, narrow.standing_still():
+        await crowd(narrow, stack, TCP2)
+        async with touched(narrow.where.ws) as line:
+            line.put(upgrade("/ws"))
+            assert 503 == (await headers_of(line))[0]
     shown = {line.split("{")[0].split()[0] for line in (await narrow.get("/metrics")).decode().splitlines()}
 
     wanted = set(re.findall(r"`(imcore_[a-z_]+)`", OPERATING.split("<!-- queues -->")[1].split("<!-- /queues -->")[0]))

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -50,12 +50,12 @@ from waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 forms = pytest.mark.parametrize("form", FORMS, ids=str)
 
-LATE_S = 2.0  # what a machine with other things to do may take beyond a deadline
+LATE_S = 10.0  # what a machine with other things to do may take beyond a deadline
 HTTP_HEADER_S = 15.0
+AT_ONCE = 50  # come
 IDLE = 300
 IDLE_BYTES_MAX = 48 << 10  # of memory for each
 SLOW = 100
-ROUND_TRIPS = 200
 ROUND_TRIP_S = 0.25  # half of them, while others are slow; a server that waits for one of those would take seconds
 FLOOD = 500
 MIB = 1 << 20
@@ -65,12 +65,21 @@ HELD_BYTES_MAX = 2 * PAGES * MIB  # by the server for one that does not read
 
 
 @asynccontextmanager
-async def crowd(place: Place, forms: tuple[Form, ...], count: int) -> AsyncIterator[list[Line]]:
-    """So many connections, of these forms in turn."""
+async def crowd(
+    place: Place, forms: tuple[Form, ...], count: int, first: Callable[[int, Line], object] = lambda number, line: None
+) -> AsyncIterator[list[Line]]:
+    """So many connections, of these forms in turn; `first` is done to each when it is there."""
     async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(dialled(place.where, forms[number % len(forms)])) for number in range(count)
-        ]
+
+        async def come(number: int) -> Line:
+            line = await stack.enter_async_context(dialled(place.where, forms[number % len(forms)]))
+            first(number, line)
+            return line
+
+        lines: list[Line] = []
+        for start in range(0, count, AT_ONCE):
+            lines += await asyncio.gather(*(come(number) for number in range(start, min(start + AT_ONCE, count))))
+        yield lines
 
 
 # --- silence ---------------------------------------------------------------------------------------------------------
@@ -80,19 +89,24 @@ async def test_a_crowd_of_strangers_costs_little_and_is_cut(impatient: Place) ->
     """Those that say nothing at all, and those that stop in the middle of their auth; and who goes on with it then comes too late."""
     await impatient.assert_well()
     await impatient.assert_forgotten()
-    held = impatient.rss_bytes
-    async with crowd(impatient, FORMS, IDLE) as lines:
-        last = time.monotonic()
-        mid = impatient.new_mid()
-        for line in lines[::2]:
+    held, mid = impatient.rss_bytes, impatient.new_mid()
+
+    def begin(number: int, line: Line) -> None:
+        if number % 2 == 0:
             line.put(line.encoded(AUTH, 1, claim(mid, key="late"))[:11])
+
+    before = time.monotonic()
+    async with crowd(impatient, FORMS, IDLE, begin) as lines:
+        last = time.monotonic()
         assert impatient.rss_bytes - held < IDLE * IDLE_BYTES_MAX
 
         await asyncio.gather(*(assert_closed(line, "auth_timeout") for line in lines))
 
-        assert AUTH_TIMEOUT_S - 0.1 < time.monotonic() - last < AUTH_TIMEOUT_S + SWEEP_S + LATE_S
+        assert AUTH_TIMEOUT_S <= time.monotonic() - before
+        assert time.monotonic() - last < AUTH_TIMEOUT_S + SWEEP_S + LATE_S
         for line in lines[::2]:
             await line.push(line.encoded(AUTH, 1, claim(mid, key="late"))[11:])
+    await impatient.assert_well()
     assert [] == await impatient.told_of(mid, "late")
     await impatient.assert_forgotten()
 
@@ -105,9 +119,11 @@ async def test_a_client_that_is_not_heard_is_cut(impatient: Place) -> None:
         async def connect(form: Form) -> Line:
             return await stack.enter_async_context(connected(impatient.where, form, impatient.new_mid()))
 
-        silent = [await connect(form) for form in FORMS]
-        halfway = [await connect(form) for form in FORMS]
         beating, asking, pinging = await connect(TCP1), await connect(TCP2), await connect(WS)
+        silent = [await connect(form) for form in FORMS]
+        halfway = [await connect(form) for form in FORMS[1:]]
+        before = time.monotonic()
+        halfway.append(await connect(FORMS[0]))
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             ends = [tasks.create_task(assert_closed(line, "heartbeat_timeout")) for line in (*silent, *halfway)]
@@ -120,10 +136,11 @@ async def test_a_client_that_is_not_heard_is_cut(impatient: Place) -> None:
                 assert "no_such_room" == (await asking.ask(HISTORY, {"room": "group://a"})).code
                 pinging.put(client_frame(PING, b"?"))
                 assert b"?" == await pinging.pong()
-                await asyncio.wait(ends, timeout=HEARTBEAT_S / 2, return_when=asyncio.ALL_COMPLETED)
+                await asyncio.wait(ends, timeout=HEARTBEAT_S / 4, return_when=asyncio.ALL_COMPLETED)
 
         patience_s = HEARTBEAT_S * HEARTBEAT_MISSES
-        assert patience_s <= time.monotonic() - began < patience_s + SWEEP_S + LATE_S
+        assert patience_s <= time.monotonic() - before
+        assert time.monotonic() - began < patience_s + SWEEP_S + LATE_S
         for line in (beating, asking, pinging):
             assert line.close is None
             assert not (await line.ask(HEARTBEAT)).code
@@ -176,14 +193,12 @@ async def test_slow_senders_delay_nobody(place: Place) -> None:
         async with connected(place.where, TCP2, place.new_mid()) as quick:
             packets = [line.encoded(AUTH, 1, claim(place.new_mid())) for line in slow]
             took_s = []
-            for sent in range(ROUND_TRIPS):
+            for sent in range(max(map(len, packets))):
                 for line, packet in zip(slow, packets, strict=True):
                     line.put(packet[sent : sent + 1])
                 began = time.monotonic()
                 await quick.ask(HEARTBEAT)
                 took_s.append(time.monotonic() - began)
-        assert all(len(packet) < ROUND_TRIPS for packet in packets)
-
         assert statistics.median(took_s) < ROUND_TRIP_S
         replies = await asyncio.gather(*(line.replies(1) for line in slow))
         assert [AUTH + 1] * SLOW == [reply.op for (reply,) in replies]

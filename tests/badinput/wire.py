@@ -28,7 +28,9 @@ NORMAL, PROTOCOL_ERROR, UNSUPPORTED, INVALID_TEXT, TOO_LARGE = 1000, 1002, 1003,
 
 CLOSE_OF: Final = {error.code: error.close for error in TABLE}
 DEADLINE_S: Final = 20.0
-TRIES: Final = 3
+PUT_OFF_S: Final = 5.0
+FOLLOWING: Final = (INBOX, READ, MEMBERS)  # are answered from rows that follow the log
+FOLLOWING_MAX: Final = 20  # how often it is waited for a second that they do
 READ_BYTES: Final = 1 << 16
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
 
@@ -192,15 +194,19 @@ class Line:
         return found
 
     async def ask(self, op: int, body: object = None, seq: int | None = None) -> Packet:
-        """The reply to one request. Raises Gone if the connection ends instead."""
+        """The reply to one request; what is answered from rows is asked again while they do not follow the log (on a machine that has
+        other things to do). Raises Gone if the connection ends instead."""
         if seq is None:
             self._seq += 1
             seq = self._seq
-        self.say(op, seq, body)
-        (packet,) = await self.replies(1)
-        if packet.op == DISCONNECT:
-            raise Gone(f"{packet}")
-        assert (op + 1, seq) == (packet.op, packet.seq), packet
+        for again in range(FOLLOWING_MAX, -1, -1):
+            self.say(op, seq, body)
+            (packet,) = await self.replies(1)
+            if packet.op == DISCONNECT:
+                raise Gone(f"{packet}")
+            assert (op + 1, seq) == (packet.op, packet.seq), packet
+            if not again or op not in FOLLOWING or packet.code != "unavailable":
+                break
         return packet
 
     async def pong(self) -> bytes:
@@ -264,12 +270,23 @@ class Line:
 
 @asynccontextmanager
 async def dialled(where: Where, form: Form, *headers: str) -> AsyncIterator[Line]:
-    """A connection that has said nothing yet; on a WebSocket, after the handshake."""
-    async with touched(where.tcp if form.path is None else where.ws, form) as line:
-        if form.path is not None:
-            line.put(upgrade(form.path, *headers))
-            assert await head_of(line) == 101
-        yield line
+    """A connection that has said nothing yet; on a WebSocket, after the handshake. One that is put off is tried again for a while: the
+    server may not have noticed yet who went."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PUT_OFF_S
+    while True:
+        async with touched(where.tcp if form.path is None else where.ws, form) as line:
+            if form.path is not None:
+                line.put(upgrade(form.path, *headers))
+                status = await head_of(line)
+                if status in (429, 503):
+                    if loop.time() > deadline:
+                        raise Gone(f"the handshake was answered with {status}")
+                    await asyncio.sleep(0.05)
+                    continue
+                assert status == 101
+            yield line
+            return
 
 
 @asynccontextmanager
@@ -303,21 +320,33 @@ def claim(mid: int, /, **more: object) -> dict[str, object]:
 async def connected(where: Where, form: Form, mid: int, /, **more: object) -> AsyncIterator[Line]:
     """A connection that is authenticated.
 
-    A server that stood still for two seconds, on a machine that has other things to do, tells whoever is at the door to come again.
-    Clients do, and so does this one; but a door that is shut three times is shut.
+    A server that stood still for two seconds, on a machine that has other things to do, tells whoever is at the door to come again; and
+    one that has not noticed yet who went may find that there are too many. Clients come again, and so does this one, for a while.
     """
     async with AsyncExitStack() as stack:
-        for left in reversed(range(TRIES)):
+
+        async def come() -> Line:
             line = await stack.enter_async_context(dialled(where, form))
             try:
                 welcome = await line.ask(AUTH, claim(mid, **more))
+                if welcome.code and welcome.json["error"]["retry"]:
+                    raise Gone(f"{welcome}")
             except Gone:
                 line.drop()
-                if not left:
-                    raise
-            else:
-                assert not welcome.code, welcome
+                raise
+            assert not welcome.code, welcome
+            return line
+
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DEADLINE_S
+        while True:
+            try:
+                line = await come()
                 break
+            except Gone:
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
         yield line
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ async def test_a_reply_that_says_nothing_is_no_ack() -> None:
 
 
 async def test_a_reply_to_nothing_is_a_fault() -> None:
-    report = await _sent_to(b'{"position":7,"seq":1}', seq_off_by=1000)
+    report = await _sent_to(b'{"position":7,"seq":1}', seq_off_by=1000, seconds=3)
 
     assert report.acked == 0
     assert report.unexpected > 0
@@ -75,7 +76,9 @@ async def test_a_reply_to_nothing_is_a_fault() -> None:
 
 
 def test_who_cannot_connect_is_counted() -> None:
-    with load("ws", 9, clients=3) as client:  # nobody serves the discard port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with load("ws", port, clients=3) as client:  # where somebody was, and nobody is
         report = client.report()
 
     assert (0, 3) == (report.ready, report.failed)
@@ -89,7 +92,8 @@ async def test_a_device_comes_back_with_its_cursor_and_tells_what_it_got_twice_a
     assert [("d-0", None), ("d-0", "e.3")] == [(auth["key"], auth.get("cursor")) for auth in auths]
     assert (1, 1, 1, 1, 1) == (report.ready, report.connected, report.closes, report.repeated, report.missing)
     assert (5, 0) == (report.delivered, report.disordered)
-    assert 0 < report.all_back_s == pytest.approx(report.away_ms.max / 1000, abs=0.001)
+    # Percentiles are up to 1.6 % too high.
+    assert 0 < report.all_back_s == pytest.approx(report.away_ms.max / 1000, rel=0.02, abs=0.001)
     assert ["1 events are missing between those that came"] == report.device_faults(5)
     assert "0 devices" not in str(report.device_faults(6))
     assert "clients received between 5 and 5 of 6 messages" in report.device_faults(6)
@@ -170,8 +174,9 @@ def test_a_storm_of_logins_is_one_and_everybody_in_it_is_answered(tmp_path: Path
     assert 0 < stormed["ok"] < stormed["ok"] + stormed["refused"] == stormed["offered"]
 
 
-async def _sent_to(reply: bytes, *, seq_off_by: int = 0) -> Report:
-    """What load reports after 20 sends to a server that takes every auth and answers every send with this body."""
+async def _sent_to(reply: bytes, *, seq_off_by: int = 0, seconds: float = 60) -> Report:
+    """What load reports after 20 sends to a server that takes every auth and answers every send with this body; or after so many
+    seconds, if not all are answered."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = binary.Decoder(PACKET_BYTES_MAX)
@@ -185,7 +190,7 @@ async def _sent_to(reply: bytes, *, seq_off_by: int = 0) -> Report:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        with load("tcp", port, senders=1, window=4, room="group://a", sends=20, seconds=1, drain=0.1) as client:
+        with load("tcp", port, senders=1, window=4, room="group://a", sends=20, seconds=seconds, drain=0.1) as client:
             return await asyncio.to_thread(client.report)
 
 
@@ -225,7 +230,7 @@ async def _given(visits: list[list[int]], *, recovered: bool = True) -> tuple[li
     try:
         port = runner.addresses[0][1]
         distinct = len({seq for visit in visits for seq in visit}) - sum(sorted(visit) != visit for visit in visits)
-        with load("json", port, devices="d-", at_once=True, room="group://a", seconds=10, until=distinct) as client:
+        with load("json", port, devices="d-", at_once=True, room="group://a", seconds=60, until=distinct) as client:
             return auths, await asyncio.to_thread(client.report)
     finally:
         await runner.cleanup()

@@ -21,7 +21,7 @@ from imcore.testkit.cluster import Layout
 from imcore.testkit.verdict import Verdict
 
 SEED = 41
-RECOVERED_S = 30  # the next fault may be there before; what is promised of a quiet moment is Q1
+RECOVERED_S = 60  # the next fault may be there before; what is promised of a quiet moment is Q1
 KICKS_MIN = 20
 
 
@@ -124,6 +124,7 @@ async def test_kicks_and_takeovers_in_the_middle_of_sentences(data_dir: Path) ->
         governs_per_s=20,
         gap_s=(3.0, 4.0),
         ok_sends_min=500,
+        ok_min={"kick": KICKS_MIN},
         idle_s=2.0,
         layout=Layout(comets=2, apis=1, projectors=1),
     )

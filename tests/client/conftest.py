@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from client.lines import pin
 from conftest import copy_cluster, temporary_folder
+from ports import kept
 from system.servers import Backend, Server, backend, running
 
 
@@ -24,6 +25,13 @@ def server(cluster: Path) -> Iterator[Server]:
         assert not complaints, complaints
 
 
+@pytest.fixture(scope="session")
+def types(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that checks types as a reader would who does; what it learned of the libraries it knows the next time."""
+    cache = tmp_path_factory.mktemp("mypy")
+    return [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), "--config-file", ""]
+
+
 @pytest.fixture
 def mortal(used: Path) -> Iterator[Server]:
     """One for this test, to be killed and started again at the same addresses."""
@@ -31,9 +39,12 @@ def mortal(used: Path) -> Iterator[Server]:
     folder.mkdir()
     used.rename(folder / "imcore")
     try:
-        with running(folder, "--auth", "open", "--no-rate-limits") as server:
-            pin(server)
-            yield server
+        with kept(3) as places:
+            at = [
+                word for name, place in zip(("http", "ws", "tcp"), places, strict=True) for word in (f"--{name}", place)
+            ]
+            with running(folder, "--auth", "open", "--no-rate-limits", *at) as server:
+                yield server
     finally:
         (folder / "imcore").rename(used)
         (folder / "server.log").unlink()

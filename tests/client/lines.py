@@ -17,7 +17,7 @@ from system.servers import Server
 Way = Literal["ws", "tcp"]
 WAYS: Final[tuple[Way, ...]] = ("ws", "tcp")
 # A test waits for facts, so its client is quicker at noticing them than one that should spare a network.
-QUICK: Final = Limits(backoff_s=0.1, backoff_max_s=1.0, ack_s=0.05, answer_s=3.0, auth_s=10.0)
+QUICK: Final = Limits(backoff_s=0.1, backoff_max_s=1.0, ack_s=0.05)
 
 
 def address(way: Way, host_and_port: str) -> str:
@@ -28,12 +28,6 @@ def address(way: Way, host_and_port: str) -> str:
 def url(server: Server, way: Way) -> str:
     """Of this server."""
     return address(way, server.ws if way == "ws" else server.tcp)
-
-
-def pin(server: Server) -> None:
-    """From now on it listens where it does, however often it is started."""
-    places = [part for name in ("http", "ws", "tcp") for part in (f"--{name}", server.addresses[name])]
-    server.arguments = (*server.arguments, *places)
 
 
 async def hear(im: Client, count: int) -> list[Message]:
@@ -70,9 +64,9 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
-        if self.answer:
+        if answer := self.answer:  # as it is now: when the request is there, somebody may have changed it
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(self.answer)
+            writer.write(answer)
             writer.close()
             return
         host, _, port = self.target.rpartition(":")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import math
 import uuid
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from client.lines import QUICK, WAYS, Way, address, hear, proxy, so, url
 from conftest import copy_cluster, temporary_folder
 from imcore.client import (
+    Change,
     Client,
     ConnectionClosed,
     Event,
     Forbidden,
     ForeignCursor,
+    Http,
     IdConflict,
     Limits,
     MemoryCursor,
@@ -26,6 +32,7 @@ from imcore.client import (
     Origin,
     Removed,
     Reset,
+    SqliteCursor,
     State,
     TakenOver,
     TooLarge,
@@ -123,7 +130,7 @@ async def test_all_events_are_there_for_who_wants_them(server: Server, api: Back
         await api.push("mids", 1000, b"only for you", mids=[mid])
         await api.kick(room, mid)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             events = im.events()
             reset, joined, pushed, direct, removed = [await anext(events) for _ in range(5)]
 
@@ -236,6 +243,11 @@ async def test_what_cannot_be_sent_is_said_before_it_leaves(server: Server) -> N
         await im.join(room)
         with pytest.raises(TypeError):
             await im.send(room, object())
+        for no_number in (math.nan, {"a": [math.inf]}, [None, (-math.inf,)]):  # null is what would arrive
+            with pytest.raises(TypeError, match="finite"):
+                await im.send(room, no_number)
+            with pytest.raises(TypeError, match="finite"):
+                await im.call("rooms.signal", {"room": room, "type": "cursor", "body": no_number})
         with pytest.raises(ValueError):
             await im.send("no room", "hello")
         with pytest.raises(TooLarge):
@@ -243,11 +255,14 @@ async def test_what_cannot_be_sent_is_said_before_it_leaves(server: Server) -> N
         with pytest.raises(TooLarge):
             await im.send(room, "x" * 70_000)  # the server would hang up
 
-        assert 2 == (await im.send(room, "it is still connected")).seq
+        assert 2 == (await im.send(room, [None, 1.5, "it is still connected"], id=uuid.uuid4())).seq
         assert 1 == im.statistics.connects
 
 
-@pytest.mark.parametrize("bad", ["", "http://host/ws", "ws://", "tcp://host", "host:3101"])
+@pytest.mark.parametrize(
+    "bad",
+    ["", "http://host/ws", "ws://", "tcp://host", "host:3101", "tcp://host:0", "ws://host:99999/ws", "wss://host:x/ws"],
+)
 def test_what_is_no_address_is_said_at_once(bad: str) -> None:
     with pytest.raises(ValueError):
         connect(bad, mid=1)
@@ -255,6 +270,54 @@ def test_what_is_no_address_is_said_at_once(bad: str) -> None:
         connect([], mid=1)
     with pytest.raises(ValueError):
         connect("ws://host/ws", mid=1, rooms=["nowhere"])
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(sends_max=0), Limits(calls_max=0), Limits(call_s=-1), Limits(heartbeat_s=0), Limits(queue_events_max=0)],
+)
+def test_a_limit_that_would_stop_everything_is_said_at_once(limits: Limits) -> None:
+    with pytest.raises(ValueError, match="more than 0"):
+        connect("ws://host/ws", mid=1, limits=limits)
+    connect("ws://host/ws", mid=1, limits=Limits(backoff_s=0, backoff_max_s=0, ack_s=0, steady_s=0))
+
+
+def test_acks_are_one_of_two() -> None:
+    with pytest.raises(ValueError, match="'Auto'"):
+        connect("ws://host/ws", mid=1, acks="Auto")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(lambda: "a token", "async function"), (b"a token", "is bytes"), (lambda: None, "async function")],
+)
+async def test_what_is_no_token_is_said_as_such(server: Server, token: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        async with connect(url(server, "ws"), token=token, limits=QUICK):
+            pass
+    async with Http(f"http://{server.http}", token=token) as http:
+        with pytest.raises(TypeError, match=words):
+            await http.server.show()
+
+
+async def test_a_token_that_cannot_be_had_is_not_blamed_on_the_server(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def token() -> str:
+        raise OSError("the issuer is down")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), connect(url(server, "ws"), token=token, limits=QUICK):
+            pass
+
+    assert caplog.messages[0].startswith("x asking for a token: the issuer is down (unreachable); again in ")
+
+
+async def test_an_address_where_no_json_is_spoken_is_named_as_such(server: Server) -> None:
+    with pytest.raises(ConnectionClosed, match=r"no JSON at this address; where it does, the path is /ws") as told:
+        async with connect(f"ws://{server.ws}/sub", mid=server.new_mid(), limits=QUICK):
+            pass
+    assert ("unsupported", 1003) == (told.value.code, told.value.close)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -275,18 +338,115 @@ async def test_who_is_taken_over_stops_and_says_so(server: Server, way: Way) -> 
     assert [State.CONNECTING, State.CONNECTED, State.CLOSED] == states
 
 
+async def test_a_client_that_was_not_entered_says_so(server: Server) -> None:
+    """And does not wait for what cannot come."""
+    im = connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK)
+    with pytest.raises(RuntimeError, match="async with"):
+        await im.send(server.new_room(), "hello")
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="async with"):
+            async for _ in im:
+                pass
+        with pytest.raises(RuntimeError, match="async with"):
+            async for _ in im.events():
+                pass
+
+
+async def test_a_callback_that_looks_on_stops_nobody(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    states: list[State] = []
+
+    def fail(state: State) -> None:
+        states.append(state)
+        raise ValueError("this callback has a bug")
+
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(10):
+        async with connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK, on_state=fail) as im:
+            assert 1 == (await im.join(server.new_room())).seq
+
+    assert [State.CONNECTING, State.CONNECTED, State.CLOSED] == states
+    assert before == asyncio.all_tasks()
+    assert 3 == sum("on_state failed" in record.message for record in caplog.records)
+
+
 async def test_when_the_block_ends_so_do_its_loops_and_its_sends(server: Server) -> None:
     room = server.new_room()
     async with connect(url(server, "tcp"), mid=server.new_mid(), limits=QUICK) as im:
         await im.join(room)
         looping = asyncio.create_task(_bodies(im))
         await im.send(room, "hello")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert [] == await looping
     with pytest.raises(ConnectionClosed) as ended:
         await im.send(room, "after the end")
     assert "closed" == ended.value.code
     assert State.CLOSED == im.state
+
+
+async def test_a_client_that_is_closed_in_its_loop_has_dealt_with_the_event_and_leaves_nothing_open(
+    server: Server, tmp_path: Path
+) -> None:
+    room, mid, path = server.new_room(), server.new_mid(), tmp_path / "cursor.db"
+    heard: list[object] = []
+    async with connect(url(server, "ws"), mid=server.new_mid(), rooms=[room], limits=QUICK) as other:
+        for words in ("first", "second"):
+            async with connect(url(server, "ws"), mid=mid, cursor=SqliteCursor(path), rooms=[room], limits=QUICK) as im:
+                await other.send(room, words)
+                async for message in im:
+                    heard.append(message.body)
+                    await im.close()
+            assert [] == [one.path for one in psutil.Process().open_files() if one.path.startswith(str(path))]
+
+    assert ["first", "second"] == heard
+
+
+class Fragile(MemoryCursor):
+    """A cursor that cannot be stored from some time on."""
+
+    is_full = False
+
+    async def keep(self, change: Change) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "no space left")
+        await super().keep(change)
+
+
+async def test_a_cursor_that_cannot_be_stored_at_the_end_leaves_nothing_behind(server: Server) -> None:
+    room, cursor = server.new_room(), Fragile()
+    before = asyncio.all_tasks()
+    async with connect(url(server, "ws"), mid=server.new_mid(), rooms=[room], limits=QUICK) as other:
+        im = connect(url(server, "ws"), mid=server.new_mid(), cursor=cursor, rooms=[room], limits=QUICK)
+        await im.__aenter__()
+        await other.send(room, "hello")
+        await hear(im, 1)
+        cursor.is_full = True
+        with pytest.raises(OSError, match="no space left"):
+            await im.__aexit__(None, None, None)
+
+        assert State.CLOSED == im.state
+    assert before == asyncio.all_tasks()
+
+
+async def test_who_does_not_wait_for_the_goodbye_leaves_nothing_behind(server: Server) -> None:
+    """The last ack is not answered here, and whoever closes is cancelled meanwhile."""
+    room = server.new_room()
+    before = asyncio.all_tasks()
+    async with connect(url(server, "ws"), mid=server.new_mid(), rooms=[room], limits=QUICK) as other:
+        async with proxy(server.tcp) as line:
+            im = connect(address("tcp", line.address), mid=server.new_mid(), rooms=[room], limits=Limits(ack_s=60))
+            await im.__aenter__()
+            sent = await other.send(room, "hello")
+            await hear(im, 1)
+            line.mode = "one way"
+            leaving = asyncio.create_task(im.__aexit__(None, None, None))
+            await eventually(lambda: so(im.position == sent.position))
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+
+            assert State.CLOSED == im.state
+            line.cut()
+    await eventually(lambda: so(before == asyncio.all_tasks()))
 
 
 async def test_two_loops_at_once_are_a_mistake_and_two_in_a_row_are_none(server: Server) -> None:
@@ -369,10 +529,13 @@ async def test_a_token_that_is_no_good_is_an_error_at_once(doors: Doors) -> None
         assert ("unauthenticated", 4401, False) == (refused.value.code, refused.value.close, refused.value.retry)
 
 
+SHORT_S = 3.0  # of a token: long enough to connect with
+
+
 async def test_a_fresh_token_is_asked_for_at_each_connect(doors: Doors) -> None:
     """The first one is stale, and the second expires while the client is connected."""
     mid = doors.server.new_mid()
-    lives_s = iter([-1.0, 1.5])
+    lives_s = iter([-1.0, SHORT_S])
     given: list[float] = []
 
     async def fresh() -> str:
@@ -383,7 +546,7 @@ async def test_a_fresh_token_is_asked_for_at_each_connect(doors: Doors) -> None:
         await eventually(lambda: so(im.statistics.connects == 2 and im.state == State.CONNECTED))
 
         assert mid == im.mid
-        assert [-1.0, 1.5, 60.0] == given
+        assert [-1.0, SHORT_S, 60.0] == given
 
 
 async def test_a_token_that_is_always_refused_ends_the_client(doors: Doors) -> None:
@@ -441,6 +604,17 @@ async def test_a_cursor_belongs_to_one_person(server: Server) -> None:
     with pytest.raises(ForeignCursor):
         async with connect(url(server, "ws"), mid=server.new_mid(), cursor=mine, limits=QUICK):
             pass
+
+
+async def test_a_cursor_is_closed_also_by_who_does_not_come_in(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "cursor.db"
+    async with connect(url(server, "ws"), mid=server.new_mid(), cursor=SqliteCursor(path), limits=QUICK):
+        pass
+    theirs = SqliteCursor(path)
+    with pytest.raises(ForeignCursor):
+        async with connect(url(server, "ws"), mid=server.new_mid(), cursor=theirs, limits=QUICK):
+            pass
+    assert [] == [one.path for one in psutil.Process().open_files() if one.path.startswith(str(path))]
 
 
 async def test_a_guest_stays_the_same_guest(server: Server) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import signal
+import socket
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
+import orjson
 import psutil
 import pytest
+from aiohttp.http import WS_KEY
 
 from client.lines import QUICK, WAYS, Way, address, hear, is_event, proxy, so, url
 from imcore.client import (
+    Change,
     Client,
     Limits,
     MemoryCursor,
@@ -22,8 +29,11 @@ from imcore.client import (
     SendTimeout,
     Sent,
     State,
+    carriers,
     connect,
 )
+from imcore.protocol import binary
+from imcore.protocol.packet import Op
 from system.servers import Backend, Server
 from waiting import eventually
 
@@ -125,7 +135,7 @@ async def test_a_server_that_stops_says_so_and_its_clients_come_back(mortal: Ser
         assert 0 == await mortal.stopped()
         sending = asyncio.create_task(im.send("group://a", "said while nobody was there"))
         await mortal.start_again()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             sent = await sending
 
     assert 2 == sent.seq
@@ -148,7 +158,7 @@ async def test_a_message_whose_answer_was_lost_is_stored_once(server: Server, wa
         await eventually(lambda: _stored(server, room, 1))
         line.mode = "open"
         line.cut()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             sent = await sending
 
         assert (2, True) == (sent.seq, sent.duplicate)
@@ -161,21 +171,63 @@ async def test_a_message_whose_answer_was_lost_is_stored_once(server: Server, wa
 async def test_a_line_that_went_silent_is_noticed(server: Server, way: Way) -> None:
     """No end, no byte: as when a router forgot the connection. What was asked is asked again on a new one."""
     room = server.new_room()
-    limits = Limits(backoff_s=0.1, answer_s=0.5, heartbeat_s=0.5)
+    limits = Limits(backoff_s=0.1, answer_s=0.5, heartbeat_s=0.5, connect_s=2.0, auth_s=2.0)
     steps: list[tuple[object, ...]] = []
+
+    def observe(step: tuple[object, ...]) -> None:
+        steps.append(step)
+        if step[0] == "closed":  # at once: the next try may come in a moment, and would find the line silent too
+            line.mode = "open"
+
     async with (
         proxy(server.ws if way == "ws" else server.tcp) as line,
-        connect(address(way, line.address), mid=server.new_mid(), limits=limits, observe=steps.append) as im,
+        connect(address(way, line.address), mid=server.new_mid(), limits=limits, observe=observe) as im,
     ):
         await im.join(room)
         line.mode = "silent"
-        sending = asyncio.create_task(im.send(room, "hello?"))
-        await eventually(lambda: so(any(step[0] == "closed" for step in steps)))
-        line.mode = "open"
-        async with asyncio.timeout(20):
-            assert 2 == (await sending).seq
+        async with asyncio.timeout(60):
+            assert 2 == (await im.send(room, "hello?")).seq
 
     assert "no_answer" == next(step[3] for step in steps if step[0] == "closed")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_line_that_takes_nothing_is_left_with_nothing_open(way: Way) -> None:
+    """Not even the socket, though it still has much to give: who stands still may stand still for days, and others come after."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listening.bind(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    is_over = asyncio.Event()
+
+    async def stand_still(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if way == "ws":
+            asked = await reader.readuntil(b"\r\n\r\n")
+            key = asked.partition(b"Sec-WebSocket-Key: ")[2][:24]
+            accept = b64encode(hashlib.sha1(key + WS_KEY).digest())
+            writer.write(b"HTTP/1.1 101 \r\nUpgrade: websocket\r\nConnection: upgrade\r\n")
+            writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        await is_over.wait()
+        writer.transport.abort()
+
+    def lines() -> int:
+        return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
+
+    there = await asyncio.start_server(stand_still, sock=listening, limit=4096)
+    carrier = await carriers.connect(address(way, f"127.0.0.1:{port}"), None)
+    assert 1 == lines()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while True:
+                await carrier.write([b" " * 60_000])
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await carrier.close()
+
+    await eventually(lambda: so(lines() == 0))
+    is_over.set()
+    there.close()
 
 
 async def test_a_quiet_line_is_kept_alive_and_not_given_up(server: Server) -> None:
@@ -192,6 +244,7 @@ async def test_a_server_that_stands_still_leaves_the_outcome_open(mortal: Server
     async with connect(url(mortal, "ws"), mid=1, limits=QUICK) as im:
         await im.join("group://a")
         mortal.process.send_signal(signal.SIGSTOP)
+        await eventually(lambda: so(mortal.process.status() == psutil.STATUS_STOPPED))
         with pytest.raises(SendTimeout) as unknown:
             await im.send("group://a", "in doubt", timeout_s=0.3)
         mortal.process.send_signal(signal.SIGCONT)
@@ -211,7 +264,7 @@ async def test_a_handshake_that_is_put_off_is_tried_again_when_the_server_said(s
         connecting = asyncio.create_task(_once(address("ws", line.address), server.new_mid(), limits))
         await eventually(lambda: so(line.accepted == 1))
         line.answer = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await connecting
 
         assert 2 == line.accepted
@@ -222,7 +275,7 @@ async def test_of_several_addresses_one_that_answers_is_found(server: Server) ->
     async with proxy("127.0.0.1:1") as dead:
         urls = [address("tcp", dead.address), "tcp://127.0.0.1:1", address("ws", dead.address), url(server, "tcp")]
         for _ in range(5):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await _once(urls, server.new_mid(), Limits(backoff_s=0.01))
 
 
@@ -235,10 +288,45 @@ async def test_waits_grow_are_random_and_have_an_end(caplog: pytest.LogCaptureFi
     connecting.cancel()
     await asyncio.wait([connecting])
 
-    waits = [float(str(record.args[1])) for record in caplog.records if isinstance(record.args, tuple)]
+    waits = waits_of(caplog)
     assert all(wait <= 0.001 * 2**n for n, wait in enumerate(waits[:5]))
     assert 0.012 < max(waits) <= 0.016
     assert len(set(waits[5:])) == len(waits[5:]), "they are drawn"
+
+
+async def test_who_was_told_when_to_come_does_not_pay_for_the_failures_before(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that crashes and soon after is started anew has its clients back as soon as it said."""
+    caplog.set_level(logging.WARNING, "imcore.client")
+    accepted = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        if accepted == 8:
+            await reader.read(1)
+            farewell = {"code": "going_away", "message": "", "retry": True, "close": 4001, "delay_ms": 1}
+            writer.write(binary.encode(2, Op.DISCONNECT, 0, orjson.dumps(farewell)))
+            await writer.drain()
+        writer.close()
+
+    there = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = there.sockets[0].getsockname()[1]
+    limits = Limits(backoff_s=0.001, backoff_max_s=60)
+    connecting = asyncio.create_task(_once(f"tcp://127.0.0.1:{port}", 1, limits))
+    await eventually(lambda: so(len(waits_of(caplog)) >= 12))
+    connecting.cancel()
+    await asyncio.wait([connecting])
+    there.close()
+    waits = waits_of(caplog)
+
+    assert 0.001 == waits[7], "what the server said"
+    assert all(wait <= 0.001 * 2 ** (n + 1) for n, wait in enumerate(waits[8:12]))
+
+
+def waits_of(caplog: pytest.LogCaptureFixture) -> list[float]:
+    """How long the client said it would wait, each time."""
+    told = [record for record in caplog.records if record.name == "imcore.client.client"]
+    return [float(str(record.args[1])) for record in told if isinstance(record.args, tuple)]
 
 
 async def test_a_hole_is_filled_from_the_history(server: Server) -> None:
@@ -276,10 +364,29 @@ async def test_a_hole_that_the_history_does_not_fill_is_told(server: Server, api
         for n in (1, 2, 3):
             await api.push("mids", 1000, b"%d" % n, mids=[mid])
         events = im.events()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             seen = [await anext(events) for _ in range(4)]
 
     assert [Reset("new", 0), 1, Reset("gap", 0), 3] == [one.body if isinstance(one, Message) else one for one in seen]
+
+
+async def test_a_loop_that_sees_no_resets_has_them_in_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """All but the first of a device, which is no loss."""
+    room, mid, cursor = server.new_room(), server.new_mid(), MemoryCursor()
+    async with connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK) as other:
+        await other.join(room)
+        async with connect(url(server, "ws"), mid=mid, cursor=cursor, rooms=[room], limits=QUICK) as im:
+            await other.send(room, "first")
+            await hear(im, 1)
+        assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
+        await cursor.keep(Change(cursor="another-log.1"))
+
+        async with connect(url(server, "ws"), mid=mid, cursor=cursor, limits=QUICK) as im:
+            await other.send(room, "second")
+            assert ["second"] == [message.body for message in await hear(im, 1)]
+
+    (told,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "! missed, and not to come (epoch): all rooms" == told.getMessage()
 
 
 async def test_own_sends_are_no_holes(server: Server) -> None:
@@ -340,7 +447,7 @@ async def test_a_program_that_answers_each_message_gets_its_answers_through_a_ba
         await other.join(room)
         await asyncio.gather(*(other.send(room, n) for n in range(total)))
     heard = []
-    async with connect(url(server, way), mid=mid, cursor=cursor, limits=limits) as im, asyncio.timeout(60):
+    async with connect(url(server, way), mid=mid, cursor=cursor, limits=limits) as im, asyncio.timeout(180):
         async for message in im:
             heard.append(message.body)
             await im.send(room, f"{message.body} it is")
@@ -374,6 +481,34 @@ async def test_what_is_not_acknowledged_comes_again_to_the_next_client(server: S
     assert [4, 5] == [message.body for message in again]
 
 
+async def test_a_program_that_acknowledges_nothing_is_given_no_more_until_it_does(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    mid, room = server.new_mid(), server.new_room()
+    few = replace(QUICK, unacked_events_max=3)
+    async with (
+        connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK) as other,
+        connect(url(server, "ws"), mid=mid, acks="manual", limits=few) as im,
+    ):
+        await im.join(room)
+        await other.join(room)
+        for n in range(6):
+            await other.send(room, n)
+        heard = await hear(im, 3)
+        fourth = asyncio.create_task(hear(im, 1))
+        await im.history(room)  # whatever was on its way has come
+        assert not fourth.done()
+        assert ["3 events are due to be acked: no more are given until some are"] == [
+            record.getMessage() for record in caplog.records if "acked" in record.getMessage()
+        ]
+
+        await im.ack(heard[0])
+
+        assert [3] == [message.body for message in await fourth]
+        await im.ack(heard[2])
+        assert [4, 5] == [message.body for message in await hear(im, 2)]
+
+
 async def test_a_loop_that_is_cancelled_sees_the_event_again_and_one_that_ends_does_not(server: Server) -> None:
     mid, room, cursor = server.new_mid(), server.new_room(), MemoryCursor()
 
@@ -396,8 +531,13 @@ async def test_a_loop_that_is_cancelled_sees_the_event_again_and_one_that_ends_d
             assert [2, 3, 4, 5] == [message.body for message in await hear(im, 4)]
 
 
-async def test_the_server_knows_what_was_dealt_with_and_the_next_device_begins_there(server: Server) -> None:
+async def test_the_server_knows_what_was_dealt_with_and_the_next_device_begins_there(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With no cursor of its own, but the same key, it goes on after the last ack."""
+    monkeypatch.setattr(
+        "imcore.client.client.GOODBYE_S", 60.0
+    )  # a server that is slow to answer the last ack is waited for
     mid, room = server.new_mid(), server.new_room()
     async with connect(url(server, "ws"), mid=server.new_mid(), limits=QUICK) as other:
         async with connect(url(server, "ws"), mid=mid, key="k", limits=QUICK) as im:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imcore.client.codec import BinaryCodec, Codec, JsonCodec
-from imcore.client.core import Acked, Answered, Core, Entry, Farewell, Opened, Step
+from imcore.client.core import Acked, Answered, Core, Entry, Farewell, Misunderstood, Opened, Step
 from imcore.client.errors import Refused
 from imcore.client.events import Event, Happening, Reset
 from imcore.errors import BadPacket
@@ -183,6 +183,73 @@ def test_operations_types_and_keys_that_are_not_known_are_passed_over() -> None:
 def test_what_is_not_this_protocol_is_said(frame: bytes) -> None:
     with pytest.raises(BadPacket):
         Talk().core.receive(frame, 0.0)
+
+
+def test_an_answer_that_says_nothing_is_none_and_it_is_asked_again() -> None:
+    talk = Talk()
+    send = talk.send()
+    call = talk.core.ask(Op.CALL, {"verb": "server.show", "args": {}})
+    ((_, call_seq, called), (_, send_seq, sent)) = talk.requests()
+    for op, seq, body in (
+        (Op.SEND_REPLY, send_seq, {"seq": 1}),
+        (Op.CALL_REPLY, call_seq, {}),
+        (Op.SEND_REPLY, send_seq, None),
+    ):
+        with pytest.raises(BadPacket):
+            talk.tell(op, seq, body)
+    talk.break_off()
+
+    ((_, call_seq, called_again), (_, send_seq, sent_again)) = talk.requests()
+    assert [called, sent] == [called_again, sent_again]
+    (told,) = talk.tell(Op.SEND_REPLY, send_seq, {"position": 5, "seq": 1})
+    (answered,) = talk.tell(Op.CALL_REPLY, call_seq, {"answer": None})
+    assert isinstance(told, Answered)
+    assert isinstance(answered, Answered)
+    assert (send, call) == (told.asked, answered.asked)
+
+
+def test_what_was_understood_before_what_was_not_is_told() -> None:
+    """It is no longer under way, so nobody would ask again."""
+    talk = Talk()
+    send = talk.send()
+    ((_, seq, _),) = talk.requests()
+    reply = text.encode(Op.SEND_REPLY, seq, b'{"position":5,"seq":1}')
+    frame = text.encode_batch([reply, text.encode(Op.EVENT, 0, b"{}")])
+
+    with pytest.raises(Misunderstood) as error:
+        talk.core.receive(frame, 0.0)
+
+    (told,) = error.value.steps
+    assert isinstance(told, Answered)
+    assert (send, None) == (told.asked, told.error)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mid": "7"},
+        {"mid": None},
+        {"position": "x"},
+        {"cursor": 5},
+        {"key": None},
+        {"heartbeat_s": 0},
+        {"heartbeat_s": "x"},
+        {"recovered": 1},
+    ],
+)
+def test_an_auth_reply_that_is_none_is_not_believed(wrong: dict[str, Any]) -> None:
+    talk = Talk(begin=False, cursor="e.50")
+    with pytest.raises(BadPacket):
+        talk.connect(**wrong)
+    assert (MID, KEY, "e.50", False) == (talk.core.mid, talk.core.key, talk.core.cursor, talk.core.is_open)
+
+
+@pytest.mark.parametrize("wrong", [{"position": "x"}, {"position": None}, {"seq": "2"}, {"seq": 1.0}])
+def test_an_event_without_a_place_is_not_handed_on(wrong: dict[str, Any]) -> None:
+    talk = Talk()
+    with pytest.raises(BadPacket):
+        talk.tell(Op.EVENT, 0, envelope(1, ROOM, 1) | wrong)
+    assert [] == talk.taken()
 
 
 # --- holes ---

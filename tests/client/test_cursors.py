@@ -139,7 +139,7 @@ async def started(*arguments: str) -> asyncio.subprocess.Process:
         cwd=folder,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert b"ready\n" == await process.stdout.readline()
     return process
 

@@ -25,7 +25,7 @@ DOCS = ROOT / "docs" / "client.md"
 README = ROOT / "README.md"
 SAID = DOCS.read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```\n```text\n(.*?)^```", SAID, re.DOTALL | re.MULTILINE)
-RUN_S = 60
+RUN_S = 300
 
 
 def table_of_limits() -> str:
@@ -47,6 +47,11 @@ def table_of_facts() -> str:
         means = " ".join((kind.__doc__ or "").split())
         lines.append(f"| `{name}` | {', '.join(f'`{one}`' for one in says)} | {means} |")
     return "\n".join(lines) + "\n"
+
+
+def said_beside(err: bytes) -> str:
+    """What a program said on stderr, but for the warning that it will come again: a busy server may tell it to."""
+    return re.sub(r"^x .*; again in [\d.]+ s\n", "", err.decode(), flags=re.MULTILINE)
 
 
 TABLES = {"limits": table_of_limits, "facts": table_of_facts}
@@ -77,15 +82,12 @@ def test_every_program_of_the_page_is_run() -> None:
     assert len(PROGRAMS) >= 5
 
 
-def test_the_programs_are_right_in_their_types(tmp_path: Path) -> None:
+def test_the_programs_are_right_in_their_types(types: list[str], tmp_path: Path) -> None:
     """As a reader who checks types would find them."""
     files = [tmp_path / f"program_{n}.py" for n in range(len(PROGRAMS))]
     for file, (program, _) in zip(files, PROGRAMS, strict=True):
         file.write_text(program)
-    options = ["--strict", "--cache-dir", str(tmp_path / "cache"), "--config-file", ""]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *map(str, files)], capture_output=True, text=True, timeout=RUN_S
-    )
+    done = subprocess.run([*types, *map(str, files)], capture_output=True, text=True, timeout=RUN_S)
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
@@ -111,7 +113,7 @@ async def test_a_program_prints_what_the_page_says(fresh: Server, n: int, tmp_pa
     async with asyncio.timeout(RUN_S):
         out, err = await process.communicate()
 
-    assert (b"", 0) == (err, process.returncode)
+    assert ("", 0) == (said_beside(err), process.returncode)
     expected = re.escape(prints).replace("…", ".*?")
     assert re.fullmatch(expected, out.decode()), f"{out.decode()}\nis not\n{prints}"
 

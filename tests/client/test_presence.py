@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from client.lines import QUICK, url
-from imcore.client import Client, Presence, Signal, Typing, connect
+from imcore.client import Client, MemberJoined, Presence, Signal, Typing, connect
 from system.servers import Server, backend
 from waiting import eventually
 
@@ -43,6 +43,7 @@ async def test_signals_reach_the_others_in_the_room(server: Server) -> None:
         backend(server) as api,
         connect(url(server, "ws"), mid=one, limits=QUICK) as alice,
         connect(url(server, "tcp"), mid=two, limits=QUICK) as bob,
+        asyncio.timeout(60),
     ):
         await api.create(room, one, two)
 
@@ -50,15 +51,15 @@ async def test_signals_reach_the_others_in_the_room(server: Server) -> None:
             return 2 == (await alice.presence.room(room)).online
 
         await eventually(both_are_in)
-        await alice.rooms.typing(room)
-        await alice.rooms.signal(room, type="cursor", body={"line": 7})
         heard = []
-        async with asyncio.timeout(30):
-            async for event in bob.events():
-                if isinstance(event, (Typing, Signal)):
-                    heard.append(event)
-                    if len(heard) == 2:
-                        break
+        async for event in bob.events():
+            if isinstance(event, MemberJoined) and event.whom == two:  # so it is given what happens there
+                await alice.rooms.typing(room)
+                await alice.rooms.signal(room, type="cursor", body={"line": 7})
+            if isinstance(event, (Typing, Signal)):
+                heard.append(event)
+                if len(heard) == 2:
+                    break
     typing, signal = heard
     assert isinstance(typing, Typing)
     assert (one, room, True) == (typing.mid, typing.room, typing.typing)

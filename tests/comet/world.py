@@ -663,7 +663,7 @@ class World:
         socket = device.socket
         rooms = self.log.rooms_of(device.mid)
         if socket is not None and socket.is_admitted:
-            rooms += socket.entered
+            rooms += sorted(socket.entered)  # in whatever order the hub came to keep them
         if not rooms:
             return None
         is_over_http = socket is None or not socket.is_admitted or rng.random() < 0.2

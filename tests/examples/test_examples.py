@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -13,19 +14,20 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from imcore.client import Client, connect
+from imcore.client import Client, Message, connect
 from serving import Running, serving
+from waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SAID_S = 20
+SAID_S = 60
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def imcore() -> AsyncIterator[Running]:
     with tempfile.TemporaryDirectory(prefix="imcore-", dir="/tmp") as folder:
-        async with serving(Path(folder)) as running:
+        async with serving(Path(folder), "--set", "presence_grace_s=1") as running:
             yield running
 
 
@@ -51,7 +53,7 @@ class Example:
     def type(self, line: str) -> None:
         """What somebody types."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.write(f"{line}\n".encode(errors="surrogateescape"))
 
     def hang_up(self) -> None:
         """Ctrl-D."""
@@ -61,6 +63,10 @@ class Example:
     def stop(self) -> None:
         """SIGTERM, as from whoever runs services."""
         self._process.terminate()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """kill -9."""
@@ -152,6 +158,7 @@ async def test_two_people_talk_in_terminals(imcore: Running, tmp_path: Path) -> 
         second.hang_up()
         assert 0 == await second.end()
         first.type("And now?")
+        await until_said(imcore, "group://terminals", 31, "And now?")
 
         async with example("terminal_chat.py", *where, "--mid", "32", "--cursor", str(tmp_path / "32")) as again:
             await again.line_with("31: And now?")
@@ -162,7 +169,25 @@ async def test_two_people_talk_in_terminals(imcore: Running, tmp_path: Path) -> 
 
 async def test_terminal_chat_is_short() -> None:
     """It is there to be read in one look."""
-    assert len((EXAMPLES / "terminal_chat.py").read_text().splitlines()) <= 66
+    assert len((EXAMPLES / "terminal_chat.py").read_text().splitlines()) <= 60
+
+
+async def test_a_terminal_chat_takes_what_is_typed(imcore: Running, tmp_path: Path) -> None:
+    """What is no text and what is nothing too; and Ctrl-C is an end like another."""
+    where = ("--ws", f"ws://{imcore.ws}/ws", "--room", "group://typed")
+    async with (
+        example("terminal_chat.py", *where, "--mid", "33", "--cursor", str(tmp_path / "33")) as first,
+        example("terminal_chat.py", *where, "--mid", "34", "--cursor", str(tmp_path / "34")) as second,
+    ):
+        await second.line_with("Ctrl-D")
+        await first.line_with("Ctrl-D")
+        first.type("")
+        first.type(" ")
+        first.type("caf\udce9")
+        assert "33: caf\ufffd" in await second.line_with("33:")
+        first.interrupt()
+        await first.line_with("--- closed")
+        assert 0 == await first.end()
 
 
 async def test_a_team_talks_in_terminals(imcore: Running, tmp_path: Path) -> None:
@@ -177,6 +202,8 @@ async def test_a_team_talks_in_terminals(imcore: Running, tmp_path: Path) -> Non
             mid = (await dave.line_with("here:", "dave")).rpartition("(")[2].rstrip(")")
         carol.type(f"/invite {mid}")
         carol.type("Is anybody there?")
+        carol.type("/who")
+        await carol.line_with("here:", "carol")  # one after the other: what she typed before is said
         async with example("team_chat.py", "dave", *common) as dave:
             await carol.line_with("dave came in")
             asked = (await dave.line_with("carol: Is anybody there?")).split()[0]
@@ -224,6 +251,17 @@ async def test_a_bot_answers_and_goes_on_where_it_was(imcore: Running, tmp_path:
             assert ["while you were away", "2 messages"] == await bodies(im, 2)
             bot.stop()
             assert 0 == await bot.end()
+
+
+async def until_said(imcore: Running, room: str, mid: int, words: str) -> None:
+    """The room has this of this person."""
+    async with connect(f"tcp://{imcore.tcp}", mid=mid) as im:
+
+        async def is_said() -> bool:
+            history = await im.messages.history(room)
+            return any(isinstance(event, Message) and event.body == words for event in history.events)
+
+        await eventually(is_said)
 
 
 async def bodies(im: Client, count: int) -> list[object]:

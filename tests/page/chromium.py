@@ -23,8 +23,9 @@ import aiohttp
 
 from waiting import eventually
 
-START_S: Final = 30
-ANSWER_S: Final = 30
+START_S: Final = 60
+ANSWER_S: Final = 90  # to a script too, which may wait for a minute itself
+UNTIL_S: Final = 60
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024  # a screenshot
 KEYS: Final = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, "")}
 
@@ -69,10 +70,13 @@ class Tab:
         return await self._browser.do(method, params, self._session)
 
     async def go(self, url: str) -> None:
-        """Open an address. Returns before the page is complete: wait for what you need."""
+        """Open an address. Returns when the page before it is gone, and before the new one is complete: wait for what you need."""
+        await self.run("window.isLeft = true")
         answer = await self.do("Page.navigate", url=url)
         if answer.get("errorText"):
             raise Failed(f"{url}: {answer['errorText']}")
+        if "loaderId" in answer:  # else it is another place in the same page
+            await self.until("!window.isLeft")
 
     async def before_each_page(self, script: str) -> None:
         """Run this in every page that is opened from now on, before its own scripts."""
@@ -87,11 +91,11 @@ class Tab:
             raise Failed(problem.get("exception", {}).get("description") or problem["text"])
         return answer["result"].get("value")
 
-    async def until(self, script: str) -> Any:
+    async def until(self, script: str, seconds: float = UNTIL_S) -> Any:
         """Wait until the expression is true (or an element), and return its value."""
         value = f"(value => value instanceof Node || value)({script})"  # an element itself does not travel
         try:
-            return await eventually(lambda: self.run(value))
+            return await eventually(lambda: self.run(value), seconds)
         except AssertionError as error:
             raise AssertionError(f"{script}: {error}") from None
 
@@ -242,7 +246,8 @@ async def _address(file: Path, process: asyncio.subprocess.Process) -> str:
     async def written() -> list[str]:
         if process.returncode is not None:
             raise Failed(f"the browser ended with {process.returncode}")
-        return file.read_text().split() if file.exists() else []
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return lines if len(lines) == 2 and lines[0].endswith("\n") and lines[1].startswith("/devtools/") else []
 
     port, path = await eventually(written, START_S)
-    return f"ws://127.0.0.1:{port}{path}"
+    return f"ws://127.0.0.1:{port.strip()}{path.strip()}"

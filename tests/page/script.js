@@ -80,10 +80,10 @@ window.started = async (store = new Map(), login = null) => {
   return client;
 };
 
-/** Wait for a fact, for ten seconds. */
+/** Wait for a fact, for a minute. */
 window.until = async (ask) => {
-  for (const deadline = Date.now() + 10_000; !ask(); ) {
-    if (Date.now() > deadline) throw new Error(`not so after ten seconds: ${ask}`);
+  for (const deadline = Date.now() + 60_000; !ask(); ) {
+    if (Date.now() > deadline) throw new Error(`not so after a minute: ${ask}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 };

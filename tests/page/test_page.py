@@ -17,6 +17,8 @@ import pytest
 import pytest_asyncio
 from chromium import Chromium, Json, Tab
 
+from conftest import copy_cluster, temporary_folder
+from ports import kept
 from serving import PROGRAM, Running, serving
 from waiting import eventually
 
@@ -29,11 +31,24 @@ HERE = Path(__file__).parent
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def imcore() -> AsyncIterator[Running]:
+async def imcore(cluster: Path) -> AsyncIterator[Running]:
     """One server for all tests of the page: each has people of its own, who see what was said since they came."""
-    with tempfile.TemporaryDirectory(prefix="imcore-", dir="/tmp") as folder:
-        async with serving(Path(folder)) as running:
+    with temporary_folder() as folder:
+        async with serving(made_ready(cluster, folder)) as running:
             yield running
+
+
+@pytest.fixture
+def ready(cluster: Path, data_dir: Path) -> Path:
+    """A folder for a server of one test."""
+    return made_ready(cluster, data_dir)
+
+
+def made_ready(cluster: Path, folder: Path) -> Path:
+    """This folder, with a Postgres that need not be made before a server starts there."""
+    (folder / "imcore").mkdir()
+    copy_cluster(cluster, folder / "imcore")
+    return folder
 
 
 @asynccontextmanager
@@ -108,9 +123,10 @@ class Window:
         """Wait until all that this person wrote is acknowledged."""
         await self.tab.until(f"{part(mid, '.own')} && !{part(mid, '.sending')}")
 
-    async def unread(self, mid: int, room: str = LOBBY) -> int:
+    async def until_unread(self, mid: int, count: int, room: str = LOBBY) -> None:
+        """Wait until so many messages are unread for this person."""
         badge = in_list(mid, room, ".badge")
-        return int(await self.tab.run(f"{badge}.hidden ? 0 : Number({badge}.textContent)"))
+        await self.tab.until(f"({badge}.hidden ? 0 : Number({badge}.textContent)) === {count}")
 
 
 def part(mid: int, selector: str = "") -> str:
@@ -239,8 +255,8 @@ async def test_who_comes_back_sees_what_was_missed(browser: Chromium, imcore: Ru
         await window.tab.until(f"{part(bob, '.divider')}?.textContent === '3 missed while you were away'")
         first_missed = await window.tab.run(f"{part(bob, '.divider + .message .content')}.textContent")
         assert "one" == first_missed
-        assert 3 == await window.unread(bob)
-        assert "(3) imcore" == await window.tab.run("document.title")
+        await window.until_unread(bob, 3)
+        await window.tab.until("document.title === '(3) imcore'")
 
         await window.tab.click(part(bob, ".messages"))
 
@@ -248,7 +264,7 @@ async def test_who_comes_back_sees_what_was_missed(browser: Chromium, imcore: Ru
         await until_read(imcore, bob)
         await window.reload()
         await window.until_shown(bob, "before", "one", "two", "three")
-        assert 0 == await window.unread(bob)
+        await window.until_unread(bob, 0)
         assert not await window.tab.run(f"Boolean({part(bob, '.divider')})")
 
 
@@ -402,9 +418,8 @@ async def test_rooms_are_made_by_name_and_count_what_is_unread(browser: Chromium
 
         await window.write(alice, "only for the team")
 
-        await window.tab.until(f"!{in_list(bob, TEAM, '.badge')}.hidden")
-        assert 1 == await window.unread(bob, TEAM)
-        assert 0 == await window.unread(bob, LOBBY)
+        await window.until_unread(bob, 1, TEAM)
+        await window.until_unread(bob, 0, LOBBY)
         await window.tab.click(in_list(bob, TEAM, "button"))
         await window.until_shown(bob, "only for the team")
         await window.tab.until(f"{in_list(bob, TEAM, '.badge')}.hidden")
@@ -454,24 +469,25 @@ async def test_what_happens_in_a_room_is_said_in_words_and_its_end_too(browser: 
             await window.tab.until(f"{part(alice, '.fault')}.textContent === 'talk-2 was ended.'")
 
 
-async def test_a_server_that_comes_back_is_found_again(browser: Chromium, data_dir: Path) -> None:
+async def test_a_server_that_comes_back_is_found_again(browser: Chromium, ready: Path) -> None:
     """What was written meanwhile arrives once, and nobody has to press anything."""
-    async with looking(browser, complains=True) as window:
-        async with serving(data_dir) as imcore:
-            alice, bob = await window.open(imcore)
-            await window.write(alice, "before")
-            await window.until_shown(bob, "before")
-        await window.tab.until(f"{part(alice)}.dataset.state === 'waiting'")
-        await window.write(alice, "into the void")
-        await window.until_shown(alice, "before", "into the void")
-
-        async with serving(data_dir, at=imcore):
-            await window.until_online(alice)
-            await window.until_online(bob)
-
-            await window.until_sent(alice)
-            await window.until_shown(bob, "before", "into the void")
+    with kept(3) as places:
+        async with looking(browser, complains=True) as window:
+            async with serving(ready, at=places) as imcore:
+                alice, bob = await window.open(imcore)
+                await window.write(alice, "before")
+                await window.until_shown(bob, "before")
+            await window.tab.until(f"{part(alice)}.dataset.state === 'waiting'")
+            await window.write(alice, "into the void")
             await window.until_shown(alice, "before", "into the void")
+
+            async with serving(ready, at=places):
+                await window.until_online(alice)
+                await window.until_online(bob)
+
+                await window.until_sent(alice)
+                await window.until_shown(bob, "before", "into the void")
+                await window.until_shown(alice, "before", "into the void")
 
 
 async def test_what_is_read_elsewhere_is_read_here(browser: Chromium, imcore: Running) -> None:
@@ -484,7 +500,7 @@ async def test_what_is_read_elsewhere_is_read_here(browser: Chromium, imcore: Ru
         await window.until_sent(alice)
         await window.tab.click(part(bob, ".switch"))
         await window.tab.until(part(bob, ".divider"))
-        assert 1 == await window.unread(bob)
+        await window.until_unread(bob, 1)
 
         async with connected(imcore, bob) as phone:
             (row,) = (await ask(phone, 32, {}))["rooms"]
@@ -514,11 +530,11 @@ async def test_a_message_reads_as_it_was_edited_and_not_at_all_when_it_was_taken
         await window.until_shown(bob, "(taken back)")
 
 
-async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_dir: Path) -> None:
+async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, ready: Path) -> None:
     """And who has a wrong one is told so."""
-    async with looking(browser) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser) as window, serving(ready, "--auth", "jwt") as imcore:
         await window.tab.go(imcore.page)
-        for name, token in (("Grace", await token_of(7, data_dir)), ("Mallory", "not.a.token")):
+        for name, token in (("Grace", await token_of(7, ready)), ("Mallory", "not.a.token")):
             await window.tab.until("document.querySelector('dialog[open]')")
             await window.tab.click("document.querySelector('#sign-in-name')")
             await window.tab.type(name)
@@ -535,10 +551,10 @@ async def test_a_server_that_wants_tokens_is_given_one(browser: Chromium, data_d
         assert "token" in await window.tab.run(f"{part(0, '.away')}.textContent")
 
 
-async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path) -> None:
+async def test_people_register_log_in_and_talk(browser: Chromium, ready: Path) -> None:
     """Where nobody is believed, with nothing but the page: the first makes the room that the second comes into."""
 
-    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser, complains=True) as window, serving(ready, "--auth", "jwt") as imcore:
         await window.tab.go(imcore.page)
         await sign_in(window, "grace", "correct horse", "login")
         await window.tab.until("document.querySelector('#sign-in-fault').textContent")
@@ -567,9 +583,9 @@ async def test_people_register_log_in_and_talk(browser: Chromium, data_dir: Path
 
 
 @pytest.mark.parametrize("password", ["correct horse battery", "wrong horse"])
-async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir: Path, password: str) -> None:
+async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, ready: Path, password: str) -> None:
     """Escape while the server looks: what it says comes too late, and touches nothing of the next one who logs in."""
-    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser, complains=True) as window, serving(ready, "--auth", "jwt") as imcore:
         await register(imcore, "grace", "heidi")
         await window.tab.before_each_page(SLOW_LOGIN)
         await window.tab.go(imcore.page)
@@ -583,12 +599,8 @@ async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir
         assert await window.tab.run(f"[...{form}.elements].every(one => !one.disabled)")
 
         await window.tab.run("window.answers.pop()() && null")
-
-        async def only_this_one() -> bool:
-            return {"here"} == await devices(imcore, "grace")
-
-        await eventually(only_this_one)
         await window.tab.until("window.isRead")
+        await until_only_here(imcore, "grace")
         assert "" == await window.tab.run("document.querySelector('#sign-in-fault').textContent")
         await sign_in(window, "heidi", "correct horse battery", "login")
         await window.tab.until("window.answers.length")
@@ -598,9 +610,9 @@ async def test_who_gives_a_login_up_is_not_logged_in(browser: Chromium, data_dir
 
 
 @pytest.mark.parametrize("lives_s", [0, 900], ids=["its time is over", "the server took it back"])
-async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium, data_dir: Path, lives_s: int) -> None:
+async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium, ready: Path, lives_s: int) -> None:
     """Also after a night asleep, when the token that is at hand is none any more."""
-    async with looking(browser, complains=True) as window, serving(data_dir, "--auth", "jwt") as imcore:
+    async with looking(browser, complains=True) as window, serving(ready, "--auth", "jwt") as imcore:
         await register(imcore, "grace")
         told = await log_in(imcore, "grace", key="laptop")
         await window.tab.go(imcore.page)
@@ -609,18 +621,18 @@ async def test_who_logs_out_is_logged_out_with_whatever_token(browser: Chromium,
 
         await window.tab.run(f"import('/page/login.js').then(({{ Login }}) => new Login({at_hand}).end())")
 
-        assert {"here"} == await devices(imcore, "grace")
+        await until_only_here(imcore, "grace")
 
 
-async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, data_dir: Path) -> None:
+async def test_names_are_asked_for_once_also_of_people_without_any(browser: Chromium, ready: Path) -> None:
     """As where a backend of one's own makes the tokens: the server is not asked again with each message that comes."""
     authors = list(range(901, 913))
     async with (
         looking(browser) as window,
-        serving(data_dir, "--auth", "jwt") as imcore,
+        serving(ready, "--auth", "jwt") as imcore,
         aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as service,
     ):
-        service.headers["Authorization"] = f"Bearer {await token_of('--service', data_dir)}"
+        service.headers["Authorization"] = f"Bearer {await token_of('--service', ready)}"
 
         async def say_as(mid: int, text: str) -> None:
             message = {"mid": mid, "id": str(uuid.uuid4()), "body": {"text": text}}
@@ -729,7 +741,7 @@ async def ask(socket: aiohttp.ClientWebSocketResponse, op: int, body: Json) -> J
     """The reply to one request, which is asked again while the server says that it may succeed later."""
     while True:
         await socket.send_json({"op": op, "seq": 1, "body": body})
-        while (packet := await socket.receive_json(timeout=20))["op"] != op + 1:
+        while (packet := await socket.receive_json(timeout=60))["op"] != op + 1:
             pass
         reply: Json = packet["body"]
         if not reply.get("error", {}).get("retry"):
@@ -740,7 +752,7 @@ async def until_heard(socket: aiohttp.ClientWebSocketResponse, *types: str) -> N
     """Wait until an event of each of these types has come."""
     awaited = set(types)
     while awaited:
-        packet = await socket.receive_json(timeout=20)
+        packet = await socket.receive_json(timeout=60)
         for each in packet["body"] if packet["op"] == 9 else [packet]:
             awaited -= {each["body"]["type"]} if each["op"] == 21 else set()
 
@@ -762,14 +774,16 @@ async def log_in(imcore: Running, login: str, *, key: str) -> Json:
             return told
 
 
-async def devices(imcore: Running, login: str) -> set[str]:
-    """The keys of the devices that are logged in, that which asks for them among them."""
+async def until_only_here(imcore: Running, login: str) -> None:
+    """Wait until no device of this person is logged in but that which asks."""
     token = (await log_in(imcore, login, key="here"))["token"]
-    async with (
-        aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http,
-        http.get("/v1/devices", headers={"Authorization": f"Bearer {token}"}) as answer,
-    ):
-        return {one["key"] for one in (await answer.json())["devices"]}
+    async with aiohttp.ClientSession(f"http://{imcore.http}", raise_for_status=True) as http:
+
+        async def is_so() -> bool:
+            async with http.get("/v1/devices", headers={"Authorization": f"Bearer {token}"}) as answer:
+                return {"here"} == {one["key"] for one in (await answer.json())["devices"]}
+
+        await eventually(is_so)
 
 
 async def token_of(who: int | str, data_dir: Path) -> str:

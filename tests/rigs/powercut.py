@@ -162,6 +162,7 @@ class Rig:
         )  # the image of a disk on which imcore ran and stopped; controls begin there every time
         self._server = Server(folder)
         self._postgres: subprocess.Popen[bytes] | None = None
+        self._was_cut = False
 
     @classmethod
     @asynccontextmanager
@@ -182,6 +183,9 @@ class Rig:
 
     async def cut(self) -> Cut:
         """One round: talk, cut, recover, compare. The next one goes on with what was found; a control begins anew."""
+        if self._was_cut and self._flushing != "on":
+            await self._begin_anew()
+        self._was_cut = True
         acked_before = len(self.ledger.acked)
         async with clients() as connecting:
             talking = [asyncio.create_task(self._talk(connecting, who)) for who in range(PEOPLE)]
@@ -201,8 +205,6 @@ class Rig:
         self._disk.mount()
         cut = Cut(len(self.ledger.acked) - acked_before, len(self.ledger.unknown))
         await self._recover(cut)
-        if self._flushing != "on":
-            await self._begin_anew()
         return cut
 
     # --- imcore, on the disk ---

@@ -26,7 +26,7 @@ import aiohttp
 from jsonschema import Draft202012Validator
 
 HEADER: Final = struct.Struct(">ihhii")  # packet length, header length, version, operation, sequence
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
 READ_BYTES: Final = 65_536
 TURNS: Final = 5
 

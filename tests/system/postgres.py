@@ -14,7 +14,7 @@ from imcore.database import Connection, connect
 from imcore.database.embedded import programs
 from waiting import eventually
 
-STOP_S: Final = 30
+STOP_S: Final = 60
 PORT: Final = 5432  # of the socket's name
 IS_FOLLOWED: Final = """
 SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn = pg_current_wal_lsn()

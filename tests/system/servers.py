@@ -30,8 +30,8 @@ from waiting import eventually
 
 PROGRAM: Final = (sys.executable, "-m", "imcore.cli")
 ANYWHERE: Final = "127.0.0.1:0"
-START_S: Final = 60
-STOP_S: Final = 30
+START_S: Final = 120
+STOP_S: Final = 60
 LOG_SHOWN: Final = 4000
 
 EVENTS: Final = """

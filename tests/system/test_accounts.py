@@ -8,11 +8,11 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import jwt
@@ -22,13 +22,15 @@ from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json
 from conftest import copy_cluster, temporary_folder
 from imcore.auth import LEEWAY_S, OwnKeys, load_or_create_keys, mint
 from imcore.events.names import Connection
-from system.clients import FORMS, SEND, Client, Clients, Form, Gone, Refused, frame
+from system.clients import DEADLINE_S, FORMS, SEND, Client, Clients, Form, Gone, Refused, frame
 from system.servers import PROGRAM, Backend, Server, backend, running
 from waiting import eventually
 
+T = TypeVar("T")
 CALL: Final = 38
 PASSWORD: Final = "correct horse battery staple"
-SOON_S: Final = 2.0
+# A login's connections end within two seconds, on a machine that has nothing else to do. No token here is over that soon.
+SOON_S: Final = 15.0
 WORKERS: Final = 2
 PATIENT: Final = ("--set", "auth_webhook_s=20")  # a machine may be busy
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
@@ -53,9 +55,15 @@ def guarded(cluster: Path) -> Iterator[Server]:
 async def api(guarded: Server) -> AsyncIterator[Backend]:
     """A backend with a service token."""
     async with backend(
-        guarded, mint(load_or_create_keys(guarded.data), now=time.time(), expires_in_s=60, service="t")
+        guarded, mint(load_or_create_keys(guarded.data), now=time.time(), expires_in_s=600, service="t")
     ) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def boss(guarded: Server) -> int:
+    """An admin of that name."""
+    return _created(guarded, "boss", "admin")
 
 
 class Web:
@@ -134,7 +142,7 @@ async def test_goims_frames_take_the_login_as_it_came(
         (frame(1, 12, 4), bytes.fromhex("00000010 0010 0001 0000000d 00000004")),
     ]
     pushed = bytes.fromhex("00000015 0010 0001 000003e8 00000000") + b"hello"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         if carrier == "tcp":
             address = guarded.tcp
             host, _, port = address.rpartition(":")
@@ -207,10 +215,9 @@ async def test_a_logout_closes_the_connections_of_the_login_on_every_comet_and_n
 
 
 async def test_what_admins_do_closes_every_connection_of_the_person(
-    guarded: Server, web: Web, connecting: Clients, api: Backend
+    guarded: Server, boss: int, web: Web, connecting: Clients
 ) -> None:
     """A suspension, another role, a logout everywhere over the connection itself."""
-    boss = _created(guarded, "boss", "admin")
     admin = await web.log_in("boss")
     assert boss == admin["mid"]
     assert "admin" == admin["role"]
@@ -229,11 +236,11 @@ async def test_what_admins_do_closes_every_connection_of_the_person(
 
 @pytest.mark.parametrize("form", V2)
 async def test_a_moderator_who_joins_a_private_room_is_told_its_place_there(
-    guarded: Server, web: Web, connecting: Clients, api: Backend, form: Form
+    guarded: Server, boss: int, web: Web, connecting: Clients, api: Backend, form: Form
 ) -> None:
     """And not that of what is audited in the same step."""
-    _created(guarded, name := f"boss{time.monotonic_ns()}", "admin")
-    who, room = await web.log_in(name), guarded.new_room()
+    who, room = await web.log_in("boss"), guarded.new_room()
+    assert boss == who["mid"]
     await api.create(room, guarded.new_mid(), public=False)
     client = await connecting.connect(guarded, form, mid=who["mid"], token=who["token"])
 
@@ -246,13 +253,16 @@ async def test_a_moderator_who_joins_a_private_room_is_told_its_place_there(
 @pytest.mark.parametrize("form", V2)
 @pytest.mark.parametrize("verb", ["accounts.logout", "account.deactivate", "accounts.set_role"])
 async def test_who_ends_its_own_login_has_the_answer_before_the_end(
-    guarded: Server, web: Web, connecting: Clients, form: Form, verb: str
+    guarded: Server, boss: int, web: Web, connecting: Clients, form: Form, verb: str
 ) -> None:
     """And nothing that it asked for behind that is done."""
     who = await web.somebody()
     if verb == "accounts.set_role":
-        _created(guarded, name := f"boss{time.monotonic_ns()}", "admin")
-        who = await web.log_in(name)
+        admin = await web.log_in("boss")
+        assert boss == admin["mid"]
+        role = ("PUT", f"/v1/accounts/{who['mid']}/role", {"role": "admin"})
+        assert 200 == (await web.ask(*role, admin["token"]))[0]
+        who = await web.log_in(who["login"])
     args = {"mid": who["mid"], "role": "user"} if verb == "accounts.set_role" else {}
     client = await connecting.connect(guarded, form, mid=who["mid"], token=who["token"])
     at = time.monotonic()
@@ -368,16 +378,22 @@ async def test_a_connection_stays_with_a_fresh_token_and_ends_without(
     who, other = await web.somebody(), await web.somebody()
     same = await web.log_in(who["login"])
     claims = jwt.decode(who["token"], options={"verify_signature": False})
-    brief = _token_of(guarded, claims, expires_in_s=5 - LEEWAY_S)
-    ends_at = jwt.decode(brief, options={"verify_signature": False})["exp"] + LEEWAY_S
-    kept = [await connecting.connect(guarded, form, key=f"kept {form}", token=brief) for form in V2]
-    left = [await connecting.connect(guarded, form, key=f"left {form}", token=brief) for form in V2]
-    for client in kept:
-        for foreign in (other["token"], same["token"], "rubbish", who["refresh_token"]):
-            with pytest.raises(Refused, match="forbidden"):
-                await client.ask(CALL, {"verb": "account.renew", "args": {"token": foreign}})
-        told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": who["token"]}})
-        assert claims["exp"] * 1000 == told["answer"]["expires_at"]
+
+    async def come_and_renew(seconds: float) -> tuple[list[Client], list[Client], float]:
+        """All come with a token that is good for so long; half of them renew it."""
+        brief = _token_of(guarded, claims, expires_in_s=seconds - LEEWAY_S)
+        ends_at = jwt.decode(brief, options={"verify_signature": False})["exp"] + LEEWAY_S
+        kept = [await connecting.connect(guarded, form, key=f"kept {form}", token=brief) for form in V2]
+        left = [await connecting.connect(guarded, form, key=f"left {form}", token=brief) for form in V2]
+        for client in kept:
+            for foreign in (other["token"], same["token"], "rubbish", who["refresh_token"]):
+                with pytest.raises(Refused, match="forbidden"):
+                    await client.ask(CALL, {"verb": "account.renew", "args": {"token": foreign}})
+            told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": who["token"]}})
+            assert claims["exp"] * 1000 == told["answer"]["expires_at"]
+        return kept, left, ends_at
+
+    kept, left, ends_at = await _in_time(come_and_renew)
 
     for client in left:
         assert 4401 == await client.until_gone()
@@ -388,10 +404,23 @@ async def test_a_connection_stays_with_a_fresh_token_and_ends_without(
         assert who["mid"] == told["answer"]["mid"]
 
 
+async def _in_time(come: Callable[[float], Awaitable[T]]) -> T:
+    """What is done with a token that is good for some seconds only; for more of them, if the machine takes longer for it."""
+    seconds = 3.0
+    while True:
+        began_at = time.time()
+        try:
+            return await come(seconds)
+        except (Gone, Refused):
+            if time.time() < began_at + seconds - 1:  # the time of a token is told in whole seconds
+                raise
+        seconds *= 2
+
+
 async def test_a_ticket_lets_in_as_long_as_the_token_behind_it(guarded: Server, web: Web, connecting: Clients) -> None:
     who, page = await web.somebody(), "http://localhost:8000"
     claims = jwt.decode(who["token"], options={"verify_signature": False})
-    over = _token_of(guarded, claims, expires_in_s=8 - LEEWAY_S)
+    over = _token_of(guarded, claims, expires_in_s=-1)
     status, told = await web.ask("POST", "/v1/tickets", {}, over, page)
     assert 201 == status
 
@@ -433,10 +462,14 @@ async def test_a_key_that_is_retired_ends_the_connections_of_what_it_signed_and_
         made: str = told.get("token", "")
         return made
 
-    ways = [partial(connecting.connect, guarded, form, key=f"stolen {form}", token=stolen) for form in FORMS]
+    async def by_token(form: Form) -> Client:
+        return await connecting.connect(guarded, form, key=f"stolen {form}", token=stolen)
+
+    async def by_ticket() -> Client:
+        return await connecting.connect(guarded, "json", key="t", token=await ticket(), headers={"Origin": page})
+
+    ways: list[Callable[[], Awaitable[Client]]] = [*(partial(by_token, form) for form in FORMS), by_ticket]
     gone = [await eventually(way) for way in ways]  # every process looks for new keys now and then
-    made = await eventually(ticket)
-    gone.append(await connecting.connect(guarded, "json", key="t", token=made, headers={"Origin": page}))
     stays = [await connecting.connect(guarded, form, key=f"own {form}", token=who["token"]) for form in FORMS]
 
     keys.retire(kid)
@@ -444,7 +477,11 @@ async def test_a_key_that_is_retired_ends_the_connections_of_what_it_signed_and_
     for client in gone:
         await client.until_gone(SOON_S)
     assert not any(client.is_gone for client in stays)
-    assert 401 == (await web.ask("GET", "/v1/account", None, stolen))[0]
+
+    async def is_refused() -> bool:
+        return 401 == (await web.ask("GET", "/v1/account", None, stolen))[0]
+
+    await eventually(is_refused)  # those connections may all have been on the other process
 
 
 # --- without any configuration ------------------------------------------------------------------------------------------------------
@@ -542,7 +579,7 @@ async def test_the_services_own_backend_is_asked_and_obeyed(
         copy_cluster(cluster, folder / "imcore")
         asks = ("--set", f"auth_webhook_url={url}", "--set", "auth_webhook_asks=connect,join,send")
         with running(folder, "--auth", "webhook", *asks) as server:
-            token = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=60, service="t")
+            token = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=600, service="t")
             async with backend(server, token) as api:
                 for room in ("group://yes", "group://no", "group://mute"):
                     await api.create(room)
@@ -581,19 +618,24 @@ async def test_a_connection_that_the_services_own_backend_knows_for_a_time_may_s
         with running(
             folder, "--auth", "webhook", *PATIENT, "--set", f"auth_webhook_url={url}", "--set", "auth_leeway_s=0"
         ) as server:
-            kept = [await patiently(server, form, key=f"kept {form}", token="7:9") for form in V2]
-            left = [await patiently(server, form, key=f"left {form}", token="7:9") for form in V2]
-            for form, client in zip(V2, kept, strict=True):
-                refusals = (("8:60", "forbidden"), ("nobody", "forbidden"), ("broken", "unavailable"))
-                for token, code in refusals:
-                    with pytest.raises(Refused, match=code):
-                        await client.ask(CALL, {"verb": "account.renew", "args": {"token": token}})
-                asked_at = time.time()
-                told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": "7:60"}})
-                assert asked_at + 59 < told["answer"]["expires_at"] / 1000 < time.time() + 61
-                assert ("renew", "7:60", 7, f"kept {form}") == tuple(
-                    questions[-1][name] for name in ("act", "token", "mid", "key")
-                )
+
+            async def come_and_renew(seconds: float) -> tuple[list[Client], list[Client]]:
+                kept = [await patiently(server, form, key=f"kept {form}", token=f"7:{seconds}") for form in V2]
+                left = [await patiently(server, form, key=f"left {form}", token=f"7:{seconds}") for form in V2]
+                for form, client in zip(V2, kept, strict=True):
+                    refusals = (("8:600", "forbidden"), ("nobody", "forbidden"), ("broken", "unavailable"))
+                    for token, code in refusals:
+                        with pytest.raises(Refused, match=code):
+                            await client.ask(CALL, {"verb": "account.renew", "args": {"token": token}})
+                    asked_at = time.time()
+                    told = await client.ask(CALL, {"verb": "account.renew", "args": {"token": "7:600"}})
+                    assert asked_at + 599 < told["answer"]["expires_at"] / 1000 < time.time() + 601
+                    assert ("renew", "7:600", 7, f"kept {form}") == tuple(
+                        questions[-1][name] for name in ("act", "token", "mid", "key")
+                    )
+                return kept, left
+
+            kept, left = await _in_time(come_and_renew)
 
             for client in left:
                 assert 4401 == await client.until_gone()
@@ -613,7 +655,7 @@ async def test_a_logout_ends_who_the_services_own_backend_knows(
         with running(folder, "--auth", "webhook", *PATIENT, "--set", f"auth_webhook_url={asked[0]}") as server:
             before = [await patiently(server, form, key=form, token="7") for form in V2]
             async with browsing(server) as web:
-                signed = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=60, mid=7, as_of=1)
+                signed = mint(load_or_create_keys(server.data), now=time.time(), expires_in_s=600, mid=7, as_of=1)
                 assert 200 == (await web.ask("POST", "/v1/logout", {"everywhere": True}, signed))[0]
             for client in before:
                 assert 4401 == await client.until_gone(SOON_S)

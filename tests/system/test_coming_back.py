@@ -7,17 +7,19 @@ import random
 import socket
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from system.clients import AUTH, CHANGE_ROOM, Client, Clients, Form, frame
 from system.servers import Backend, Server
+from waiting import eventually
 
 V1: tuple[Form, ...] = ("v1 tcp", "v1 ws")
 ROUNDS = 4
 BODY_BYTES = 16_000
-SPEAKERS = 5  # each may send 60 at once
+SPEAKERS, SAID_EACH = 10, 2  # each may send 60 at once
 IN_SERVER_BYTES = 300_000  # less than unsent_bytes_max: the connection is slow, and not yet behind
 UPGRADE = (
     b"GET /sub HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -95,10 +97,15 @@ async def test_a_connection_that_takes_over_in_the_middle_of_talk_misses_nothing
     talking = asyncio.create_task(_talk(api, mid, times))
     visits: list[Client] = []
     heard = 0
+
+    async def has_heard(number: int) -> bool:
+        """On whichever connection: the one before may have been given more while the next was made."""
+        return any(int(payload) >= number for visit in visits for payload in visit.said[-1:])
+
     while heard < times:
         visits.append(await connecting.connect(server, form, mid=mid, key="roaming"))
-        await visits[-1].until_heard_of(str(min(heard + 10, times - 1)))
-        heard = int(visits[-1].said[-1]) + 1
+        await eventually(partial(has_heard, min(heard + 10, times - 1)))
+        heard = max(int(payload) + 1 for visit in visits for payload in visit.said[-1:])
     await talking
     for visit in visits[:-1]:
         await visit.until_gone()
@@ -170,17 +177,22 @@ async def test_what_the_socket_had_not_taken_when_it_broke_comes_again(
     others still lay in the server, and count as missed."""
     mid, room = server.new_mid(), server.new_room()
     speakers = [await connecting.connect(server, "v2 tcp", mid=server.new_mid(), room=room) for _ in range(SPEAKERS)]
+    witness = await connecting.connect(server, "v2 tcp", mid=server.new_mid(), room=room)
     client = await _silent_client(
         server, form, b'{"mid":%d,"key":"k","accepts":[1000],"room_id":"%b"}' % (mid, room.encode())
     )
     told = 0
 
     async def speak() -> int:
-        await asyncio.gather(*(speaker.send(room, "." * BODY_BYTES) for speaker in speakers for _ in range(4)))
-        return 4 * SPEAKERS
+        """Return when it was written to everybody: what a witness has, the others were given too, as far as their sockets take it."""
+        before = len(witness.said)
+        await asyncio.gather(*(speaker.send(room, "." * BODY_BYTES) for speaker in speakers for _ in range(SAID_EACH)))
+        await witness.until_said(before + SAID_EACH * SPEAKERS)
+        return SAID_EACH * SPEAKERS
 
     await speak()
     before = await speakers[0].send(room, "that is what it has")
+    await witness.until_heard("that is what it has")
     while told * BODY_BYTES - await _in_kernel(client, told * BODY_BYTES) < IN_SERVER_BYTES:
         told += await speak()
     in_kernel = await _in_kernel(client, told * BODY_BYTES)

@@ -35,9 +35,10 @@ def sound(cluster: Path) -> Iterator[Server]:
 
 @asynccontextmanager
 async def breaking(beside: Server, fail: str, *arguments: str) -> AsyncIterator[Server]:
-    """One more server on the same database, which breaks like this."""
+    """One more comet on the same database, which breaks like this. It does nothing but what its clients ask for: who also closes the
+    sessions of those that broke before it would break of that."""
     with temporary_folder() as folder:
-        given = ("--database-url", beside.url, "--set", f"fail={fail}", *arguments)
+        given = ("--database-url", beside.url, "--roles", "comet", "--set", f"fail={fail}", *arguments)
         with running(folder, "--auth", "open", *given) as server:
             assert "FAILPOINTS ARE ARMED" in server.said()
             yield server

@@ -11,7 +11,7 @@ import pytest
 from system.clients import AUTH, CHANGE_ROOM, HEARTBEAT, SUBSCRIBE, UNSUBSCRIBE, Clients, Form, frame
 from system.servers import Backend, Server
 
-DEADLINE_S = 10
+DEADLINE_S = 30
 V1: tuple[Form, ...] = ("v1 tcp", "v1 ws")
 NOT_TEXT = b"\xff\xfe\x00 any \x80 bytes"
 

@@ -154,9 +154,13 @@ async def test_an_older_copy_under_running_servers_sends_everybody_away_and_tell
             assert 0 == await connection.fetchval(MARKS)
         async with backend(first) as api:
             assert 2 == len(await api.sessions_once(1, 1)) + len(await api.sessions_once(2, 1))
-            # What is not stored waits for a place in this log, and for none of that of before.
-            await api.push_room(room, 1000, b"passing", durable=0)
-            await other.until_said(2)
+
+            # What is not stored waits for a place in this log, and for none of that of before; and is lost while nobody listens yet.
+            async def is_heard() -> bool:
+                await api.push_room(room, 1000, b"passing", durable=0)
+                return "passing" in other.texts
+
+            await eventually(is_heard)
 
 
 async def connecting_again(connecting: Clients, server: Server, mid: int, cursor: str) -> Client:

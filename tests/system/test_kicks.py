@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imcore.database.embedded import embedded
+from conftest import copy_cluster, temporary_folder
 from system.between import BUS, Between, between
 from system.checking import History, assert_sound, visit_of
 from system.clients import HEARTBEAT, SEND, Client, Clients, Form
-from system.servers import Backend, Server, backend
+from system.postgres import Postgres
+from system.servers import Backend, Server, backend, running
 from waiting import eventually
 
-LEASE_S = 4  # a machine that does other things makes a comet late by two
+LEASE_S = 4  # of a comet that is to be given up; a machine that does other things makes one late by two
+LONG_S = 60  # of the others
 VICTIMS = 20
 KICKS_EACH = 50  # a thousand in all
 PUSHES = 100
@@ -39,23 +41,42 @@ class Two:
         self.here, self.there, self.way, self.api, self.api_there = here, there, way, api, api_there
 
 
-@pytest.fixture
-async def two(used: Path) -> AsyncIterator[Two]:
-    settings = ("--auth", "open", "--no-rate-limits", "--set", f"node_lease_s={LEASE_S}")
-    (used / "here").mkdir()
-    (used / "there").mkdir()
-    async with embedded(used) as url, between(url) as way:
-        here = Server(used / "here", *settings, "--database-url", url)
-        there = Server(used / "there", *settings, "--database-url", way.url)
+SETTINGS = ("--auth", "open", "--no-rate-limits", "--unsafe")
+
+
+@pytest.fixture(scope="module")
+def postgres(cluster: Path) -> Iterator[Postgres]:
+    """The one that they share."""
+    with temporary_folder() as folder:
+        copy_cluster(cluster, folder)
+        made = Postgres(folder)
         try:
-            await here.start_again()
+            asyncio.run(made.start())
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture(scope="module")
+def here(postgres: Postgres) -> Iterator[Server]:
+    """The first of the two, whose way is always open."""
+    with temporary_folder() as folder, running(folder, *SETTINGS, "--database-url", postgres.url()) as server:
+        yield server
+
+
+@pytest.fixture
+async def two(request: pytest.FixtureRequest, postgres: Postgres, here: Server, data_dir: Path) -> AsyncIterator[Two]:
+    """With a second one of its own for each test; its lease may be chosen."""
+    lease = ("--set", f"node_lease_s={getattr(request, 'param', LONG_S)}")
+    async with between(postgres.url()) as way:
+        there = Server(data_dir, *SETTINGS, *lease, "--database-url", way.url)
+        try:
             await there.start_again()
             async with backend(here) as api, backend(there) as api_there:
                 yield Two(here, there, way, api, api_there)
         finally:
             way.let_pass()
             await asyncio.to_thread(there.end)
-            await asyncio.to_thread(here.end)
 
 
 async def test_after_a_kick_no_message_that_came_later_is_delivered(two: Two, connecting: Clients) -> None:
@@ -82,6 +103,9 @@ async def test_a_push_that_is_not_stored_does_not_overtake_the_kick_before_it(tw
     room = two.here.new_room()
     victim = await connecting.connect(two.there, "json", mid=two.here.new_mid(), key="v", room=room)
     witness = await connecting.connect(two.there, "json", mid=two.here.new_mid(), key="w", room=room)
+    await two.api.push_room(room, 1000, b'"first"')  # who has heard it is not behind, and so gets what is not stored
+    for client in (victim, witness):
+        await client.until_heard("first")
     for n in range(PUSHES):
         await two.api.kick(room, victim.mid)
         await two.api.push_room(room, 1000, f'"push {n}"'.encode(), durable=0)
@@ -90,21 +114,22 @@ async def test_a_push_that_is_not_stored_does_not_overtake_the_kick_before_it(tw
     await _until_all_came(two, [victim])
 
     assert PUSHES == len(victim.removals)
-    assert ["the end"] == victim.texts
+    assert ["first", "the end"] == victim.texts
 
 
 async def test_a_kick_is_heard_of_without_a_bell(two: Two, connecting: Clients) -> None:
     """The doorbell is silent: the comet looks at the log every `quiet_s`, and comes to the kick before what was said later."""
     async with _kicked_while_held_up(two, connecting, BUS) as (victim, kick):
         await victim.until(lambda: victim.removals, "told that it is out")
+        await eventually(lambda: _has_held_up(two, BUS))
     await _until_all_came(two, [victim])
 
     assert [kick] == [removal["position"] for removal in victim.removals]
     history = History(await two.here.events())
     assert_sound(history, [visit_of(victim, history, is_whole=True)])
-    assert two.way.held[BUS], "the bell was not held up: the test shows nothing"
 
 
+@pytest.mark.parametrize("two", [LEASE_S], indirect=True, ids=["lease"])
 async def test_a_comet_that_cannot_follow_the_log_delivers_nothing_of_a_room_with_members(
     two: Two, connecting: Clients
 ) -> None:
@@ -199,6 +224,11 @@ async def _hears_no_push(two: Two, victim: Client, room: str) -> bool:
     await two.api_there.push("mids", 1000, f'"{words}"'.encode(), mids=[victim.mid], durable=0)
     await victim.until_heard(words)
     return f"{words} to the room" not in victim.texts
+
+
+async def _has_held_up(two: Two, purpose: str) -> bool:
+    """Did something have to wait on the way? Else the test shows nothing."""
+    return two.way.held[purpose] > 0
 
 
 async def _is_given_up(two: Two) -> bool:

@@ -24,6 +24,7 @@ from system.clients import (
     Refused,
 )
 from system.servers import Backend, Server
+from waiting import eventually
 
 V2: tuple[Form, ...] = ("v2 tcp", "v2 ws", "json")
 BAD_CURSORS = {
@@ -53,6 +54,7 @@ async def test_every_device_of_a_person_gets_everything_and_none_gets_its_own_wo
         await device.until_heard("the end")
         expected = [words for words in spoken if words != f"{n} says"]
         assert [*expected, "the end"] == device.texts
+    await other.until_said(len(devices))
     assert [words for words in spoken if "says" in words] == other.texts
 
 
@@ -88,11 +90,12 @@ async def test_of_many_connections_of_a_key_at_once_one_is_left(
     made = [one for one in outcomes if isinstance(one, Client)]
     (session,) = await api.sessions_once(mid, 1)
     await api.push("keys", 1000, b"to the one", keys=[key])
-    left = [client for client in made if not client.is_gone]
+
+    async def heard() -> list[Client]:
+        return [client for client in made if client.said]
 
     assert key == session["key"]
-    assert left
-    await left[-1].until(lambda: any(client.said for client in left))
+    await eventually(heard)
     gone = [client for client in made if not client.said]
     for client in gone:
         await client.until_gone()
@@ -190,6 +193,7 @@ async def test_joining_and_leaving_over_the_connection(server: Server, connectin
     back = await client.join(room)
     await owner.send(room, "the end")
     await client.until_heard("the end")
+    await owner.until(lambda: owner.events[-1].position == back["position"], "told that it is back")
 
     assert "no_such_room" == refused.value.code
     assert first | {"duplicate": True} == again
@@ -235,7 +239,8 @@ async def test_who_leaves_on_one_device_is_told_on_the_others(server: Server, co
     mid, room = server.new_mid(), server.new_room()
     here, there = [await connecting.connect(server, "json", mid=mid, key=key, room=room) for key in ("here", "there")]
     left = await here.leave(room)
-    await there.until(lambda: there.removals)
+    for device in (here, there):
+        await device.until(lambda device=device: device.removals)  # type: ignore[misc]
 
     assert [{"room": room, "position": left["position"], "type": "member_left", "by": mid}] == there.removals
     assert there.removals == here.removals

@@ -4,12 +4,14 @@ changes nothing; and a person's devices know nothing of each other but the read 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from imcore.comet.returning import SPREAD_MS, SPREADS_MS
 from imcore.comet.server import AWAY_S
 from imcore.errors import TooManyConnections
 from system.checking import History, assert_sound, visit_of
-from system.clients import ACK, HEARTBEAT, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
+from system.clients import ACK, AUTH, HEARTBEAT, HISTORY, INBOX, JOIN, READ, SEND, Client, Clients, Form, Gone, Refused
 from system.servers import Backend, Server, backend, running
 from waiting import eventually
 
@@ -31,11 +33,12 @@ DEVICES = 10
 DEVICES_MAX = 3
 CROWD = 20
 BATCH_EVENTS = 10
-TOKEN_S = 12.0
-CLOSED_S = 5.0  # two by promise; the machine may be busy
+TOKEN_S = 5.0  # at first
+CLOSED_S = 30.0  # two by promise, on a machine that has nothing else to do; without it, ten minutes
 RECEIVE_BYTES = 65_536
 FILLING = "." * 60_000
 TOO_MUCH = 12 * 2**20  # more than a kernel takes for one socket
+PUSHED_AT_ONCE = 10
 CONNECT_S = 1.5  # then the kernel has put it on the process that stands still
 
 
@@ -98,14 +101,23 @@ async def outcome(future: asyncio.Future[Any]) -> str:
     return "ok"
 
 
-async def come_elsewhere(server: Server, connecting: Clients, mid: int, **more: Any) -> Client:
-    """Connect to a process that answers, as a client does that gives up on one that does not."""
+async def come_elsewhere(server: Server, connecting: Clients, mid: int, key: str) -> Client:
+    """Connect to a process that answers, as a client does that gives up on one that does not.
+
+    It hangs up before it tries again: a process that was only slow has then opened the session that was given up before the other."""
     while True:
-        try:
+        form: Form = random.choice(("json", "v2 tcp"))
+        with suppress(TimeoutError, Gone):
             async with asyncio.timeout(CONNECT_S):
-                return await connecting.connect(server, random.choice(V2), mid=mid, **more)
-        except (TimeoutError, Gone):
-            pass
+                client = await connecting.open(server, form)
+            client.mid, client.key = mid, key
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    client.welcome = await client.ask(AUTH, {"mid": mid, "key": key})
+                return client
+            finally:
+                if not client.welcome:
+                    client.drop()
 
 
 @asynccontextmanager
@@ -257,31 +269,39 @@ async def post_at_once(client: Client, bodies: list[dict[str, Any]]) -> list[asy
     return asked
 
 
-@pytest.mark.parametrize("form", ["v1 tcp", *V2])
 async def test_a_connection_that_does_not_know_that_it_was_taken_over_is_told_with_its_next_request(
-    two: Server, connecting: Clients, api: Backend, form: Form
+    two: Server, connecting: Clients, api: Backend
 ) -> None:
-    """Each request that was refused for it is answered; then the connection is closed."""
-    room, mid = two.new_room(), two.new_mid()
-    await api.create(room, mid)
+    """Each request that was refused for it is answered; then the connection is closed. In every form."""
     async with beside(two, "--set", "quiet_s=3600") as deaf:
-        older = await connecting.connect(deaf, form, mid=mid, key="k")
-        await eventually(lambda: _is_settled(two))
-        async with two.database() as connection:  # without the bell that an appender rings
-            await connection.execute(OPEN_ANOTHER, f"session:{mid}", mid, '{"key":"k","node":"elsewhere"}')
-        head = await two.head()
-        asked = [await older.post(SEND, {"room": room, "id": str(uuid.uuid4()), "body": "late"})]
-        if form != "v1 tcp":
-            asked.append(await older.post(JOIN, {"room": two.new_room()}))
-        first = await outcome(asked[0])
-        others = {await outcome(one) for one in asked[1:]}
-        code = await older.until_gone()
+        for form in ("v1 tcp", *V2):
+            room, mid = two.new_room(), two.new_mid()
+            await api.create(room, mid)
+            older = await connecting.connect(deaf, form, mid=mid, key="k")
+            await eventually(lambda: _is_settled(two))
+            # Without the bell that an appender rings; and on a comet that is there, or the session would be closed, with a bell.
+            elsewhere = json.dumps({"key": "k", "node": two.node})
+            async with two.database() as connection:
+                await connection.execute(OPEN_ANOTHER, f"session:{mid}", mid, elsewhere)
+            head = await two.head()
+            asked = [await older.post(SEND, {"room": room, "id": str(uuid.uuid4()), "body": "late"})]
+            if form != "v1 tcp":
+                asked.append(await older.post(JOIN, {"room": two.new_room()}))
+            first = await outcome(asked[0])
+            others = {await outcome(one) for one in asked[1:]}
+            code = await older.until_gone()
 
-    assert "taken_over" == first
-    assert {"taken_over", "unknown"} >= others
-    assert (None if form == "v1 tcp" else 4409) == code
-    assert {"session_closed"} == {entry.type for entry in await two.events(head) if entry.stream == f"session:{mid}"}
-    assert not [entry for entry in await two.events(head) if entry.room]
+            assert "taken_over" == first, form
+            assert {"taken_over", "unknown"} >= others, form
+            assert (None if form == "v1 tcp" else 4409) == code
+            types = await eventually(partial(_types, two, head, f"session:{mid}"))
+            assert {"session_closed"} == types
+            assert not [entry for entry in await two.events(head) if entry.room]
+
+
+async def _types(server: Server, after: int, stream: str) -> set[str]:
+    """What happened in a stream."""
+    return {entry.type for entry in await server.events(after) if entry.stream == stream}
 
 
 # As imcore_append is called by an appender.
@@ -324,7 +344,7 @@ async def test_a_comet_that_stood_still_accepts_and_answers_nothing_of_a_key_tha
             await older.post(2),
         ]
         waiting = await bystander.post(SEND, {"room": room, "id": str(uuid.uuid4()), "body": "patient"})
-        newer = await come_elsewhere(two, connecting, mid, key=older.key)
+        newer = await come_elsewhere(two, connecting, mid, older.key)
         await newer.send(room, "mine")
         await eventually(lambda: _is_past(stopped_at + AWAY_S + 0.5))
         head = await two.head()
@@ -377,8 +397,8 @@ async def test_who_came_to_a_process_that_stood_still_and_went_elsewhere_is_not_
 # --- so many connections of one user ------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def limited(cluster: Path, policy: str) -> AsyncIterator[Server]:
+@contextmanager
+def limited(cluster: Path, policy: str) -> Iterator[Server]:
     """A server of two processes that lets a user have so many connections."""
     with temporary_folder() as folder:
         (folder / "imcore").mkdir()
@@ -387,17 +407,37 @@ async def limited(cluster: Path, policy: str) -> AsyncIterator[Server]:
         given = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
         # Of strangers there may be more, all tests come from one address.
         with running(folder, "--auth", "open", "--set", "unauthenticated_per_address_max=100", *given) as server:
-            async with backend(server) as api:
-                await both_are_there(api)
             yield server
-            await ended(server)
+
+
+@pytest.fixture(scope="module")
+def refusing(cluster: Path) -> Iterator[Server]:
+    """One that takes no more of them."""
+    with limited(cluster, "refuse_new") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def displacing(cluster: Path) -> Iterator[Server]:
+    """One that closes the oldest."""
+    with limited(cluster, "close_oldest") as server:
+        yield server
+
+
+@asynccontextmanager
+async def settled(server: Server) -> AsyncIterator[Backend]:
+    """A backend of it, when both processes are there."""
+    async with backend(server) as api:
+        await both_are_there(api)
+        yield api
 
 
 async def test_one_connection_too_many_is_refused_whatever_comets_the_others_are_on(
-    cluster: Path, connecting: Clients
+    refusing: Server, connecting: Clients
 ) -> None:
     """It is told when to come back. Who leaves makes room, and who comes back with its own key needs none."""
-    async with limited(cluster, "refuse_new") as server, backend(server) as api:
+    server = refusing
+    async with settled(server) as api:
         mid = server.new_mid()
         here = [
             await connecting.connect(server, V2[n % len(V2)], mid=mid, key=f"device {n}") for n in range(DEVICES_MAX)
@@ -427,12 +467,13 @@ async def test_one_connection_too_many_is_refused_whatever_comets_the_others_are
         assert nodes
 
 
-@pytest.mark.parametrize("policy", ["refuse_new", "close_oldest"])
+@pytest.mark.parametrize("policy", ["refusing", "displacing"])
 async def test_of_many_devices_that_come_at_once_exactly_so_many_stay(
-    cluster: Path, connecting: Clients, policy: str
+    request: pytest.FixtureRequest, connecting: Clients, policy: str
 ) -> None:
     """The first, or the last, by their places in the log."""
-    async with limited(cluster, policy) as server, backend(server) as api:
+    server: Server = request.getfixturevalue(policy)
+    async with settled(server) as api:
         mid = server.new_mid()
         come = [await connecting.open(server, V2[n % len(V2)]) for n in range(CROWD)]
 
@@ -453,16 +494,17 @@ async def test_of_many_devices_that_come_at_once_exactly_so_many_stay(
         await eventually(are_shown)
         opened = [entry.key for entry in await server.events() if entry.type == "session_opened" and entry.mid == mid]
     assert {"ok", "too_many_connections"} >= set(told)
-    expected = opened[:DEVICES_MAX] if policy == "refuse_new" else opened[-DEVICES_MAX:]
+    expected = opened[:DEVICES_MAX] if policy == "refusing" else opened[-DEVICES_MAX:]
     assert sorted(expected) == sorted(left)
     reasons = {one.told for n, one in enumerate(come) if f"device {n}" not in left}
     assert reasons <= {("too_many_connections", True), ("displaced", False)}
-    assert ("displaced", False) in reasons or policy == "refuse_new"
+    assert ("displaced", False) in reasons or policy == "refusing"
 
 
-async def test_the_oldest_connection_makes_room_for_a_new_one(cluster: Path, connecting: Clients) -> None:
+async def test_the_oldest_connection_makes_room_for_a_new_one(displacing: Server, connecting: Clients) -> None:
     """On whatever comet; it is told not to come back, and no other notices."""
-    async with limited(cluster, "close_oldest") as server, backend(server) as api:
+    server = displacing
+    async with settled(server) as api:
         mid = server.new_mid()
         come: list[Client] = []
         for n in range(CROWD):
@@ -493,8 +535,13 @@ async def test_a_line_that_is_dead_is_found_by_its_silence(two: Server, connecti
     async with beside(two, "--set", "heartbeat_s=1", "--set", "heartbeat_misses=2") as strict:
         silent = await connecting.connect(strict, "json", mid=mid, key="k")
         silent.stop_reading()
-        await api.sessions_once(mid, 1)
         await speaker.send(room, "hello")
+
+        async def reasons() -> list[str]:
+            closed = [entry for entry in await two.events() if entry.type == "session_closed"]
+            return [entry.body["reason"] for entry in closed if entry.stream == f"session:{mid}"]
+
+        assert ["heartbeat_timeout"] == await eventually(reasons)
         await api.sessions_once(mid, 0)
         silent.go_on()
         assert 4408 == await silent.until_gone()
@@ -528,27 +575,27 @@ async def test_a_token_that_is_over_closes_also_who_takes_nothing(cluster: Path,
         ) as server:
             keys = load_or_create_keys(server.data)
             service = mint(keys, now=time.time(), expires_in_s=600, service="tests")
-            mid, room = server.new_mid(), server.new_room()
-            until = time.time() + TOKEN_S
-            token = mint(keys, now=until - TOKEN_S, expires_in_s=TOKEN_S, mid=mid)
             async with backend(server, service) as api:
-                await api.create(room, mid)
-                client = await connecting.connect(
-                    server, "v2 tcp", mid=mid, key="k", token=token, receive_bytes=RECEIVE_BYTES
-                )
-                client.stop_reading()
-                for n in range(TOO_MUCH // len(FILLING)):
-                    await api.push_room(room, 1000, FILLING.encode() + b"%d" % n)
+                token_s, is_full = TOKEN_S, False
+                while not is_full:  # before its token is over; the machine may need longer
+                    mid, room = server.new_mid(), server.new_room()
+                    await api.create(room, mid)
+                    until = time.time() + token_s
+                    token = mint(keys, now=until - token_s, expires_in_s=token_s, mid=mid)
+                    client = await connecting.connect(
+                        server, "v2 tcp", mid=mid, key="k", token=token, receive_bytes=RECEIVE_BYTES
+                    )
+                    client.stop_reading()
+                    for _ in range(TOO_MUCH // len(FILLING) // PUSHED_AT_ONCE):
+                        pushes = (api.push_room(room, 1000, FILLING.encode()) for _ in range(PUSHED_AT_ONCE))
+                        await asyncio.gather(*pushes)
+                    is_full = time.time() < until - 1  # the time of a token is told in whole seconds
+                    token_s *= 2
 
-                async def reason() -> list[str]:
-                    return [
-                        entry.body["reason"]
-                        for entry in await server.events()
-                        if entry.type == "session_closed" and entry.stream == f"session:{mid}"
-                    ]
-
-                assert time.time() < until, "it was full before its token was over"
-                assert ["unauthenticated"] == await eventually(reason)
+                closed = "SELECT body::json ->> 'reason' FROM event_log WHERE type = 'session_closed' AND mid = $1"
+                async with server.database() as connection:
+                    reason = await eventually(lambda: connection.fetchval(closed, mid), token_s + CLOSED_S)
+                assert "unauthenticated" == reason
                 assert time.time() < until + CLOSED_S
 
 

@@ -368,7 +368,7 @@ async def test_the_rows_are_read_with_their_fold_as_far_as_they_have_come(databa
         async with asyncio.TaskGroup() as tasks:
             runner = here.runner()
             task = tasks.create_task(runner.run())
-            assert await runner.reached(opened.position + 1, 20)
+            assert await runner.reached(opened.position + 1, 60)
             caught_up = await judged(here)
             task.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from imcore.testkit.chaos import Options, Played
 from imcore.testkit.checkers import Bounds, predicate
 from imcore.testkit.checkers.run import SECOND
 from imcore.testkit.cluster import Happened
+from imcore.testkit.growth import JUDGED_S, Growth
 from imcore.testkit.history import Acking, Entry, Fault, Log, Opened, Presence, Record, Sending
 from imcore.testkit.nemesis import Wound
 from imcore.testkit.verdict import Verdict, judge
@@ -54,6 +56,22 @@ def test_a_run_in_which_everything_held_and_everything_bit_is_held(tmp_path: Pat
     assert ("held", 5, {"comet-1": {"-9": 1}}) == (told["verdict"], told["seed"], told["ended"])
     assert {"injected": 1, "bitten": 1, "failed": 0} == told["faults"]["kill comet"]
     assert '--seed 5 --rate 60 --people 8 --fault "kill comet"' in (tmp_path / "report.txt").read_text()
+
+
+def test_the_bounds_of_time_by_which_it_is_judged_are_told_with_those_that_are_promised(tmp_path: Path) -> None:
+    said = verdict(tmp_path).text()
+    assert "        delivery_p99_ms 2,000 (200)\n" in said
+    assert "        revoked_s 5 (1)\n" in said
+    for name in ("offline_s", "ok_sends_min", "severing"):  # these are as promised, or no bounds of time
+        assert f"  {name} " not in said
+
+
+def test_slopes_that_nobody_judges_are_told_as_such(tmp_path: Path) -> None:
+    def with_growth_over(seconds: float) -> str:
+        return replace(verdict(tmp_path), growths=[Growth("comet-1", 1, "tasks", seconds, 9, 9, 100, False)]).text()
+
+    assert "No slope is judged: over less than 30 minutes" in with_growth_over(JUDGED_S - 1)
+    assert "No slope is judged" not in with_growth_over(JUDGED_S)
 
 
 def test_a_fault_without_effect_leaves_everything_unknown(tmp_path: Path) -> None:
