@@ -35,8 +35,8 @@ def sound(cluster: Path) -> Iterator[Server]:
 
 @asynccontextmanager
 async def breaking(beside: Server, fail: str, *arguments: str) -> AsyncIterator[Server]:
-    """One more comet on the same database, which breaks like this. It does nothing but what its clients ask for: who also closes the
-    sessions of those that broke before it would break of that."""
+    """One more comet on the same database (with `--roles` something else), which breaks like this. It does nothing but what its clients
+    ask for: who also closes the sessions of those that broke before it would break of that."""
     with temporary_folder() as folder:
         given = ("--database-url", beside.url, "--roles", "comet", "--set", f"fail={fail}", *arguments)
         with running(folder, "--auth", "open", *given) as server:
@@ -128,7 +128,7 @@ async def test_a_guest_whose_server_died_between_its_logout_and_its_leave_is_tak
     path = room.replace("://", "/")
     async with backend(sound) as api:
         await api.create(room, sound.new_mid())
-    async with aiohttp.ClientSession() as session, breaking(sound, "after_commit:exit:3") as server:
+    async with aiohttp.ClientSession() as session, breaking(sound, "after_commit:exit:3", "--roles", "api") as server:
         async with session.post(f"http://{server.http}/v1/guests", json={}) as told:
             guest = await told.json()
         token = {"Authorization": f"Bearer {guest['token']}"}
