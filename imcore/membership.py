@@ -66,8 +66,8 @@ from imcore.events.types import (
     direct_room,
     room_type,
 )
-from imcore.permissions import Actor, Rank, Standing, table
-from imcore.projections.accounts import DEACTIVATED
+from imcore.permissions import SERVICE_ACTOR, Actor, Rank, Standing, table
+from imcore.projections.accounts import DEACTIVATED, Account
 from imcore.projections.attachments import Attachment
 from imcore.projections.bans import Ban
 from imcore.projections.blocks import Block
@@ -775,6 +775,47 @@ class Leave(RoomDecision):
         if room.owners == (mid,) and room.members > 1:
             raise Forbidden("the last owner makes somebody else owner first, or dismisses the room")
         return [self._in_room(MemberLeft(room=self.room, mid=mid))]
+
+
+class GuestLeaves(RoomDecision):
+    """The login of this guest is over, so it is in the room no longer. That is a leave, by nobody's wish.
+
+    As for all who leave, the last owner leaves nobody behind without one. Nobody is asked: the first of `heirs` in `heir_order` is the
+    owner from here on. They are the first of the others, as far as is known; if none of them is a member any more, nothing happens, and
+    it is to be tried again with those of now. Nothing happens either to who is no member, and in rooms that are direct or dismissed.
+    """
+
+    __slots__ = ("heirs",)
+
+    def __init__(self, room: str, mid: int, *, heirs: Sequence[int] = ()) -> None:
+        theirs = [key for heir in heirs for key in (member_key(room, heir), roles.account_key(heir))]
+        super().__init__(room, SERVICE_ACTOR, mid, keys=[*leave_keys(room, mid), *theirs])
+        self.heirs = tuple(heirs)
+
+    def decide(self, rows: Rows) -> Sequence[Draft]:
+        """One leave, behind the raising of the owner to come; or nothing."""
+        assert self.mid is not None
+        room = self._room(rows)
+        if room is None or room.dismissed or self._member(rows, self.mid) is None or direct_pair(self.room) is not None:
+            return []
+        leaves = self._in_room(MemberLeft(room=self.room, mid=self.mid))
+        if room.owners != (self.mid,) or room.members == 1:
+            return [leaves]
+        there = [
+            (heir_order(heir, member, roles.account_of(rows, heir)), heir)
+            for heir in self.heirs
+            if (member := self._member(rows, heir)) is not None
+        ]
+        if not there:
+            return []
+        return [self._in_room(RoleChanged(room=self.room, mid=min(there)[1], role="owner")), leaves]
+
+
+def heir_order(mid: int, member: Member, account: Account | None) -> tuple[bool, bool, bool, int]:
+    """Who comes first in this owns a room that its last owner leaves without a word: admins, then who has been there longest. Who never
+    comes back owns it only where nobody else is: guests, and last of all accounts that were given up."""
+    is_given_up = account is not None and account.state == DEACTIVATED
+    return is_given_up, mid < 0, member.role != "admin", member.since
 
 
 class RemoveMember(RoomDecision):

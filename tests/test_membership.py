@@ -53,6 +53,7 @@ from imcore.membership import (
     CreateRoom,
     DeclineInvitation,
     DismissRoom,
+    GuestLeaves,
     Invite,
     Join,
     Leave,
@@ -216,6 +217,34 @@ def test_the_last_owner_does_not_leave_others_behind() -> None:
     assert [MemberLeft(room=R, mid=1)] == world.facts(Leave(R, OWNER))
     alone = given(CreateRoom(R, OWNER))
     assert [MemberLeft(room=R, mid=1)] == alone.facts(Leave(R, OWNER))
+
+
+def test_who_owns_a_room_after_a_guest_is_an_admin_or_who_has_been_there_longest() -> None:
+    """People before guests, and whose account was given up last; whoever is named and is no member is none of them."""
+    world = given(Join(R, person(-9), may_create=True))
+    for mid in (6, -8, 5, 4, 3):
+        world.when(AddMember(R, mid, SERVICE_ACTOR, role="admin" if mid in (4, 3) else "member"))
+    world.rows[account_key(3)] = an_account("user", "deactivated")
+    heirs = [3, -8, 5, 6, 4, 77]
+
+    for owner, heir in ((-9, 4), (4, 6), (6, 5), (5, -8), (-8, 3)):
+        there = [mid for mid in heirs if mid != owner]
+        assert [
+            RoleChanged(room=R, mid=heir, role="owner"), MemberLeft(room=R, mid=owner)
+        ] == world.facts(GuestLeaves(R, owner, heirs=there)), owner  # fmt: skip
+    assert [MemberLeft(room=R, mid=3)] == world.facts(GuestLeaves(R, 3))
+    assert [] == world.facts(GuestLeaves(R, 3)), "it is no member any more"
+
+
+def test_a_guest_who_owns_a_room_alone_stays_where_none_of_those_named_is() -> None:
+    """There may be others, who are looked for again."""
+    world = given(Join(R, person(-9), may_create=True), AddMember(R, 6, SERVICE_ACTOR))
+
+    assert [] == world.facts(GuestLeaves(R, -9))
+    assert [] == world.facts(GuestLeaves(R, -9, heirs=[77]))
+    world.when(SetRole(R, 6, SERVICE_ACTOR, "owner"))
+    assert [MemberLeft(room=R, mid=-9)] == world.facts(GuestLeaves(R, -9))
+    assert [] == World().facts(GuestLeaves(R, -9)), "there is no room"
 
 
 def test_nobody_raises_itself_or_others_as_high_as_itself() -> None:

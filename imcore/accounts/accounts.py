@@ -58,6 +58,7 @@ from imcore.errors import (
 from imcore.events.names import Pool
 from imcore.events.store import Log
 from imcore.events.types import SERVICE_MID, AccountRegistered, AccountRole, LoggedIn, Recorded
+from imcore.membership import GuestLeaves
 from imcore.nodes import AliveNode
 from imcore.paces import Paces
 from imcore.permissions import Actor, PlatformRole
@@ -73,7 +74,8 @@ MID_BELOW: Final = 2**53  # what JavaScript can count
 MID_TRIES: Final = 8
 SWEEP_S: Final = 60.0
 SWEEP_LOGINS_MAX: Final = 100  # in one append
-STRAYS_S: Final = 3_600.0  # between looks at all logins, for those that no refresh token is of
+STRAYS_S: Final = 3_600.0  # between looks at all logins and guests, for those that no refresh token is of
+LEAVES_MAX: Final = 100  # of guests, at once; a logout waits for no more
 LOGINS_MAX: Final = 1_000  # of one person, that one logout ends by name; all others end too, and keep a row
 CODES_PER_S: Final = 1 / 60  # sent again for one account: whoever has it chooses where the mails go
 CODES_BURST: Final = 3
@@ -147,10 +149,14 @@ class Accounts:
                 tasks.create_task(self._sweep())
 
     async def sweep(self) -> int:
-        """Say of each login that has expired that it is over, a few in an append, and forget secrets that have; how many logins.
+        """Say of each login that has expired that it is over, a few in an append, and forget secrets that have; how many logins. Take
+        guests whose login is over out of their rooms: those, and those who logged out where nobody came to it.
 
-        The first time and once an hour also of each that no refresh token is of: processes of before migration 0014 forget those
-        alone.
+        The first time and once an hour also each login that no refresh token is of: processes of before migration 0014 forget those
+        alone; and all guests who are in rooms and have no login, however that came.
+
+        The trap: a guest is known by its refresh token, so that is not forgotten before the guest is out. Whoever dies before leaves it
+        to the next who looks.
 
         Any number of processes may: of a login that another has swept meanwhile nothing is said. Raises what the database raises,
         Overloaded and Unavailable.
@@ -158,10 +164,15 @@ class Accounts:
         swept = 0
         while expired := await keeping.take_expired(self._pool, SWEEP_LOGINS_MAX):
             swept += len(await self._log.decide(ExpireLogins([(one.mid, one.sid) for one in expired])))
+            guests = [one.mid for one in expired if one.mid < 0]
+            if guests and not await self._take_out(guests):
+                break  # the next sweep comes to them again
             await keeping.forget_read(self._pool, expired)
+        await self._sweep_logged_out()
         await keeping.sweep(self._pool)
         if self._clock() >= self._strays_at:
             swept += await self._sweep_strays()
+            await self._sweep_forgotten()
             self._strays_at = self._clock() + STRAYS_S
         return swept
 
@@ -171,6 +182,37 @@ class Accounts:
             swept += len(await self._log.decide(ExpireLogins(found)))
             after = found[-1]
         return swept
+
+    async def _sweep_logged_out(self) -> None:
+        least = INT64_MIN
+        while found := await queries.guests_logged_out(self._pool, least, -1, SWEEP_LOGINS_MAX):
+            await self._take_out(found)
+            least = found[-1] + 1
+
+    async def _sweep_forgotten(self) -> None:
+        after = INT64_MIN
+        while found := await queries.negative(self._pool, after, SWEEP_LOGINS_MAX):
+            guests = await queries.guests_forgotten(self._pool, found)
+            if guests:
+                await self._take_out(guests)
+            after = found[-1]
+
+    async def _take_out(self, guests: Sequence[int]) -> bool:
+        """Take these guests, whose logins are over, out of their rooms, a few at once. Are they out? Not if everybody who could own a
+        room next left it in that moment."""
+        while places := await queries.to_leave(self._pool, guests, LEAVES_MAX):
+            if not await self._leave(places):
+                return False
+        return True
+
+    async def _leave(self, places: Sequence[queries.Place]) -> int:
+        """How many of these guests left these rooms; one decision for each, together in a batch."""
+        leaves = (GuestLeaves(place.room, place.mid, heirs=place.heirs) for place in places)
+        made = await asyncio.gather(*map(self._log.decide, leaves), return_exceptions=True)
+        for one in made:
+            if isinstance(one, BaseException):
+                raise one
+        return sum(map(bool, made))
 
     async def close(self) -> None:
         """Let go of threads and connections."""
@@ -430,10 +472,20 @@ class Accounts:
         return made
 
     async def end_logins(self, mid: int, sids: list[str], by: int, *, everywhere: bool = False) -> list[Recorded]:
-        """These logins are over."""
+        """These logins are over. A guest leaves its rooms; if they are many, the sweep sees to the rest."""
         made = await self._log.decide(LogOut(mid, sids, by, everywhere=everywhere))
         await keeping.forget_families(self._pool, mid, sids)
+        if mid < 0:
+            try:
+                await self._leave(await queries.to_leave(self._pool, await self._over(mid), LEAVES_MAX))
+            except (*DATABASE_ERRORS, Overloaded, Unavailable) as error:
+                heed_cancellation()
+                log.warning("a guest is in its rooms until the next sweep: %s", error, extra={"mid": mid})
         return made
+
+    async def _over(self, mid: int) -> list[int]:
+        """The same, if it is a guest whose login is over, and not only somebody with a negative member id."""
+        return await queries.guests_logged_out(self._pool, mid, mid, 1)
 
     async def ticket(self, who: Identity, origin: str) -> str:
         """For one connection of a page of this origin, within seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from imcore.events.names import Connection, Pool
@@ -49,6 +50,41 @@ ORDER BY r.room LIMIT $2
 """
 OWNED_MAX: Final = 50  # one is enough to refuse; of these some may be given away or left meanwhile
 
+# A guest is told from others with a negative member id, who are believed (mode open) or known by another issuer's word, by its refresh
+# token, which stays for an hour beyond its logout and until the sweep is done with it.
+# From the logouts of guests, which are forgotten as early: few, and in order of mid. Who has another login than those is not over.
+GUESTS_LOGGED_OUT: Final = """
+SELECT o.mid FROM logouts o WHERE o.mid BETWEEN $1 AND $2 AND o.mid < 0
+AND EXISTS (SELECT FROM refresh_tokens t WHERE t.mid = o.mid)
+AND NOT EXISTS (SELECT FROM logins l WHERE l.mid = o.mid AND l.since > o.ended)
+AND EXISTS (SELECT FROM members m JOIN rooms r ON r.room = m.room
+  WHERE m.mid = o.mid AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://'))
+ORDER BY o.mid LIMIT $3
+"""
+# People with a negative member id who are in rooms: a page in order of mid, which costs no more than it is long.
+NEGATIVE: Final = "SELECT mid FROM room_counts WHERE mid > $1 AND mid < 0 ORDER BY mid LIMIT $2"
+# Who of these is in rooms and has no login, but had one: the stream of a guest begins with it, that of others does not. LATERAL with a
+# LIMIT is one look at an index of the log for each.
+GUESTS_FORGOTTEN: Final = """
+SELECT asked.mid FROM unnest($1::bigint[]) AS asked(mid) JOIN streams s ON s.name = 'user:' || asked.mid
+CROSS JOIN LATERAL (SELECT e.type FROM events e WHERE e.stream_id = s.id ORDER BY e.seq LIMIT 1) AS first
+WHERE first.type = 'logged_in'
+AND NOT EXISTS (SELECT FROM logins l WHERE l.mid = asked.mid)
+AND NOT EXISTS (SELECT FROM refresh_tokens t WHERE t.mid = asked.mid)
+AND EXISTS (SELECT FROM members m JOIN rooms r ON r.room = m.room
+  WHERE m.mid = asked.mid AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://'))
+"""
+# Rooms that these are in and may leave. Of those that one of them owns alone: who owns it next, in the order of membership.heir_order.
+TO_LEAVE: Final = """
+SELECT m.mid, m.room, CASE WHEN r.owners = ARRAY[m.mid] AND r.members > 1 THEN ARRAY(
+  SELECT h.mid FROM members h LEFT JOIN accounts a ON a.mid = h.mid WHERE h.room = m.room AND h.mid <> m.mid
+  ORDER BY coalesce(a.state = 'deactivated', false), h.mid < 0, h.role <> 'admin', h.since LIMIT $3) ELSE '{}' END AS heirs
+FROM members m JOIN rooms r ON r.room = m.room
+WHERE m.mid = ANY($1::bigint[]) AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://')
+ORDER BY m.mid, m.room LIMIT $2
+"""
+HEIRS_MAX: Final = 8  # one is enough; some may leave meanwhile
+
 
 class Known(NamedTuple):
     """An account to be logged in to: `hash` is None if there is none of its password."""
@@ -91,6 +127,14 @@ class Standing(NamedTuple):
     is_on: bool | None
 
 
+class Place(NamedTuple):
+    """A room that somebody is in. `heirs` come next as its owner, if that one owns it alone and others are in it."""
+
+    mid: int
+    room: str
+    heirs: Sequence[int]
+
+
 async def by_name(source: Source, handle: str, login: str) -> Known | None:
     """Whose name this is."""
     row = await source.fetchrow(BY_NAME, handle, login)
@@ -127,6 +171,26 @@ async def logins(source: Source, mid: int, limit: int, key: str | None = None) -
 async def owned_alone(source: Source, mid: int) -> list[str]:
     """Rooms in which others are and whose only owner this is, some of them if they are many."""
     return [row["room"] for row in await source.fetch(OWNED_ALONE, mid, OWNED_MAX)]
+
+
+async def guests_logged_out(source: Source, least: int, most: int, limit: int) -> list[int]:
+    """Guests of these member ids who have logged out and are in rooms still, in order of mid."""
+    return [mid for (mid,) in await source.fetch(GUESTS_LOGGED_OUT, least, most, limit)]
+
+
+async def negative(source: Source, after: int, limit: int) -> list[int]:
+    """People with a negative member id who are in rooms, in order of mid."""
+    return [mid for (mid,) in await source.fetch(NEGATIVE, after, limit)]
+
+
+async def guests_forgotten(source: Source, mids: Sequence[int]) -> list[int]:
+    """Which of these are guests of whom nothing is kept but that they are in rooms, and the log as far as it is."""
+    return [mid for (mid,) in await source.fetch(GUESTS_FORGOTTEN, mids)]
+
+
+async def to_leave(source: Source, mids: Sequence[int], limit: int) -> list[Place]:
+    """Rooms that these people are in, a few: no direct ones, and none that was dismissed."""
+    return [Place(*row) for row in await source.fetch(TO_LEAVE, mids, limit, HEIRS_MAX)]
 
 
 async def are_logins(source: Source) -> bool:

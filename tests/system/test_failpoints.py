@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from conftest import copy_cluster, temporary_folder
@@ -34,8 +35,8 @@ def sound(cluster: Path) -> Iterator[Server]:
 
 @asynccontextmanager
 async def breaking(beside: Server, fail: str, *arguments: str) -> AsyncIterator[Server]:
-    """One more comet on the same database, which breaks like this. It does nothing but what its clients ask for: who also closes the
-    sessions of those that broke before it would break of that."""
+    """One more comet on the same database (with `--roles` something else), which breaks like this. It does nothing but what its clients
+    ask for: who also closes the sessions of those that broke before it would break of that."""
     with temporary_folder() as folder:
         given = ("--database-url", beside.url, "--roles", "comet", "--set", f"fail={fail}", *arguments)
         with running(folder, "--auth", "open", *given) as server:
@@ -118,6 +119,36 @@ async def test_who_is_cut_off_in_the_middle_of_catching_up_gets_the_rest_elsewhe
     assert said[: len(cut_off.texts)] == cut_off.texts
     assert len(cut_off.texts) <= PAGE_EVENTS
     assert said == back.texts
+
+
+async def test_a_guest_whose_server_died_between_its_logout_and_its_leave_is_taken_out_by_the_next(
+    sound: Server,
+) -> None:
+    room = sound.new_room()
+    path = room.replace("://", "/")
+    async with backend(sound) as api:
+        await api.create(room, sound.new_mid())
+    async with aiohttp.ClientSession() as session, breaking(sound, "after_commit:exit:3", "--roles", "api") as server:
+        async with session.post(f"http://{server.http}/v1/guests", json={}) as told:
+            guest = await told.json()
+        token = {"Authorization": f"Bearer {guest['token']}"}
+        async with session.post(f"http://{server.http}/v1/rooms/{path}/join", headers=token) as told:
+            assert told.status in (200, 201)
+        with pytest.raises(aiohttp.ClientError):
+            await session.post(f"http://{server.http}/v1/logout", headers=token, json={})
+        assert failpoints.EXIT_CODE == await server.stopped()
+
+    async def is_out() -> bool:
+        async with sound.database() as database:
+            return not await database.fetchval("SELECT count(*) FROM members WHERE mid = $1", guest["mid"])
+
+    with temporary_folder() as folder, running(folder, "--auth", "open", "--database-url", sound.url):
+        await eventually(is_out)
+
+    happened = [
+        (one.stream, one.type) for one in await sound.events() if one.stream in (f"user:{guest['mid']}", f"room:{room}")
+    ]
+    assert ["logged_in", "member_joined", "logged_out", "member_left"] == [kind for _, kind in happened][-4:]
 
 
 async def test_a_projector_that_dies_before_its_checkpoint_is_committed_folds_the_page_again(
