@@ -2029,8 +2029,9 @@ class RoomsVerbs(Subject):
         return Place.of(await self._calls.perform(VERBS["rooms.kick"], {"room": room, "mid": mid}))
 
     async def set_role(self, room: str, mid: int, *, role: Literal["owner", "admin", "member"]) -> Place:
-        """Change what somebody of lower rank is, to a role below one's own, or step down by oneself. Ownership is
-        given away with rooms.transfer.
+        """Change what somebody of lower rank is, to a role below one's own, or step down by oneself.
+
+        Ownership is given away with rooms.transfer.
 
         Raises NoSuchRoom, Forbidden.
         """

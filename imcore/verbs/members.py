@@ -319,8 +319,10 @@ async def kick(caller: Caller, means: Means, args: Somebody) -> Place:
 
 @verb("rooms.set_role", "PUT", "/v1/rooms/{room}/members/{mid}/role", answer=Place, errors=(NoSuchRoom, Forbidden))
 async def set_role(caller: Caller, means: Means, args: NewRole) -> Place:
-    """Change what somebody of lower rank is, to a role below one's own, or step down by oneself. Ownership is given away with
-    rooms.transfer."""
+    """Change what somebody of lower rank is, to a role below one's own, or step down by oneself.
+
+    Ownership is given away with rooms.transfer.
+    """
     refuse_live(means, args.room)
     setting = membership.SetRole(args.room, somebody(args.mid), caller.identity.actor, args.role)
     return changed(await decided(caller, means, setting))
