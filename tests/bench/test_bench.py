@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from imcore.bench import run
+from imcore.bench.chatting import REVOKED_S_MAX
 from imcore.bench.figures import Must
 from imcore.bench.load import Report, compiler, load, program
 from imcore.bench.processes import usage
@@ -172,6 +173,18 @@ def test_a_storm_of_logins_is_one_and_everybody_in_it_is_answered(tmp_path: Path
     let_in, stormed = (report for report in benchmark["reports"] if "offered" in report)
     assert 0 < let_in["ok"] + let_in["refused"] == let_in["offered"]
     assert 0 < stormed["ok"] < stormed["ok"] + stormed["refused"] == stormed["offered"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
+def test_most_logouts_are_over_everywhere_within_two_seconds(tmp_path: Path) -> None:
+    """All of them, on a machine that does nothing else: that is for the benchmark itself to say."""
+    code = run(["revocation"], quick=True, json_file=tmp_path / "result.json")
+
+    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
+    assert ([], 0) == (benchmark["faults"], code)
+    measured = {figure["name"]: figure["value"] for figure in benchmark["figures"]}
+    for what in ("closed, another comet", "refused, no comet"):
+        assert measured[f"p50 of {what}"] <= 1_000 * REVOKED_S_MAX
 
 
 async def _sent_to(reply: bytes, *, seq_off_by: int = 0, seconds: float = 60) -> Report:
