@@ -562,6 +562,28 @@ def test_who_is_blocked_by_somebody_neither_invites_nor_brings_it_in(brings: Cal
     assert world.refusal(brings(ADMIN)) is None
 
 
+@pytest.mark.parametrize(
+    "brings",
+    [
+        lambda actor: AddMember(R, 7, actor),
+        lambda actor: Invite(R, 7, actor),
+        lambda actor: CreateRoom("group://new", actor, members=[6, 7]),
+    ],
+)
+def test_whom_somebody_blocked_is_trusted_by_its_account_and_not_by_its_token(
+    brings: Callable[[Actor], Decision],
+) -> None:
+    """Who is no moderator any more, and an admin of the room still, brings in nobody who has blocked it."""
+    world = a_room()
+    world.when(BlockPerson(ADMIN.mid, person(7)))
+    was_moderator = Actor(ADMIN.mid, "moderator")
+
+    world.rows[account_key(ADMIN.mid)] = an_account("moderator")
+    assert world.refusal(brings(was_moderator)) is None
+    world.rows[account_key(ADMIN.mid)] = an_account("user")
+    assert Forbidden is world.refusal(brings(was_moderator))
+
+
 def test_a_block_changes_nothing_for_who_is_there_already_or_has_asked() -> None:
     world = a_room(Settings(public=True, approval=True))
     world.when(AskToJoin(R, OTHER, ""))
