@@ -6,6 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from math import inf, nan
 
 import orjson
 import pytest
@@ -26,7 +29,7 @@ from imcore.client import (
     connect,
     pages,
 )
-from imcore.client.calls import Verb
+from imcore.client.calls import Verb, to_json
 from imcore.client.core import READS_MAX, Answered
 from imcore.client.verbs import Server as TheServer
 from imcore.protocol.packet import Op
@@ -44,6 +47,26 @@ def call(talk: Talk, name: str, **rest: object) -> object:
 def outcomes(steps: list[object]) -> list[tuple[object, str]]:
     """Bodies, and the codes of errors."""
     return [(one.body, one.error.code if one.error else "") for one in steps if isinstance(one, Answered)]
+
+
+@dataclass
+class Reading:
+    """What a program may send as it is."""
+
+    celsius: float | None
+
+
+class Known(Enum):
+    NOTHING = nan
+
+
+@pytest.mark.parametrize(
+    "value", [nan, [None, (-inf,)], {"a": [nan]}, [Reading(nan)], {"a": Reading(inf)}, Known.NOTHING]
+)
+def test_no_number_arrives_as_null(value: object) -> None:
+    with pytest.raises(TypeError, match="finite"):
+        to_json(value)
+    assert b'[null,{"celsius":null},{"celsius":-1.5}]' == to_json([None, Reading(None), Reading(-1.5)])
 
 
 def test_what_may_not_be_repeated_ends_with_its_connection_and_the_rest_is_asked_again() -> None:

@@ -18,8 +18,9 @@ from waiting import eventually
 
 CALL: Final = 38
 LEASE_S, GRACE_S = 4.0, 3.0  # a machine that does other things makes a comet late by two
-# What is told by the event is there within two seconds, on a machine that has nothing else to do. What is not told by it nobody hears
-# of: people are asked for again every five minutes only.
+# What is told by the event is there within two seconds, on a machine that has nothing else to do; how long any of it may take, on one
+# that has. What is not told by it nobody hears of: people are asked for again every five minutes only.
+PROMISED_S: Final = 2.0
 TOLD_S: Final = 15.0
 MESSAGE_BYTES, UNSENT_BYTES = 15_000, 12_000_000  # more than any socket takes
 AT_ONCE: Final = 20
@@ -136,7 +137,7 @@ def people(server: Server, count: int) -> list[int]:
 async def test_a_watcher_on_another_comet_is_told_within_two_seconds(
     pair: Server, two: Two, connecting: Clients, api: Backend, form: Form
 ) -> None:
-    """And who did not ask is told nothing."""
+    """And who did not ask is told nothing. A machine that does other things is late with one, and then it is looked at the next."""
     anna, stranger, *others = people(pair, 30)
     await api.create(pair.new_room(), anna, stranger, *others)
     watcher = await two.connect(pair.node, anna, form)
@@ -147,19 +148,24 @@ async def test_a_watcher_on_another_comet_is_told_within_two_seconds(
         await watcher.until(lambda: (mid, body) in told(watcher), f"told {body}")
         return next(event for event in watcher.events if (event.type, event.mid, event.body) == ("presence", mid, body))
 
-    for ben in others:  # the kernel chooses the process
+    shown_s, hidden_s = [], []
+    for ben in others:
         came = time.monotonic()
         client = await connecting.connect(pair, form, mid=ben)
         (session,) = await api.sessions_once(ben, 1)
-        if session["node"] != pair.node:
+        if session["node"] == pair.node:  # the kernel chooses the process
+            continue
+        shown_s.append((await told_of(ben, HERE)).at - came)
+        went = time.monotonic()
+        client.drop()
+        event = await told_of(ben, AWAY)
+        hidden_s.append(event.at - went - GRACE_S)
+        assert (0, 0, f"user:{ben}") == (event.position, event.seq, event.stream)
+        if max(min(shown_s), min(hidden_s)) <= PROMISED_S:
             break
-    assert (await told_of(ben, HERE)).at - came < TOLD_S
-    went = time.monotonic()
-    client.drop()
-    event = await told_of(ben, AWAY)
 
-    assert GRACE_S - 0.1 <= event.at - went <= GRACE_S + TOLD_S
-    assert (0, 0, f"user:{ben}") == (event.position, event.seq, event.stream)
+    assert min(shown_s) <= PROMISED_S, shown_s
+    assert -0.1 <= min(hidden_s) <= PROMISED_S, hidden_s
     await until_live(api, idle)
     assert [] == told(idle)
 
