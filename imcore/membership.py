@@ -9,7 +9,7 @@ decision says so in the audit stream.
 
 The trap: a decision must name every row that its events change. A join changes seven besides the room's: membership, departure, mute,
 ban, invitation, request to join, and in how many rooms the person is. All joins are made by `_comes_in`, which asks whether those are
-too many; only who is written to is not asked: then it is the other side that acts.
+too many.
 """
 
 from __future__ import annotations
@@ -183,10 +183,15 @@ def join_keys(room: str, mid: int) -> list[Key]:
 
 
 def block_keys(mids: Sequence[int], actor: Actor) -> list[Key]:
-    """The rows that say who of these takes nothing of the actor. Who is trusted on the platform is asked for no leave."""
-    if actor.role in ("service", *PRIVILEGED):
+    """The rows that say who of these takes nothing of the actor. A moderator's too: it may be none any more when they are looked at."""
+    if actor.role == "service":
         return []
     return [("blocks", (mid, actor.mid)) for mid in mids if mid != actor.mid]
+
+
+def owner_keys(mid: int, role: Role) -> list[Key]:
+    """The rows that say whether somebody can be made owner, if that is the role."""
+    return [roles.account_key(mid)] if role == "owner" else []
 
 
 def leave_keys(room: str, mid: int) -> list[Key]:
@@ -300,6 +305,17 @@ class RoomDecision(Decision):
         if audited and self.mid == self.actor.mid and RANK[role] > Rank.MEMBER:
             raise Forbidden("nobody raises himself")
 
+    def _refuse_gone(self, rows: Rows, role: Role) -> None:
+        """Who never comes back is made owner of nothing: an account that was given up, and a guest, but by services. The decision has
+        named its `owner_keys`."""
+        if role != "owner" or self.mid is None:
+            return
+        account = roles.account_of(rows, self.mid)
+        if account is not None and account.state == DEACTIVATED:
+            raise BadRequest("this person has given its account up")
+        if self.mid < 0 and self.actor.role != "service":
+            raise BadRequest("a guest never comes back once its login is over, and is given no room")
+
     def _check_voice(self, rows: Rows, *, answers: bool = False) -> None:
         """Pass who may send here now; slow mode is not asked, because what asks this is no message. With `answers` the others may where
         only admins write. Its rows must have been named. Raises what a send would be refused with."""
@@ -315,7 +331,11 @@ class RoomDecision(Decision):
             raise Forbidden(f"the room is full: {room.members_max} members")
 
     def _refuse_blocked(self, rows: Rows) -> None:
-        """Whoever has blocked the actor is neither invited nor brought in by it. The decision has named their `block_keys`."""
+        """Whoever has blocked the actor is neither invited nor brought in by it. The decision has named their `block_keys`.
+
+        Who is trusted on the platform, here and not only by its token, is asked for no leave."""
+        if self.actor.role in PRIVILEGED:
+            return
         for name, (mid, *_) in self.keys:
             if name == "blocks" and rows[name, (mid, self.actor.mid)] is not None:
                 raise Forbidden(f"mid {mid} takes nothing from you")
@@ -586,7 +606,7 @@ class AddMember(_Joining):
     operation = "rooms.add"
 
     def __init__(self, room: str, mid: int, actor: Actor, *, role: Role = "member") -> None:
-        super().__init__(room, actor, mid, keys=block_keys([mid], actor))
+        super().__init__(room, actor, mid, keys=[*block_keys([mid], actor), *owner_keys(mid, role)])
         self.role = role
 
     def _detail(self) -> str:
@@ -601,6 +621,7 @@ class AddMember(_Joining):
         if self.existing is not None:
             return []
         self._refuse_raising_oneself(self.role, audited)
+        self._refuse_gone(rows, self.role)
         self._refuse_banned(rows)
         self._refuse_blocked(rows)
         self._check_place(self._there(rows))
@@ -905,7 +926,7 @@ class SetRole(RoomDecision):
     operation = "rooms.set_role"
 
     def __init__(self, room: str, mid: int, actor: Actor, role: Role) -> None:
-        super().__init__(room, actor, mid, keys=[member_key(room, mid)])
+        super().__init__(room, actor, mid, keys=[member_key(room, mid), *owner_keys(mid, role)])
         self.role = role
 
     def _detail(self) -> str:
@@ -926,6 +947,7 @@ class SetRole(RoomDecision):
         if steps_down and not audited and self._there(rows).owners == (self.mid,):
             raise Forbidden("the last owner makes somebody else owner, or dismisses the room")
         self._refuse_raising_oneself(self.role, audited)
+        self._refuse_gone(rows, self.role)
         return [self._in_room(RoleChanged(room=self.room, mid=self.mid, role=self.role)), *audited]
 
 
@@ -938,7 +960,7 @@ class TransferRoom(RoomDecision):
 
     def __init__(self, room: str, mid: int, actor: Actor, *, former: Sequence[int]) -> None:
         people = [member_key(room, one) for one in (mid, *former)]
-        super().__init__(room, actor, mid, keys=[*people, roles.account_key(mid)])
+        super().__init__(room, actor, mid, keys=[*people, *owner_keys(mid, "owner")])
         self.former = tuple(former)
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
@@ -950,11 +972,7 @@ class TransferRoom(RoomDecision):
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
         self._refuse_raising_oneself("owner", audited)
-        account = roles.account_of(rows, self.mid)
-        if account is not None and account.state == DEACTIVATED:
-            raise BadRequest("this person has given its account up")
-        if self.mid < 0 and self.actor.role != "service":
-            raise BadRequest("a guest never comes back once its login is over, and is given no room")
+        self._refuse_gone(rows, "owner")
         owners = self._there(rows).owners
         raised = [] if self.mid in owners else [RoleChanged(room=self.room, mid=self.mid, role="owner")]
         lowered = [

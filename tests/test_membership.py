@@ -562,6 +562,28 @@ def test_who_is_blocked_by_somebody_neither_invites_nor_brings_it_in(brings: Cal
     assert world.refusal(brings(ADMIN)) is None
 
 
+@pytest.mark.parametrize(
+    "brings",
+    [
+        lambda actor: AddMember(R, 7, actor),
+        lambda actor: Invite(R, 7, actor),
+        lambda actor: CreateRoom("group://new", actor, members=[6, 7]),
+    ],
+)
+def test_whom_somebody_blocked_is_trusted_by_its_account_and_not_by_its_token(
+    brings: Callable[[Actor], Decision],
+) -> None:
+    """Who is no moderator any more, and an admin of the room still, brings in nobody who has blocked it."""
+    world = a_room()
+    world.when(BlockPerson(ADMIN.mid, person(7)))
+    was_moderator = Actor(ADMIN.mid, "moderator")
+
+    world.rows[account_key(ADMIN.mid)] = an_account("moderator")
+    assert world.refusal(brings(was_moderator)) is None
+    world.rows[account_key(ADMIN.mid)] = an_account("user")
+    assert Forbidden is world.refusal(brings(was_moderator))
+
+
 def test_a_block_changes_nothing_for_who_is_there_already_or_has_asked() -> None:
     world = a_room(Settings(public=True, approval=True))
     world.when(AskToJoin(R, OTHER, ""))
@@ -634,12 +656,29 @@ def test_who_has_a_rank_may_step_down_and_the_last_owner_may_not() -> None:
     assert Forbidden is world.refusal(SetRole(R, MEMBER.mid, MEMBER, "admin"))
 
 
+@pytest.mark.parametrize("actor", [MODERATOR, SERVICE_ACTOR])
+def test_nobody_makes_an_account_that_was_given_up_an_owner(actor: Actor) -> None:
+    """By no way in which somebody becomes one."""
+    world = a_room()
+    for mid in (MEMBER.mid, 7):
+        world.rows[account_key(mid)] = an_account("user", "deactivated")
+
+    assert BadRequest is world.refusal(TransferRoom(R, MEMBER.mid, actor, former=[1]))
+    assert BadRequest is world.refusal(SetRole(R, MEMBER.mid, actor, "owner"))
+    assert BadRequest is world.refusal(AddMember(R, 7, actor, role="owner"))
+    assert None is world.refusal(SetRole(R, MEMBER.mid, actor, "admin"))
+
+
 def test_a_guest_is_given_no_room_but_by_a_service() -> None:
     world = a_room()
     world.when(AddMember(R, -5, OWNER))
 
     for giver in (OWNER, MODERATOR):
         assert BadRequest is world.refusal(TransferRoom(R, -5, giver, former=[1])), giver
+    assert BadRequest is world.refusal(SetRole(R, -5, MODERATOR, "owner"))
+    assert BadRequest is world.refusal(AddMember(R, -6, MODERATOR, role="owner"))
+    assert None is world.refusal(SetRole(R, -5, MODERATOR, "admin"))
+    assert None is world.refusal(AddMember(R, -6, SERVICE_ACTOR, role="owner"))
     assert RoleChanged(room=R, mid=-5, role="owner") in world.facts(TransferRoom(R, -5, SERVICE_ACTOR, former=[1]))
 
 

@@ -535,7 +535,7 @@ class Accounts:
     async def deactivate(self, who: Identity) -> list[Recorded]:
         """Give the account up, for good. Raises Forbidden for the last owner of a room in which others are."""
         sids = await self._sids(who.mid)
-        rooms = await queries.owned_alone(self._pool, who.mid)
+        rooms = await queries.owned(self._pool, who.mid)
         made = await self._log.decide(Deactivate(who.mid, who.actor, sids=sids, rooms=rooms))
         await keeping.forget_families(self._pool, who.mid, sids)
         return made

@@ -16,6 +16,7 @@ from imcore.errors import AccountInactive, Forbidden, ImcoreError, NameTaken, No
 from imcore.events.store import Decision, Draft, Key, Rows, draft, row_of
 from imcore.events.types import (
     AUDIT,
+    ROOM,
     SERVICE_MID,
     USER,
     AccountActivated,
@@ -31,6 +32,7 @@ from imcore.events.types import (
     PasswordChanged,
     PlatformRoleChanged,
     ProfileChanged,
+    RoleChanged,
     SuspensionLifted,
 )
 from imcore.permissions import PLATFORM_RANK_OF, Actor, PlatformRole, table
@@ -253,27 +255,35 @@ class Restore(OnAccount):
 
 
 class Deactivate(OnAccount):
-    """Whose it is gives it up, for good. Not the last owner of a room in which others are, who could not leave it either.
+    """Whose it is gives it up, for good. Not the last owner of a room in which others are, who could not leave it either. Where there
+    are more owners it is a member from here on, so that whoever is the last one is known.
 
-    `rooms` are those that it owned alone a moment ago; what it was given since is not asked.
+    `rooms` are those with others in them that it owned a moment ago; what it was given since is not asked.
     """
 
     __slots__ = ("rooms", "sids")
 
     def __init__(self, mid: int, actor: Actor, *, sids: Sequence[str], rooms: Sequence[str] = ()) -> None:
-        owned: list[Key] = [("rooms", (room,)) for room in rooms]
+        owned = [key for room in rooms for key in (("rooms", (room,)), ("members", (room, mid)))]
         super().__init__("account.deactivate", mid, actor, more=[*login_keys(mid, sids), *owned])
+        self.streams = [*self.streams, *(ROOM + room for room in rooms)]
         self.sids, self.rooms = tuple(sids), tuple(rooms)
 
     def decide(self, rows: Rows) -> Sequence[Draft]:
-        """One end, or none."""
+        """One end, and behind it the roles that end too; or none."""
         if self.account(rows).state == DEACTIVATED:
             return []
+        steps_down = []
         for name in self.rooms:
             room = row_of(rows, Room, "rooms", name)
-            if room is not None and room.owners == (self.mid,) and room.members > 1 and not room.dismissed:
+            if room is None or self.mid not in room.owners or room.dismissed:
+                continue
+            if len(room.owners) > 1:
+                fact = RoleChanged(room=name, mid=self.mid, role="member")
+                steps_down.append(draft(ROOM + name, fact, self.actor.mid))
+            elif room.members > 1:
                 raise Forbidden(f"the last owner of {name} makes somebody else owner first, or dismisses the room")
-        return self.say(AccountDeactivated(mid=self.mid, sids=self.sids))
+        return [*self.say(AccountDeactivated(mid=self.mid, sids=self.sids)), *steps_down]
 
 
 class SetRole(OnAccount):

@@ -42,13 +42,13 @@ LEFT JOIN accounts a ON a.mid = $1
 LEFT JOIN logins l ON l.mid = $1 AND l.sid = $2
 LEFT JOIN logouts o ON o.mid = $1
 """
-# Rooms in which others are, and that one person owns and nobody else.
-OWNED_ALONE: Final = """
+# Rooms in which others are, and that one person owns; those first that nobody else does.
+OWNED: Final = """
 SELECT r.room FROM members m JOIN rooms r ON r.room = m.room
-WHERE m.mid = $1 AND m.role = 'owner' AND r.dismissed = 0 AND r.members > 1 AND cardinality(r.owners) = 1
-ORDER BY r.room LIMIT $2
+WHERE m.mid = $1 AND m.role = 'owner' AND r.dismissed = 0 AND r.members > 1
+ORDER BY cardinality(r.owners), r.room LIMIT $2
 """
-OWNED_MAX: Final = 50  # one is enough to refuse; of these some may be given away or left meanwhile
+OWNED_MAX: Final = 100  # one that it owns alone is enough to refuse; of these some may be given away or left meanwhile
 
 # A guest is told from others with a negative member id, who are believed (mode open) or known by another issuer's word, by its refresh
 # token, which stays for an hour beyond its logout and until the sweep is done with it.
@@ -168,9 +168,9 @@ async def logins(source: Source, mid: int, limit: int, key: str | None = None) -
     return [Device(*row) for row in await source.fetch(LOGINS, mid, limit, key)]
 
 
-async def owned_alone(source: Source, mid: int) -> list[str]:
-    """Rooms in which others are and whose only owner this is, some of them if they are many."""
-    return [row["room"] for row in await source.fetch(OWNED_ALONE, mid, OWNED_MAX)]
+async def owned(source: Source, mid: int) -> list[str]:
+    """Rooms in which others are and that this one owns, the first hundred of them if they are many; first those that it owns alone."""
+    return [row["room"] for row in await source.fetch(OWNED, mid, OWNED_MAX)]
 
 
 async def guests_logged_out(source: Source, least: int, most: int, limit: int) -> list[int]:

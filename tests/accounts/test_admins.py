@@ -66,6 +66,24 @@ async def test_who_owns_a_room_alone_gives_it_away_before_its_account(guarded: P
     assert 200 == (await guarded.delete("/v1/account", token=one["token"])).status
 
 
+async def test_who_gives_its_account_up_owns_no_room_beside_others(guarded: Place) -> None:
+    """So the other owner is the last, who leaves the room without one neither by going out nor by giving up its account."""
+    one, other = await somebody(guarded), await somebody(guarded, "other")
+    made = {"room": "group://team", "members": [other["mid"], 7]}
+    assert 201 == (await guarded.post("/v1/rooms", token=one["token"], json=made)).status
+    path = f"/v1/rooms/group/team/members/{one['mid']}/role"
+    raised = await guarded.put(f"/v1/rooms/group/team/members/{other['mid']}/role", json={"role": "owner"})
+    assert 200 == raised.status
+
+    given_up = await guarded.delete("/v1/account", token=other["token"])
+
+    assert 200 == given_up.status
+    assert [one["mid"]] == (await guarded.get("/v1/rooms/group/team", token=one["token"])).json["owners"]
+    assert 403 == (await guarded.put(path, token=one["token"], json={"role": "member"})).status
+    assert 403 == (await guarded.post("/v1/rooms/group/team/leave", token=one["token"])).status
+    assert 403 == (await guarded.delete("/v1/account", token=one["token"])).status
+
+
 async def test_a_room_is_not_given_to_who_has_given_its_account_up(guarded: Place) -> None:
     one, other = await somebody(guarded), await somebody(guarded, "other")
     made = {"room": "group://team", "members": [other["mid"]]}
