@@ -52,35 +52,35 @@ OWNED_MAX: Final = 100  # one that it owns alone is enough to refuse; of these s
 
 # A guest is told from others with a negative member id, who are believed (mode open) or known by another issuer's word, by its refresh
 # token, which stays for an hour beyond its logout and until the sweep is done with it.
+# Rooms that people are in, without those that stay as they are when a guest goes.
+_MAY_LEAVE: Final = """FROM members m JOIN rooms r ON r.room = m.room
+  WHERE r.dismissed = 0 AND NOT starts_with(m.room, 'direct://')"""
 # From the logouts of guests, which are forgotten as early: few, and in order of mid. Who has another login than those is not over.
-GUESTS_LOGGED_OUT: Final = """
+GUESTS_LOGGED_OUT: Final = f"""
 SELECT o.mid FROM logouts o WHERE o.mid BETWEEN $1 AND $2 AND o.mid < 0
 AND EXISTS (SELECT FROM refresh_tokens t WHERE t.mid = o.mid)
 AND NOT EXISTS (SELECT FROM logins l WHERE l.mid = o.mid AND l.since > o.ended)
-AND EXISTS (SELECT FROM members m JOIN rooms r ON r.room = m.room
-  WHERE m.mid = o.mid AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://'))
+AND EXISTS (SELECT {_MAY_LEAVE} AND m.mid = o.mid)
 ORDER BY o.mid LIMIT $3
 """
 # People with a negative member id who are in rooms: a page in order of mid, which costs no more than it is long.
 NEGATIVE: Final = "SELECT mid FROM room_counts WHERE mid > $1 AND mid < 0 ORDER BY mid LIMIT $2"
 # Who of these is in rooms and has no login, but had one: the stream of a guest begins with it, that of others does not. LATERAL with a
 # LIMIT is one look at an index of the log for each.
-GUESTS_FORGOTTEN: Final = """
+GUESTS_FORGOTTEN: Final = f"""
 SELECT asked.mid FROM unnest($1::bigint[]) AS asked(mid) JOIN streams s ON s.name = 'user:' || asked.mid
 CROSS JOIN LATERAL (SELECT e.type FROM events e WHERE e.stream_id = s.id ORDER BY e.seq LIMIT 1) AS first
 WHERE first.type = 'logged_in'
 AND NOT EXISTS (SELECT FROM logins l WHERE l.mid = asked.mid)
 AND NOT EXISTS (SELECT FROM refresh_tokens t WHERE t.mid = asked.mid)
-AND EXISTS (SELECT FROM members m JOIN rooms r ON r.room = m.room
-  WHERE m.mid = asked.mid AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://'))
+AND EXISTS (SELECT {_MAY_LEAVE} AND m.mid = asked.mid)
 """
 # Rooms that these are in and may leave. Of those that one of them owns alone: who owns it next, in the order of membership.heir_order.
-TO_LEAVE: Final = """
+TO_LEAVE: Final = f"""
 SELECT m.mid, m.room, CASE WHEN r.owners = ARRAY[m.mid] AND r.members > 1 THEN ARRAY(
   SELECT h.mid FROM members h LEFT JOIN accounts a ON a.mid = h.mid WHERE h.room = m.room AND h.mid <> m.mid
-  ORDER BY coalesce(a.state = 'deactivated', false), h.mid < 0, h.role <> 'admin', h.since LIMIT $3) ELSE '{}' END AS heirs
-FROM members m JOIN rooms r ON r.room = m.room
-WHERE m.mid = ANY($1::bigint[]) AND r.dismissed = 0 AND NOT starts_with(m.room, 'direct://')
+  ORDER BY coalesce(a.state = 'deactivated', false), h.mid < 0, h.role <> 'admin', h.since LIMIT $3) ELSE '{{}}' END AS heirs
+{_MAY_LEAVE} AND m.mid = ANY($1::bigint[])
 ORDER BY m.mid, m.room LIMIT $2
 """
 HEIRS_MAX: Final = 8  # one is enough; some may leave meanwhile
