@@ -296,9 +296,13 @@ class RoomDecision(Decision):
         assert self.mid is not None
         member = self._member(rows, self.mid)
         audited = self._check(rows, target_rank=0 if member is None else RANK[member.role])
+        return self._in_it(member), audited
+
+    def _in_it(self, member: Member | None) -> Member:
+        """The same, if there is one: asked once it is known that the actor may do this to somebody in the room."""
         if member is None:
             raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
-        return member, audited
+        return member
 
     def _refuse_raising_oneself(self, role: Role, audited: Sequence[Draft]) -> None:
         """By privilege alone (then there is something to be audited) nobody gives itself a rank above member."""
@@ -940,9 +944,7 @@ class SetRole(RoomDecision):
         rank = 0 if member is None else max(RANK[member.role], RANK[self.role])
         steps_down = self.mid == self.actor.mid and member is not None and RANK[self.role] < RANK[member.role]
         audited = self._check(rows, target_rank=rank, is_own=steps_down)
-        if member is None:
-            raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
-        if member.role == self.role:
+        if self._in_it(member).role == self.role:
             return []
         if steps_down and not audited and self._there(rows).owners == (self.mid,):
             raise Forbidden("the last owner makes somebody else owner, or dismisses the room")
@@ -968,9 +970,7 @@ class TransferRoom(RoomDecision):
         assert self.mid is not None
         self._refuse_direct()
         audited = self._check(rows)
-        member = self._member(rows, self.mid)
-        if member is None:
-            raise NoSuchRoom if self.actor.role == "service" else BadRequest("this person is not in the room")
+        self._in_it(self._member(rows, self.mid))
         self._refuse_raising_oneself("owner", audited)
         self._refuse_gone(rows, "owner")
         owners = self._there(rows).owners

@@ -63,9 +63,9 @@ def as_held(actor: Actor, state: str, role: str) -> Actor:
     given up."""
     if state in (SUSPENDED, DEACTIVATED):
         raise Unauthenticated("the account is suspended or was given up")
+    return lesser(actor, role)
+
+
+def lesser(actor: Actor, role: str) -> Actor:
+    """The same as the lesser of what its token says and this role of its account."""
     return Actor(actor.mid, min(actor.role, role_named(role), key=PLATFORM_RANK_OF.__getitem__))
-
-
-def lesser(actor: Actor, own: Account) -> Actor:
-    """The same as the lesser of what its token and its own account say."""
-    return Actor(actor.mid, min(actor.role, role_of(own), key=PLATFORM_RANK_OF.__getitem__))

@@ -415,7 +415,7 @@ def _active(rows: Rows, actor: Actor) -> Actor:
         return actor
     if own.state != ACTIVE:
         raise AccountInactive(f"your account is {own.state}")
-    return lesser(actor, own)
+    return lesser(actor, own.role)
 
 
 def _audit(operation: str, mid: int, actor: Actor, note: str) -> list[Draft]:

@@ -1,8 +1,7 @@
 """Who is in which room, since when, as what, and whether muted: the row that every send is checked against.
 
 A second join keeps the first date; a leave or a removal ends everything. A mute that goes on is said anew after the next join (see
-mutes). A block marks the other's membership of the
-direct room of the two, so that a send there looks nowhere else.
+mutes). A block marks the other's membership of the direct room of the two, so that a send there looks nowhere else.
 """
 
 from __future__ import annotations
