@@ -141,11 +141,17 @@ def test_a_name_that_is_none_is_refused() -> None:
         run(["sned-tcp"])
 
 
+def ran_quickly(name: str, folder: Path) -> tuple[int, dict[str, Any]]:
+    """The exit code of a short run of one benchmark, and what it found out."""
+    code = run([name], quick=True, json_file=folder / "result.json")
+    (benchmark,) = orjson.loads((folder / "result.json").read_bytes())["benchmarks"]
+    return code, benchmark
+
+
 @pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
 def test_the_server_answers_every_send(tmp_path: Path) -> None:
-    code = run(["send-tcp"], quick=True, json_file=tmp_path / "result.json")
+    code, benchmark = ran_quickly("send-tcp", tmp_path)
 
-    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
     assert [] == benchmark["faults"]
     assert 0 == code
     (report,) = benchmark["reports"]
@@ -155,9 +161,8 @@ def test_the_server_answers_every_send(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
 def test_clients_that_misbehave_disturb_nobody_and_are_seen_to_misbehave(tmp_path: Path) -> None:
     """Nobody else fails, is refused or closed."""
-    code = run(["overload"], quick=True, json_file=tmp_path / "result.json")
+    code, benchmark = ran_quickly("overload", tmp_path)
 
-    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
     assert ([], 0) == (benchmark["faults"], code)
     measured = {figure["name"]: figure["value"] for figure in benchmark["figures"]}
     assert all(measured[f"misbehaving: {what}"] > 0 for what in ("flooded bytes", "stalled", "stormed"))
@@ -166,9 +171,8 @@ def test_clients_that_misbehave_disturb_nobody_and_are_seen_to_misbehave(tmp_pat
 @pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
 def test_a_storm_of_logins_is_one_and_everybody_in_it_is_answered(tmp_path: Path) -> None:
     """With a login, or with when to come back: nobody is left out of the figures."""
-    code = run(["login"], quick=True, json_file=tmp_path / "result.json")
+    code, benchmark = ran_quickly("login", tmp_path)
 
-    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
     assert ([], 0) == (benchmark["faults"], code)
     let_in, stormed = (report for report in benchmark["reports"] if "offered" in report)
     assert 0 < let_in["ok"] + let_in["refused"] == let_in["offered"]
@@ -178,9 +182,8 @@ def test_a_storm_of_logins_is_one_and_everybody_in_it_is_answered(tmp_path: Path
 @pytest.mark.skipif(importlib.util.find_spec("imcore.cli") is None, reason="there is no server in this tree to measure")
 def test_most_logouts_are_over_everywhere_within_two_seconds(tmp_path: Path) -> None:
     """All of them, on a machine that does nothing else: that is for the benchmark itself to say."""
-    code = run(["revocation"], quick=True, json_file=tmp_path / "result.json")
+    code, benchmark = ran_quickly("revocation", tmp_path)
 
-    (benchmark,) = orjson.loads((tmp_path / "result.json").read_bytes())["benchmarks"]
     assert ([], 0) == (benchmark["faults"], code)
     measured = {figure["name"]: figure["value"] for figure in benchmark["figures"]}
     for what in ("closed, another comet", "refused, no comet"):
